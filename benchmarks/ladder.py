@@ -1,0 +1,244 @@
+"""The ladder: every recommender on one event log, by slice, both ways, in one report.
+
+python -m benchmarks.ladder --events FILE.csv[.gz] | --dataset NAME [--users FILE] [--models ...] --out DIR
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from graphrec.data import DataError, FriendGraph, TemporalSplit, read_events, read_users
+from graphrec.datasets import DATASETS, load_dataset
+from graphrec.evaluate import StreamingRanks, evaluate_mutual, evaluate_streaming
+from graphrec.models import HEURISTICS, Recommender, suggest
+from graphrec.report import (
+    Network,
+    degree_and_reciprocity,
+    mutual_table,
+    quality_over_time,
+    score_by_slice,
+    slice_table,
+    timing_table,
+    write_report,
+)
+from graphrec.sampler import Timeline
+
+NUM_BINS = 8
+"""Points of the curve of quality against time, in each part."""
+
+SHOWN_USERS = 3
+
+
+def build(name: str, seed: int) -> tuple[Recommender, str]:
+    """A recommender by its row name, and its kind."""
+    generator = torch.Generator().manual_seed(seed)
+    kind = HEURISTICS[name]
+    return (kind(generator=generator) if name == "random" else kind()), "heuristic"  # type: ignore[call-arg]
+
+
+def judge(name: str, graph: FriendGraph, split: TemporalSplit, seed: int) -> dict[str, Any]:
+    """Fit one recommender on the training part and judge it on validation and test."""
+    model, kind = build(name, seed)
+    began = time.perf_counter()
+    model.fit(graph, until=split.t_val)
+    fitted = time.perf_counter()
+    ranks = [evaluate_streaming(model, graph, part=part, split=split) for part in ("val", "test")]
+    seconds = time.perf_counter() - fitted
+    queries = sum(len(r.event_id) for r in ranks)
+    return {
+        "rows": [{"model": name, "kind": kind} | row for r in ranks for row in r.rows()],
+        "mutual": evaluate_mutual(model, graph, part="test", split=split),
+        "timing": {
+            "model": name,
+            "fit_s": fitted - began,
+            "queries_per_s": queries / seconds,
+            "parameters": 0,
+        },
+        "over_time": {"model": name} | _curve(ranks),
+        "evaluated": {r.part: len(r.event_id) for r in ranks},
+    }
+
+
+def _curve(ranks: list[StreamingRanks]) -> dict[str, list[float]]:
+    times, scores = [], []
+    for part in ranks:
+        for rows in np.array_split(np.arange(len(part.time)), NUM_BINS):
+            if len(rows):
+                times.append(float(part.time[rows].mean()))
+                scores.append(float((1 / part.rank_all[rows]).mean()))
+    return {"time": times, "mrr": scores}
+
+
+def run(graph: FriendGraph, dataset: str, models: list[str], seed: int, out: Path, resume: bool) -> None:
+    """Judge all models, writing what is known after each, then show it."""
+    split = TemporalSplit.of(graph)
+    network = Network.of(graph)
+    print(f"{dataset}: " + ", ".join(f"{value} {name}" for name, value in network.rows()))
+    if graph.num_self_loops:
+        print(f"{graph.num_self_loops:,} rows whose src and dst are the same user were dropped")
+    began = time.perf_counter()
+    Timeline.of(graph)
+    print(f"index of {graph.num_events:,} events built in {time.perf_counter() - began:.1f} s")
+    out.mkdir(parents=True, exist_ok=True)
+    head: dict[str, Any] = {
+        "dataset": dataset,
+        "users": graph.num_users,
+        "events": graph.num_events,
+        "seed": seed,
+        "split": {
+            "train": split.num_train,
+            "val": split.num_val,
+            "test": split.num_test,
+            "t_val": split.t_val,
+            "t_test": split.t_test,
+        },
+    }
+    judged: dict[str, dict[str, Any]] = {}
+    partial = out / "partial.json"
+    if resume and partial.exists():
+        kept = json.loads(partial.read_text())
+        if kept["head"] == head:
+            judged = {name: result for name, result in kept["judged"].items() if name in models}
+            print(f"resuming: {len(judged)} of {len(models)} models are done")
+    for number, name in enumerate(models, 1):
+        if name not in judged:
+            judged[name] = judge(name, graph, split, seed)
+            partial.write_text(json.dumps({"head": head, "judged": judged}))
+        row = next(r for r in judged[name]["rows"] if r["part"] == "test" and r["slice"] == "all")
+        print(f"[{number}/{len(models)}] {name}: test MRR {row['mrr']:.3f} ({row['n']:,} events)", flush=True)
+    partial.unlink(missing_ok=True)
+
+    results = head | {
+        "rows": [row for name in models for row in judged[name]["rows"]],
+        "mutual": [row for name in models for row in judged[name]["mutual"]],
+        "timing": [judged[name]["timing"] for name in models],
+        "over_time": [judged[name]["over_time"] for name in models],
+        "network": dict(network.rows()),
+    }
+    results["split"]["evaluated"] = judged[models[0]]["evaluated"]
+    (out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    best = _best_on_validation(results["rows"])
+    print(f"\n{slice_table(results['rows'], 'test')}\n\n{mutual_table(results['mutual'])}\n")
+    print(f"{timing_table(results['timing'])}\n")
+    suggestions = _suggestions(graph, split, best, seed)
+    print(suggestions)
+    _write_report(out, results, network, suggestions)
+    print(f"\nwritten: {out / 'results.json'}, {out / 'report.html'}, {out / 'scores.png'}")
+
+
+def _best_on_validation(rows: list[dict[str, Any]]) -> str:
+    """The model that ranks new ties best on validation (all events, where there are no new ties)."""
+    for name in ("new", "all"):
+        shown = [row for row in rows if row["part"] == "val" and row["slice"] == name]
+        if shown:
+            return str(max(shown, key=lambda row: row["mrr"])["model"])
+    raise AssertionError("every part has events")
+
+
+def _suggestions(graph: FriendGraph, split: TemporalSplit, name: str, seed: int) -> str:
+    """New people for the users who acted last, after the end of the log."""
+    model, _ = build(name, seed)
+    model.fit(graph, until=split.t_val)
+    events = graph.events()
+    last = dict.fromkeys(events.src.flip(0)[:1000].tolist())  # distinct, latest first
+    users = torch.tensor(list(last)[:SHOWN_USERS])
+    lines = [f"suggestions by {name}, the best on new ties in validation, for the users who acted last:"]
+    for given in suggest(model, users, k=5):
+        lines.append(
+            f"  {given.user}: {', '.join(str(person) for person in given.people) or 'nobody is left'}"
+        )
+    return "\n".join(lines)
+
+
+def _write_report(out: Path, results: dict[str, Any], network: Network, suggestions: str) -> None:
+    title = f"{results['dataset']}: who comes next?"
+    scores = score_by_slice(results["rows"], title)
+    scores.savefig(out / "scores.png", dpi=130)
+    facts = "".join(f"<tr><td>{name}</td><td>{value}</td></tr>" for name, value in network.rows())
+    write_report(
+        out / "report.html",
+        title,
+        [
+            ("The network", "", f"<table>{facts}</table>"),
+            ("Degrees and answers", "", degree_and_reciprocity(network, results["dataset"])),
+            (
+                "Score by slice",
+                "Each test event ranks the person turned to among all users, seeing only what is strictly "
+                "older. repeat: had acted on them; reply: only they had acted; new: neither. Lines: 95 % "
+                "intervals by actor.",
+                scores,
+            ),
+            (
+                "Test, all slices",
+                "The best of each slice is starred.",
+                slice_table(results["rows"], "test", fmt="html"),
+            ),
+            (
+                "Validation, all slices",
+                "Models are chosen here.",
+                slice_table(results["rows"], "val", fmt="html"),
+            ),
+            (
+                "Quality through time",
+                "",
+                quality_over_time(results["over_time"], "MRR through validation and test"),
+            ),
+            (
+                "Both sides",
+                "Mutual MRR takes the worse of both ranks, just before the first contact of pairs that "
+                "become mutual in the test window. Reciprocated P@10: share of 10 new people, suggested at "
+                "its start, whom the user approaches and who act too within the horizon.",
+                mutual_table(results["mutual"], fmt="html"),
+            ),
+            ("Cost", "", timing_table(results["timing"], fmt="html")),
+            ("Suggestions", "", f"<pre>{suggestions}</pre>"),
+        ],
+    )
+
+
+def main() -> None:
+    """Read the command line, and turn what a user can mend into one line."""
+    names = list(HEURISTICS)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ladder", description=__doc__)
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--events", metavar="FILE", help="CSV, plain or .gz, with src,dst,timestamp[,action]")
+    source.add_argument(
+        "--dataset", metavar="NAME", default="MathOverflow", help=f"one of {', '.join(DATASETS)}"
+    )
+    parser.add_argument("--users", metavar="FILE", help="CSV with a column 'user' and features")
+    parser.add_argument(
+        "--models", nargs="+", metavar="MODEL", default=names, help=f"some of {', '.join(names)}"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument(
+        "--resume", action="store_true", help="keep the models an interrupted run has finished"
+    )
+    options = parser.parse_args()
+    unknown = [name for name in options.models if name not in names]
+    if unknown:
+        parser.error(f"unknown model {unknown[0]!r}; the models are {', '.join(names)}")
+    if options.users and not options.events:
+        parser.error("--users goes with --events")
+    try:
+        if options.events:
+            users = read_users(options.users) if options.users else None
+            graph = FriendGraph.from_events(read_events(options.events), users)
+            dataset = Path(options.events).name
+        else:
+            graph, dataset = load_dataset(options.dataset), options.dataset
+        run(graph, dataset, list(dict.fromkeys(options.models)), options.seed, options.out, options.resume)
+    except (DataError, FileNotFoundError, KeyError) as error:
+        sys.exit(f"ladder: {error.args[0] if error.args else error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,22 @@
+"""graphrec recommends people to people, native to graphs.
+
+A friend graph is a PyG `HeteroData` whose edges carry time (`graphrec.data`, `graphrec.datasets`); what was
+known at a moment is read from a strictly-past index (`graphrec.sampler`); recommenders (`graphrec.models`)
+are judged by what happened later, in both directions of the tie (`graphrec.evaluate`).
+"""
+
+from graphrec.data import DataError as DataError
+from graphrec.data import EventLog as EventLog
+from graphrec.data import FriendGraph as FriendGraph
+from graphrec.data import Query as Query
+from graphrec.data import TemporalSplit as TemporalSplit
+from graphrec.data import UserTable as UserTable
+from graphrec.data import read_events as read_events
+from graphrec.data import read_users as read_users
+from graphrec.datasets import load_dataset as load_dataset
+from graphrec.evaluate import evaluate_mutual as evaluate_mutual
+from graphrec.evaluate import evaluate_streaming as evaluate_streaming
+from graphrec.models import Recommender as Recommender
+from graphrec.models import suggest as suggest
+
+__version__ = "0.1.0"

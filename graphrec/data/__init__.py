@@ -1,0 +1,16 @@
+"""Events, users, and the friend graph they make."""
+
+from graphrec.data.errors import DataError as DataError
+from graphrec.data.events import EventLog as EventLog
+from graphrec.data.graph import FRIEND as FRIEND
+from graphrec.data.graph import USER as USER
+from graphrec.data.graph import Events as Events
+from graphrec.data.graph import FriendGraph as FriendGraph
+from graphrec.data.graph import as_indices as as_indices
+from graphrec.data.ids import UserIds as UserIds
+from graphrec.data.query import Query as Query
+from graphrec.data.read import read_events as read_events
+from graphrec.data.read import read_users as read_users
+from graphrec.data.split import Part as Part
+from graphrec.data.split import TemporalSplit as TemporalSplit
+from graphrec.data.users import UserTable as UserTable

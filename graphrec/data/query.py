@@ -1,0 +1,76 @@
+"""A batch of questions: whom will this user turn to, at this moment, by this action?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from graphrec.data.graph import FriendGraph, as_indices
+
+
+@dataclass(frozen=True)
+class Query:
+    """B questions; each may be answered only from events strictly before its own time.
+
+    Attributes:
+        user: [B] int64, index of the asking user.
+        time: [B] int64, seconds.
+        action: [B] int64, index into `FriendGraph.actions`.
+    """
+
+    user: Tensor
+    time: Tensor
+    action: Tensor
+
+    def __post_init__(self) -> None:
+        shapes = [tuple(value.shape) for value in (self.user, self.time, self.action)]
+        if len(set(shapes)) != 1 or len(shapes[0]) != 1:
+            raise ValueError(f"user, time and action must be [B] each, got {shapes}")
+
+    @classmethod
+    def of(
+        cls,
+        graph: FriendGraph,
+        users: Tensor | Sequence[int | str],
+        time: int | Tensor | None = None,
+        action: str | None = None,
+    ) -> Query:
+        """Ask for users given by raw id, or by a tensor of indices.
+
+        Args:
+            graph: the graph that knows the users.
+            users: raw ids, or [B] int64 indices.
+            time: seconds, one for all or [B]; by default one second after the last event.
+            action: its name; by default the commonest.
+
+        Raises:
+            KeyError: an unknown id or action, named.
+        """
+        index = as_indices(graph, users)
+        if time is None:
+            time = int(graph.events().time[-1]) + 1
+        times = torch.as_tensor(time, dtype=torch.int64).expand(index.size(0)).contiguous()
+        names = graph.actions
+        if action is None:
+            sizes = [graph["user", name, "user"].event_id.numel() for name in names]
+            code = sizes.index(max(sizes))
+        elif action in names:
+            code = names.index(action)
+        else:
+            raise KeyError(f"unknown action {action!r}; the graph's actions are {', '.join(names)}")
+        return cls(index, times, torch.full_like(index, code))
+
+    @classmethod
+    def of_events(cls, graph: FriendGraph, event_ids: Tensor) -> Query:
+        """The questions that events of the log answered, each at its event's own time."""
+        events = graph.events()
+        return cls(events.src[event_ids], events.time[event_ids], events.action[event_ids])
+
+    def __len__(self) -> int:
+        return self.user.size(0)
+
+    def __getitem__(self, rows: Tensor | slice) -> Query:
+        return Query(self.user[rows], self.time[rows], self.action[rows])

@@ -1,0 +1,105 @@
+"""What all data sets share: fetch, verify, process, load."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch_geometric.data import InMemoryDataset
+
+from graphrec.data import USER, DataError, FriendGraph
+from graphrec.datasets.raw import RawFile, replacing
+
+HOME_VARIABLE = "GRAPHREC_HOME"
+
+
+class FriendDataset(InMemoryDataset):
+    """A PyG data set of one `FriendGraph`, which is `dataset[0]`.
+
+    A subclass declares its files and what they must hold, and says in `read` how they become a graph.
+
+    Args:
+        root: folder for the raw and the processed file; by default the class's name inside the folder named
+            by the environment variable GRAPHREC_HOME, or else inside ~/.cache/graphrec.
+        transform: applied at every access.
+        pre_transform: applied once, before the graph is saved; it must give a valid `FriendGraph`.
+        force_reload: process the raw files again.
+        mirror: a folder or URL prefix to take raw files from before their original address; by default
+            the environment variable GRAPHREC_MIRROR.
+
+    Attributes:
+        name: what the data set is called, also by `load_dataset`.
+        source: page of its publisher.
+        licence: terms of the data.
+        citation: what to cite.
+        files: the raw files.
+        expected_users: how many ids the files hold, with or without an event.
+        expected_events: how many events of each action, self-loops dropped.
+    """
+
+    name: ClassVar[str]
+    source: ClassVar[str]
+    licence: ClassVar[str]
+    citation: ClassVar[str]
+    files: ClassVar[tuple[RawFile, ...]]
+    expected_users: ClassVar[int]
+    expected_events: ClassVar[Mapping[str, int]]
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str] | None = None,
+        transform: Callable[[Any], Any] | None = None,
+        pre_transform: Callable[[Any], Any] | None = None,
+        force_reload: bool = False,
+        *,
+        mirror: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.mirror = mirror
+        if root is None:
+            root = Path(os.environ.get(HOME_VARIABLE) or "~/.cache/graphrec") / type(self).__name__
+        super().__init__(os.fspath(root), transform, pre_transform, log=False, force_reload=force_reload)
+        try:
+            self._data = FriendGraph.load(self.processed_paths[0])
+        except DataError as error:
+            raise DataError(f"{error}; `force_reload=True` makes the file again") from None
+
+    @property
+    def raw_file_names(self) -> list[str]:
+        """Names of the files in `raw_dir`."""
+        return [file.name for file in self.files]
+
+    @property
+    def processed_file_names(self) -> list[str]:
+        """Name of the graph's file in `processed_dir`."""
+        return ["graph.pt"]
+
+    def download(self) -> None:
+        """Fetch the raw files that are not there yet."""
+        for file, path in zip(self.files, self.raw_paths, strict=True):
+            if not os.path.exists(path):
+                file.fetch(Path(self.raw_dir), self.mirror)
+
+    def process(self) -> None:
+        """Verify the raw files, build the graph, check its counts and save it."""
+        for file in self.files:
+            file.verify(Path(self.raw_dir))
+        graph = self.read([Path(path) for path in self.raw_paths])
+        events = {action: graph[USER, action, USER].num_edges for action in graph.actions}
+        if graph.num_users != self.expected_users or events != self.expected_events:
+            raise DataError(
+                f"{self.name}: {graph.num_users} users and events {events} were read, expected "
+                f"{self.expected_users} and {dict(self.expected_events)}"
+            )
+        if self.pre_transform is not None:
+            graph = self.pre_transform(graph)
+            if not isinstance(graph, FriendGraph):
+                raise DataError(f"{self.name}: pre_transform gave {type(graph).__name__}, not a FriendGraph")
+        graph.validate()
+        with replacing(Path(self.processed_paths[0])) as partial:
+            graph.save(partial)
+
+    def read(self, paths: list[Path]) -> FriendGraph:
+        """Build the graph from the raw files, given in the order of `files`."""
+        raise NotImplementedError

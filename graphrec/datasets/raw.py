@@ -1,0 +1,114 @@
+"""Raw files as their sources publish them: found, copied whole, verified."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPException
+from importlib import resources
+from pathlib import Path
+from typing import IO
+from urllib.request import urlopen
+from uuid import uuid4
+
+from graphrec.data import DataError
+
+MIRROR_VARIABLE = "GRAPHREC_MIRROR"
+TIMEOUT_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """One file of a data set.
+
+    Attributes:
+        path: where it lies in a mirror and among the bundled files, such as `snap/CollegeMsg.txt.gz`.
+        sha256: checksum of the published file.
+        source: its original address; a page to visit where the file has no address of its own.
+        downloadable: whether `source` is the file itself.
+    """
+
+    path: str
+    sha256: str
+    source: str
+    downloadable: bool = True
+
+    @property
+    def name(self) -> str:
+        """The file's own name, without folders."""
+        return self.path.rpartition("/")[2]
+
+    def fetch(self, folder: Path, mirror: str | os.PathLike[str] | None = None) -> None:
+        """Put a verified copy into `folder`, from the first place that has one.
+
+        The places: the files bundled with graphrec; the mirror, if one is named here or in the environment
+        variable GRAPHREC_MIRROR; the original address.
+
+        Raises:
+            DataError: no place has it; the message says what was tried and how to get the file by hand.
+        """
+        failures = []
+        for place in self._places(mirror):
+            try:
+                with _open(place) as stream, replacing(folder / self.name) as partial:
+                    with partial.open("wb") as out:
+                        shutil.copyfileobj(stream, out)
+                    self._check(partial)
+                return
+            except (OSError, HTTPException, ValueError) as error:
+                failures.append(f"{place} ({error})")
+        tried = "; ".join(failures) or "nothing, since no mirror is named and it has no address of its own"
+        raise DataError(f"{self.name} could not be obtained. Tried: {tried}. {self._by_hand(folder)}")
+
+    def verify(self, folder: Path) -> None:
+        """Raise DataError unless the file in `folder` is the published one, byte for byte."""
+        try:
+            self._check(folder / self.name)
+        except DataError as error:
+            raise DataError(f"{folder / self.name}: {error}. Delete it. {self._by_hand(folder)}") from None
+
+    def _check(self, path: Path) -> None:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != self.sha256:
+            raise DataError(f"the SHA-256 is {found}, expected {self.sha256}")
+
+    def _by_hand(self, folder: Path) -> str:
+        return (
+            f"To get it by hand, take {self.name} from {self.source} (SHA-256 {self.sha256}) and put it at "
+            f"{folder / self.name}; or name a mirror, a folder or URL prefix that holds {self.path}, by the "
+            f"argument `mirror` or the environment variable {MIRROR_VARIABLE}."
+        )
+
+    def _places(self, mirror: str | os.PathLike[str] | None) -> Iterator[str]:
+        package = Path(str(resources.files("graphrec")))
+        for bundle in (package / "bundled", package.parent / "datasets"):  # in a wheel; in a checkout
+            if (bundle / self.path).is_file():
+                yield str(bundle / self.path)
+        mirror = mirror or os.environ.get(MIRROR_VARIABLE)
+        if mirror:
+            yield f"{os.fspath(mirror).rstrip('/')}/{self.path}"
+        if self.downloadable:
+            yield self.source
+
+
+def _open(place: str) -> IO[bytes]:
+    if "://" in place:
+        stream: IO[bytes] = urlopen(place, timeout=TIMEOUT_SECONDS)
+        return stream
+    return Path(place).expanduser().open("rb")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place at the end, unless an error comes first."""
+    partial = path.with_name(f".{path.name}.{uuid4().hex}.part")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,165 @@
+"""The streaming protocol: at each later event, where did the person turned to stand among everyone?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from graphrec.data import FriendGraph, Part, Query, TemporalSplit
+from graphrec.evaluate.protocol import Row, Scorer, and_self, sampled, scored_batches
+from graphrec.metrics import count_above, mean_rank, ranking_metrics
+from graphrec.sampler import Timeline
+
+SLICES = (
+    "all",
+    "repeat",
+    "reply",
+    "new",
+    "hop_2",
+    "hop_far",
+    "actor_0",
+    "actor_1_4",
+    "actor_5_19",
+    "actor_20",
+    "target_unseen",
+)
+
+
+@dataclass(frozen=True)
+class StreamingRanks:
+    """One recommender's ranks of the events of one part.
+
+    Attributes:
+        name: of the recommender.
+        part: 'val' or 'test'.
+        event_id: [n] int64, positions in the log, ascending.
+        time: [n] int64 seconds.
+        actor: [n] int64.
+        rank_all: [n] float64, among everyone but the actor.
+        rank_slice: [n] float64, among the candidates of the event's own slice (repeat, reply or new).
+        members: for each slice but 'all', [n] bool.
+    """
+
+    name: str
+    part: Part
+    event_id: np.ndarray
+    time: np.ndarray
+    actor: np.ndarray
+    rank_all: np.ndarray
+    rank_slice: np.ndarray
+    members: dict[str, np.ndarray]
+
+    def of(self, slice_name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Ranks and actors of a slice, within repeat, reply or new where it is part of one."""
+        inside = self.members.get(slice_name, np.ones(len(self.event_id), dtype=bool))
+        own = slice_name in ("repeat", "reply", "new", "hop_2", "hop_far")
+        return (self.rank_slice if own else self.rank_all)[inside], self.actor[inside]
+
+    def rows(self) -> list[Row]:
+        """A row of metrics for each slice that has events."""
+        out: list[Row] = []
+        for name in SLICES:
+            ranks, actors = self.of(name)
+            if len(ranks):
+                head: Row = {"model": self.name, "part": self.part, "slice": name, "n": len(ranks)}
+                out.append(head | ranking_metrics(ranks, actors))
+        return out
+
+
+def evaluate_streaming(
+    scorer: Scorer,
+    graph: FriendGraph,
+    *,
+    part: Part = "test",
+    split: TemporalSplit | None = None,
+    progress: bool = True,
+) -> StreamingRanks:
+    """Rank the person of each event of a part among all users, seeing everything strictly before it.
+
+    `repeat`: the actor had acted on the person; `reply`: only the person had acted on the actor; `new`:
+    neither. In `repeat` everyone but the actor is a candidate; in `reply` people the actor has acted upon are
+    not, in `new` nobody the actor has any contact with is; the person turned to always is. `hop_2` and
+    `hop_far` split `new` by whether the two have met a common person. `actor_*` count the actor's own earlier
+    acts. `target_unseen`: the person has no event in the training part.
+
+    Args:
+        scorer: fitted on events before the part.
+        graph: the whole graph.
+        part: 'val' or 'test'.
+        split: by default the graph's `TemporalSplit`.
+        progress: show a bar, where there is a terminal.
+
+    Raises:
+        EvaluationError: a score is not finite.
+    """
+    split = split or TemporalSplit.of(graph)
+    timeline = Timeline.of(graph)
+    chosen = sampled(split.event_ids(part).numpy(), graph.num_users)
+    event_id = torch.from_numpy(np.sort(chosen))
+    query = Query.of_events(graph, event_id)
+    target = timeline.events.dst[event_id]
+
+    rank_all = np.empty(len(query))
+    rank_slice = np.empty(len(query))
+    members: dict[str, np.ndarray] = {name: np.zeros(len(query), dtype=bool) for name in SLICES[1:]}
+    batches = scored_batches(scorer, query, graph.num_users, title=f"{scorer.name} {part}", progress=progress)
+    for rows, asked, scores in batches:
+        goal = target[rows]
+        tick = timeline.tick(asked.time)
+        approached = timeline.approached.before(asked.user, tick)
+        met = timeline.contacts.before(asked.user, tick)
+        repeat = _contains(approached, goal)
+        reply = _contains(met, goal) & ~repeat
+        new = ~repeat & ~reply
+
+        counts = count_above(scores, goal)
+        nobody = torch.empty(0, dtype=torch.int64)
+        ranks = mean_rank(scores, goal, counts, and_self(asked, (nobody, nobody)))
+        rank_all[rows] = ranks
+        for inside, people in ((reply, approached), (new, met)):
+            left = mean_rank(scores, goal, counts, and_self(asked, people))
+            ranks = torch.where(inside, left, ranks)
+        rank_slice[rows] = ranks
+
+        two_hops = new & _share_a_contact(timeline, met, goal, tick)
+        acts = timeline.num_acts(asked.user, tick)
+        unseen = timeline.halves.count(goal, timeline.tick(torch.tensor(split.t_val)).expand(len(goal))) == 0
+        for name, mask in {
+            "repeat": repeat,
+            "reply": reply,
+            "new": new,
+            "hop_2": two_hops,
+            "hop_far": new & ~two_hops,
+            "actor_0": acts == 0,
+            "actor_1_4": (acts >= 1) & (acts <= 4),
+            "actor_5_19": (acts >= 5) & (acts <= 19),
+            "actor_20": acts >= 20,
+            "target_unseen": unseen,
+        }.items():
+            members[name][rows] = mask.numpy()
+    return StreamingRanks(
+        name=scorer.name,
+        part=part,
+        event_id=event_id.numpy(),
+        time=query.time.numpy(),
+        actor=query.user.numpy(),
+        rank_all=rank_all,
+        rank_slice=rank_slice,
+        members=members,
+    )
+
+
+def _contains(people: tuple[Tensor, Tensor], target: Tensor) -> Tensor:
+    """Which rows of a ragged list hold their target, [B] bool."""
+    row, user = people
+    return torch.bincount(row[user == target[row]], minlength=len(target)) > 0
+
+
+def _share_a_contact(timeline: Timeline, met: tuple[Tensor, Tensor], target: Tensor, tick: Tensor) -> Tensor:
+    """Whether the row's user and the target had both met somebody, [B] bool."""
+    row, user = timeline.contacts.before(target, tick)
+    common = torch.isin(row * timeline.num_users + user, met[0] * timeline.num_users + met[1])
+    return torch.bincount(row[common], minlength=len(target)) > 0

@@ -1,0 +1,7 @@
+"""Recommenders: heuristics and models that answer the same calls."""
+
+from graphrec.models.heuristics import HEURISTICS as HEURISTICS
+from graphrec.models.heuristics import Heuristic as Heuristic
+from graphrec.models.recommender import Recommender as Recommender
+from graphrec.models.suggest import Suggestions as Suggestions
+from graphrec.models.suggest import suggest as suggest

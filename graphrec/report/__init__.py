@@ -1,0 +1,10 @@
+"""Results for people: tables, pictures, one HTML file."""
+
+from graphrec.report.figures import degree_and_reciprocity as degree_and_reciprocity
+from graphrec.report.figures import quality_over_time as quality_over_time
+from graphrec.report.figures import score_by_slice as score_by_slice
+from graphrec.report.html import write_report as write_report
+from graphrec.report.network import Network as Network
+from graphrec.report.tables import mutual_table as mutual_table
+from graphrec.report.tables import slice_table as slice_table
+from graphrec.report.tables import timing_table as timing_table

@@ -1,0 +1,84 @@
+"""Results as pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from graphrec.evaluate import Row
+from graphrec.report.network import Network
+
+SHOWN_SLICES = ("all", "repeat", "reply", "new")
+COLORS = ("#1b6ca8", "#d1495b", "#edae49", "#3a7d44", "#7b5ea7", "#8d6346", "#5b6770", "#00798c")
+
+
+def score_by_slice(rows: Sequence[Row], title: str) -> Figure:
+    """MRR of every model on the test slices, with bootstrap intervals, the best on top."""
+    rows = [row for row in rows if row["part"] == "test"]
+    slices = [name for name in SHOWN_SLICES if any(row["slice"] == name for row in rows)]
+    figure = Figure(figsize=(3.1 * len(slices) + 1.2, 0.32 * len({r["model"] for r in rows}) + 1.6))
+    axes = np.atleast_1d(figure.subplots(1, len(slices)))
+    for axis, name, color in zip(axes, slices, COLORS, strict=False):
+        shown = sorted((row for row in rows if row["slice"] == name), key=lambda row: row["mrr"])
+        place = np.arange(len(shown))
+        score = np.array([row["mrr"] for row in shown])
+        reach = np.array([[row["mrr"] - row["mrr_low"], row["mrr_high"] - row["mrr"]] for row in shown])
+        axis.barh(place, score, color=color, alpha=0.85, height=0.7)
+        axis.errorbar(score, place, xerr=reach.T.clip(min=0), fmt="none", ecolor="#333333", elinewidth=1)
+        axis.set_yticks(place, [row["model"] for row in shown], fontsize=8)
+        axis.set_title(f"{name} (n = {shown[0]['n']:,})", fontsize=10)
+        axis.set_xlim(left=0)
+        axis.tick_params(axis="x", labelsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title, fontsize=11)
+    figure.supxlabel("MRR on test", fontsize=9)
+    figure.tight_layout()
+    return figure
+
+
+def quality_over_time(curves: Sequence[Row], title: str, *, most: int = 6) -> Figure:
+    """MRR of the best models through validation and test."""
+    figure = Figure(figsize=(9, 3.6))
+    axis = figure.subplots()
+    best = sorted(curves, key=lambda curve: -float(np.mean(curve["mrr"])))[:most]
+    start = min((min(curve["time"]) for curve in curves), default=0)
+    for curve, color in zip(best, COLORS, strict=False):
+        days = (np.array(curve["time"]) - start) / 86_400
+        axis.plot(days, curve["mrr"], marker="o", markersize=3, color=color, label=curve["model"])
+    axis.set_xlabel("days since validation began")
+    axis.set_ylabel("MRR, all events")
+    axis.set_ylim(bottom=0)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    axis.set_title(title, fontsize=11)
+    figure.tight_layout()
+    return figure
+
+
+def degree_and_reciprocity(network: Network, title: str) -> Figure:
+    """How many people a person meets, and how long an answer takes."""
+    figure = Figure(figsize=(9, 3.2))
+    left, right = figure.subplots(1, 2)
+    degree = np.sort(network.degrees)
+    left.loglog(degree, 1.0 - np.arange(len(degree)) / len(degree), color=COLORS[0])
+    left.axvline(network.median_degree, color="#999999", linestyle=":", linewidth=1)
+    left.set_xlabel(f"people met (median {network.median_degree:g})")
+    left.set_ylabel("share of users with at least so many")
+    if len(network.answer_days):
+        wait = np.sort(network.answer_days)
+        scale = network.reciprocated / (2 - network.reciprocated)  # mutual among unordered pairs
+        right.plot(wait, scale * np.arange(1, len(wait) + 1) / len(wait), color=COLORS[1])
+        right.axvline(7, color="#999999", linestyle=":", linewidth=1)
+    right.set_xscale("symlog", linthresh=0.1)
+    right.set_ylim(0, 1)
+    right.yaxis.set_major_formatter(PercentFormatter(1.0))
+    right.set_xlabel("days after the first approach")
+    right.set_ylabel("approaches answered by then")
+    for axis in (left, right):
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title, fontsize=11)
+    figure.tight_layout()
+    return figure

@@ -1,0 +1,83 @@
+"""Results as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tabulate import tabulate
+
+from graphrec.evaluate import SLICES, Row
+
+
+def slice_table(rows: Sequence[Row], part: str, *, fmt: str = "simple") -> str:
+    """MRR of every model on every slice of a part; the best of each slice is starred.
+
+    Args:
+        rows: as in the results file.
+        part: 'val' or 'test'.
+        fmt: a format of tabulate, such as 'simple', 'github' or 'html'.
+    """
+    rows = [row for row in rows if row["part"] == part]
+    slices = [name for name in SLICES if any(row["slice"] == name for row in rows)]
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    cell = {(row["model"], row["slice"]): row["mrr"] for row in rows}
+    sizes = {row["slice"]: row["n"] for row in rows}
+    best = {name: max(cell[model, name] for model in models) for name in slices}
+
+    def show(model: str, name: str) -> str:
+        star = "*" if cell[model, name] == best[name] else " "
+        return f"{cell[model, name]:.3f}{star}"
+
+    body = [[model, *(show(model, name) for name in slices)] for model in models]
+    header = ["MRR", *(f"{name}\nn={sizes[name]:,}" for name in slices)]
+    if fmt in ("github", "html"):
+        header = [title.replace("\n", " ") for title in header]
+    return _table(body, header, fmt)
+
+
+def mutual_table(rows: Sequence[Row], *, fmt: str = "simple") -> str:
+    """Mutual MRR, reciprocated precision and exposure of every model."""
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    cell = {(row["model"], row["slice"]): row for row in rows}
+    body = []
+    for model in models:
+        mutual, answered, snapshot = (cell.get((model, n), {}) for n in ("mutual", "answered", "snapshot"))
+        body.append(
+            [
+                model,
+                _decimals(mutual.get("mutual_mrr")),
+                _decimals(mutual.get("mutual_hits@10")),
+                _decimals(answered.get("mutual_mrr")),
+                _decimals(snapshot.get("reciprocated_precision@10"), 5),
+                _decimals(snapshot.get("exposure_gini")),
+                _decimals(snapshot.get("never_suggested")),
+            ]
+        )
+    header = [
+        "both sides",
+        "mutual MRR",
+        "mutual Hits@10",
+        "answered MRR",
+        "reciprocated P@10",
+        "exposure Gini",
+        "never suggested",
+    ]
+    return _table(body, header, fmt)
+
+
+def timing_table(rows: Sequence[Row], *, fmt: str = "simple") -> str:
+    """Seconds to fit, queries a second, parameters."""
+    body = [
+        [row["model"], f"{row['fit_s']:.2f}", f"{row['queries_per_s']:,.0f}", f"{row['parameters']:,}"]
+        for row in rows
+    ]
+    header = ["cost", "fit s", "queries/s", "parameters"]
+    return _table(body, header, fmt)
+
+
+def _decimals(value: float | None, digits: int = 3) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _table(body: list[list[str]], header: list[str], fmt: str) -> str:
+    return str(tabulate(body, headers=header, tablefmt=fmt, stralign="right", disable_numparse=True))
