@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -204,7 +205,7 @@ def _write_report(out: Path, results: dict[str, Any], network: Network, suggesti
     )
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line, and turn what a user can mend into one line."""
     names = list(HEURISTICS)
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ladder", description=__doc__)
@@ -222,7 +223,7 @@ def main() -> None:
     parser.add_argument(
         "--resume", action="store_true", help="keep the models an interrupted run has finished"
     )
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     unknown = [name for name in options.models if name not in names]
     if unknown:
         parser.error(f"unknown model {unknown[0]!r}; the models are {', '.join(names)}")

@@ -209,9 +209,7 @@ def naive_mutual(case: Case, score: ScoreOf, start: int, end: int, k: int) -> di
                 name = "mutual" if opening.time >= start else "answered"
                 moment = opening if name == "mutual" else answer
                 u, v, time, action = moment
-                both = [
-                    naive_rank(candidates(x, y, time, action), y) for x, y in ((u, v), (v, u))
-                ]
+                both = [naive_rank(candidates(x, y, time, action), y) for x, y in ((u, v), (v, u))]
                 worse[name].append(max(both))
     out: dict[str, dict[str, float]] = {
         name: {"n": len(ranks), "mutual_mrr": sum(1 / rank for rank in ranks) / len(ranks)}

@@ -77,8 +77,10 @@ def planted_rows(
     return rows
 
 
-def logs(*, users: int = 5, events: int = 30, times: tuple[int, int] = (-3, 6)) -> st.SearchStrategy[list[Row]]:
-    """Logs of a property test: negative times, time 0, ties, several actions, both directions, self-loops none."""
+def logs(
+    *, users: int = 5, events: int = 30, times: tuple[int, int] = (-3, 6)
+) -> st.SearchStrategy[list[Row]]:
+    """Logs of a property test: negative times and time 0, ties, several actions, both directions."""
     row = st.builds(
         lambda src, step, time, action: Row(src, (src + step) % users, time, action),
         st.integers(0, users - 1),

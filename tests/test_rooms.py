@@ -58,7 +58,10 @@ def test_rooms_import_leftwards_only(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_only_the_training_room_knows_lightning(path: Path) -> None:
-    uses = any(name.split(".")[0] in ("pytorch_lightning", "lightning") for name in imported_modules(path.read_text()))
+    uses = any(
+        name.split(".")[0] in ("pytorch_lightning", "lightning")
+        for name in imported_modules(path.read_text())
+    )
     assert not uses or room_of(path) == "train"
 
 

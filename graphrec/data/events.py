@@ -76,39 +76,54 @@ class EventLog:
         return cls.from_table(pa.table(given), where=where)
 
     @classmethod
-    def from_table(cls, table: pa.Table, *, where: str) -> EventLog:
-        """Validate an Arrow table with columns src, dst, time and, optionally, action and weight.
+    def from_table(
+        cls,
+        table: pa.Table,
+        *,
+        where: str,
+        src: str = "src",
+        dst: str = "dst",
+        time: str = "time",
+        action: str = "action",
+        weight: str = "weight",
+    ) -> EventLog:
+        """Validate an Arrow table.
 
         Args:
             table: ids are integers or strings; times are integers, floats (rounded down to the second),
                 timestamps, or strings of any of these (ISO 8601; without a zone they are UTC).
             where: what to call the table in an error, such as its file name.
+            src: column of the acting user.
+            dst: column of the user acted upon.
+            time: column of the time.
+            action: column of the action, if there is one.
+            weight: column of a weight, if there is one.
 
         Raises:
             DataError: naming `where`, the row (counted from 1, header excluded) and the column.
         """
         if table.num_rows == 0:
             raise DataError(f"{where}: there are no events")
-        time = parse_times(get_column(table, "time", where), where=where, column="time")
-        src, dst, user_ids = _index_users(table, where)
-        action, actions = _index_actions(table, where)
-        weight = _parse_weights(table, where)
+        times = parse_times(get_column(table, time, where), where=where, column=time)
+        sources, targets, user_ids = _index_users(table, src, dst, where)
+        codes, actions = _index_actions(table, action, where)
+        weights = _parse_weights(table, weight, where)
 
-        keep = src != dst
+        keep = sources != targets
         num_self_loops = int(len(keep) - keep.sum())
         if num_self_loops == len(keep):
             raise DataError(f"{where}: every row has the same user as src and dst")
         order = np.flatnonzero(keep)
-        if np.any(np.diff(time[order]) < 0):
-            order = order[np.argsort(time[order], kind="stable")]
+        if np.any(np.diff(times[order]) < 0):
+            order = order[np.argsort(times[order], kind="stable")]
         return cls(
-            src=torch.from_numpy(src[order]),
-            dst=torch.from_numpy(dst[order]),
-            time=torch.from_numpy(time[order]),
-            action=torch.from_numpy(action[order]),
+            src=torch.from_numpy(sources[order]),
+            dst=torch.from_numpy(targets[order]),
+            time=torch.from_numpy(times[order]),
+            action=torch.from_numpy(codes[order]),
             actions=actions,
             user_ids=user_ids,
-            weight=None if weight is None else torch.from_numpy(weight[order]),
+            weight=None if weights is None else torch.from_numpy(weights[order]),
             num_self_loops=num_self_loops,
         )
 
@@ -200,10 +215,10 @@ def _first_bad_time(text: pa.ChunkedArray) -> int:
     return low
 
 
-def _index_users(table: pa.Table, where: str) -> tuple[np.ndarray, np.ndarray, UserIds]:
+def _index_users(table: pa.Table, src: str, dst: str, where: str) -> tuple[np.ndarray, np.ndarray, UserIds]:
     """Indices of both ends and the sorted ids. Sorted, so that file order leaves no trace in an index."""
     rows = table.num_rows
-    ends = [id_column(table, name, where) for name in ("src", "dst")]
+    ends = [id_column(table, name, where) for name in (src, dst)]
     if ends[0].type != ends[1].type:
         ends = [end.cast(pa.string()) for end in ends]
     both = pa.chunked_array([chunk for end in ends for chunk in end.chunks], type=ends[0].type)
@@ -235,20 +250,20 @@ def id_column(table: pa.Table, column: str, where: str) -> pa.ChunkedArray:
     return text
 
 
-def _index_actions(table: pa.Table, where: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    if "action" not in table.column_names:
+def _index_actions(table: pa.Table, column: str, where: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    if column not in table.column_names:
         return np.zeros(table.num_rows, dtype=np.int64), (DEFAULT_ACTION,)
-    names_given = get_column(table, "action", where)
-    _forbid_nulls(names_given, where, "action")
+    names_given = get_column(table, column, where)
+    _forbid_nulls(names_given, where, column)
     text = pc.utf8_trim_whitespace(names_given.cast(pa.string()))
-    _forbid_empty(text, where, "action")
+    _forbid_empty(text, where, column)
     encoded = pa.chunked_array(text.chunks, type=pa.string()).dictionary_encode().combine_chunks()
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.chunk(0)
     names = encoded.dictionary.to_pylist()
     actions = tuple(sorted(names))
     for name in actions:
-        forbid_reserved(name, f"{where}: column 'action'")
+        forbid_reserved(name, f"{where}: column {column!r}")
     position = np.array([actions.index(name) for name in names], dtype=np.int64)
     return position[encoded.indices.to_numpy()], actions
 
@@ -262,12 +277,12 @@ def forbid_reserved(name: str, where: str) -> None:
         )
 
 
-def _parse_weights(table: pa.Table, where: str) -> np.ndarray | None:
-    if "weight" not in table.column_names:
+def _parse_weights(table: pa.Table, column: str, where: str) -> np.ndarray | None:
+    if column not in table.column_names:
         return None
-    values = get_column(table, "weight", where)
-    _forbid_nulls(values, where, "weight")
-    return parse_numbers(values, where=where, column="weight").astype(np.float32)
+    values = get_column(table, column, where)
+    _forbid_nulls(values, where, column)
+    return parse_numbers(values, where=where, column=column).astype(np.float32)
 
 
 def parse_numbers(values: pa.ChunkedArray, *, where: str, column: str) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import networkx as nx
 import numpy as np
@@ -117,8 +117,12 @@ class FriendGraph(HeteroData):
         return cached
 
     def events(self) -> Events:
-        """The events of all actions in one sequence."""
+        """The events of all actions in one sequence; the same object while the event tensors are the same."""
         stores = [self[USER, name, USER] for name in self.actions]
+        tensors = [store[key] for store in stores for key in ("edge_index", "time", "event_id")]
+        known, cached = self.__dict__.get("_events", ([], None))
+        if len(known) == len(tensors) and all(a is b for a, b in zip(known, tensors, strict=True)):
+            return cast(Events, cached)
         size = self.num_events
         src, dst, time, action = (torch.empty(size, dtype=torch.int64) for _ in range(4))
         for code, store in enumerate(stores):
@@ -126,7 +130,14 @@ class FriendGraph(HeteroData):
             src[where], dst[where] = store.edge_index.cpu()
             time[where] = store.time.cpu()
             action[where] = code
-        return Events(src, dst, time, action)
+        events = Events(src, dst, time, action)
+        self.__dict__["_events"] = tensors, events
+        return events
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied and pickled: not what can be derived."""
+        derived = ("_user_ids", "_events", "_timeline")
+        return {key: value for key, value in self.__dict__.items() if key not in derived}
 
     def snapshot(self, time: int) -> FriendGraph:
         """The graph as it was just before `time`: all users, only what is strictly older.
@@ -146,6 +157,19 @@ class FriendGraph(HeteroData):
                     if store.is_edge_attr(key):
                         value = value.narrow(self.__cat_dim__(key, value, store), 0, size)
                     past[edge_type][key] = value
+        return past
+
+    def select_actions(self, actions: Sequence[str]) -> FriendGraph:
+        """The graph with these actions alone; events are numbered anew, in the order they had."""
+        past = FriendGraph()
+        past.__dict__["_global_store"].update(self._global_store)
+        past[USER].update(self[USER])
+        kept = torch.cat([self[USER, name, USER].event_id for name in actions]).sort().values
+        for name in actions:
+            past[USER, name, USER].update(self[USER, name, USER])
+            past[USER, name, USER].event_id = torch.searchsorted(kept, self[USER, name, USER].event_id)
+        events = past.events()
+        _add_friends(past, events.src, events.dst, events.time)
         return past
 
     def validate(self, raise_on_error: bool = True) -> bool:

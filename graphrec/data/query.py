@@ -29,6 +29,9 @@ class Query:
         shapes = [tuple(value.shape) for value in (self.user, self.time, self.action)]
         if len(set(shapes)) != 1 or len(shapes[0]) != 1:
             raise ValueError(f"user, time and action must be [B] each, got {shapes}")
+        types = [value.dtype for value in (self.user, self.time, self.action)]
+        if set(types) != {torch.int64}:
+            raise TypeError(f"user, time and action must be int64, got {types}")
 
     @classmethod
     def of(
@@ -52,7 +55,10 @@ class Query:
         index = as_indices(graph, users)
         if time is None:
             time = int(graph.events().time[-1]) + 1
-        times = torch.as_tensor(time, dtype=torch.int64).expand(index.size(0)).contiguous()
+        times = torch.as_tensor(time)
+        if times.is_floating_point():
+            raise TypeError(f"time is in whole seconds, got {times.dtype}")
+        times = times.long().expand(index.size(0)).contiguous()
         names = graph.actions
         if action is None:
             sizes = [graph["user", name, "user"].event_id.numel() for name in names]
@@ -74,3 +80,7 @@ class Query:
 
     def __getitem__(self, rows: Tensor | slice) -> Query:
         return Query(self.user[rows], self.time[rows], self.action[rows])
+
+    def at(self, time: int) -> Query:
+        """The same questions, all asked at one time (seconds)."""
+        return Query(self.user, torch.full_like(self.time, time), self.action)

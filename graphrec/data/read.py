@@ -56,8 +56,7 @@ def read_events(
             columns[role] = given or role
     wanted = list(dict.fromkeys(columns.values()))  # one column may have two roles
     table = _read_columns(path, names, delimiter, wanted, has_header=column_names is None)
-    table = table.select(list(columns.values())).rename_columns(list(columns))
-    return EventLog.from_table(table, where=str(path))
+    return EventLog.from_table(table, where=str(path), **columns)
 
 
 def read_users(

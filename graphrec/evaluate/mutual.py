@@ -21,7 +21,7 @@ class Pairs:
     """Unordered pairs of people, one row each, by what each side first did to the other.
 
     Attributes:
-        u, v: [P] int64; u acted first, or at the same time.
+        u, v: [P] int64; u acted first; at the same time, by the lower action; else the lower index.
         first: [P] int64 seconds of the first act.
         answer: [P] int64 seconds of the first act the other way, or -1.
         action: [P] int64, by which the first act was done.
@@ -49,8 +49,9 @@ class Pairs:
         where = np.minimum(np.searchsorted(directed, back), len(directed) - 1)
         answered = directed[where] == back
         reply = np.where(answered, first[where], -1)
-        t, ta = time[first], np.where(answered, time[reply], -1)
-        opens = ~answered | (t < ta) | ((t == ta) & (src[first] < dst[first]))
+        mine, theirs = (np.stack([time[i], action[i]]) for i in (first, reply))
+        earlier = (mine[0] < theirs[0]) | ((mine[0] == theirs[0]) & (mine[1] < theirs[1]))
+        opens = ~answered | earlier | ((mine == theirs).all(0) & (src[first] < dst[first]))
         first, reply, answered = first[opens], reply[opens], answered[opens]
         return cls(
             u=src[first],
@@ -88,10 +89,10 @@ def evaluate_mutual(
 
     Slice `snapshot`: k new people suggested to everyone seen before the window, at its start, by the
     commonest action. Reciprocated precision@k is, over k, how many of them the user then approaches and who
-    act on the user within the horizon of each other's first act. An approach younger than the horizon at the
-    window's end and not answered yet is undecided, and leaves the denominator. Ties at the border of a list
-    share its last places. Exposure: the Gini coefficient of how often each person seen before the window is
-    suggested, and the share never suggested.
+    act on the user within the horizon of each other's first act. An approach younger than the horizon at
+    the window's end and not answered yet is undecided, and leaves the denominator. Ties at the border of a
+    list share its last places. Where every list is undecided there is no precision. Exposure: the Gini
+    coefficient of how often each person seen before the window is suggested, and the share never suggested.
     """
     split = split or TemporalSplit.of(graph)
     pairs = Pairs.of(graph)
@@ -102,9 +103,10 @@ def evaluate_mutual(
         ("mutual", became & (pairs.first >= start), pairs.first, pairs.action),
         ("answered", became & (pairs.first < start), pairs.answer, pairs.answer_action),
     ):
-        chosen = sampled(np.flatnonzero(inside), graph.num_users)
+        chosen = np.flatnonzero(inside)
+        chosen = np.sort(sampled(chosen[np.lexsort((action[chosen], moment[chosen]))], graph.num_users))
         if len(chosen):
-            chosen = chosen[np.lexsort((chosen, moment[chosen]))]
+            chosen = chosen[np.argsort(moment[chosen], kind="stable")]
             u, v, time, act = (torch.from_numpy(x[chosen]) for x in (pairs.u, pairs.v, moment, action))
             title = f"{scorer.name} {part} {name}"
             ranks = [
@@ -112,7 +114,10 @@ def evaluate_mutual(
                 for a, b in ((u, v), (v, u))
             ]
             worse = np.maximum(*ranks)
-            low, high = bootstrap_interval(1 / worse, u.numpy())
+            # Where both acted at once nobody asked the other: such a pair is a group of its own.
+            tied = pairs.first[chosen] == pairs.answer[chosen]
+            group = np.where(tied, graph.num_users + np.arange(len(chosen)), pairs.u[chosen])
+            low, high = bootstrap_interval(1 / worse, group)
             rows.append(
                 {"model": scorer.name, "part": part, "slice": name, "n": len(worse)}
                 | {"mutual_mrr": float((1 / worse).mean()), "mutual_mrr_low": low, "mutual_mrr_high": high}
@@ -168,20 +173,21 @@ def _snapshot(
         reciprocated[rows] = np.bincount(place, weights=weight * answered[found[hit]], minlength=size)
         decided[rows] = k - np.bincount(place, weights=weight * undecided[found[hit]], minlength=size)
     judged = decided > 1e-9
-    precision = reciprocated[judged] / decided[judged]
-    low_bound, high_bound = bootstrap_interval(precision, np.arange(len(precision)))
-    return {
+    row: dict[str, str | int | float] = {
         "model": scorer.name,
         "part": part,
         "slice": "snapshot",
         "n": int(judged.sum()),
-        f"reciprocated_precision@{k}": float(precision.mean()),
-        f"reciprocated_precision@{k}_low": low_bound,
-        f"reciprocated_precision@{k}_high": high_bound,
         "horizon_s": horizon(split, part),
         "exposure_gini": gini(exposure[seen].numpy()),
         "never_suggested": float((exposure[seen] < 1e-9).double().mean()),
     }
+    if judged.any():
+        precision = reciprocated[judged] / decided[judged]
+        low, high = bootstrap_interval(precision, np.arange(len(precision)))
+        name = f"reciprocated_precision@{k}"
+        row |= {name: float(precision.mean()), f"{name}_low": low, f"{name}_high": high}
+    return row
 
 
 def _approaches(

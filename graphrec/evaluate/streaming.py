@@ -54,7 +54,10 @@ class StreamingRanks:
 
     def of(self, slice_name: str) -> tuple[np.ndarray, np.ndarray]:
         """Ranks and actors of a slice, within repeat, reply or new where it is part of one."""
-        inside = self.members.get(slice_name, np.ones(len(self.event_id), dtype=bool))
+        if slice_name not in SLICES:
+            raise KeyError(f"unknown slice {slice_name!r}; the slices are {', '.join(SLICES)}")
+        everything = np.ones(len(self.event_id), dtype=bool)
+        inside = everything if slice_name == "all" else self.members[slice_name]
         own = slice_name in ("repeat", "reply", "new", "hop_2", "hop_far")
         return (self.rank_slice if own else self.rank_all)[inside], self.actor[inside]
 

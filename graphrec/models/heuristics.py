@@ -15,6 +15,7 @@ from torch import Tensor
 from graphrec.data import FriendGraph, Query
 from graphrec.models.recommender import Recommender
 from graphrec.sampler import NEVER, Timeline, everyone
+from graphrec.sampler.draws import hashed, mix
 
 DAY = 86_400
 MAX_FRESH = 2**21
@@ -42,7 +43,9 @@ class Heuristic(Recommender):
 
     def score_all(self, query: Query) -> Tensor:
         """Scores of everyone, [B, N] float64."""
-        _ = self.graph
+        num_users = self.graph.num_users
+        if not len(query):
+            return torch.zeros(0, num_users, dtype=torch.float64)
         order = query.time.argsort(stable=True)
         scores = self._score_in_order(query[order])
         if torch.equal(order, torch.arange(len(order))):
@@ -82,8 +85,8 @@ class Random(Heuristic):
         self._salt = torch.randint(2**62, (1,), generator=generator)
 
     def _score_in_order(self, query: Query) -> Tensor:
-        row = _mix(_mix(_mix(self._salt + query.user) + query.time) + query.action)
-        drawn = _mix(row[:, None] + _mix(self._salt + torch.arange(self.graph.num_users)))
+        row = hashed(self._salt, query.user, query.time, query.action)
+        drawn = mix(row[:, None] + mix(self._salt + torch.arange(self.graph.num_users)))
         return (drawn & (2**53 - 1)).double() / 2.0**53
 
 
@@ -114,7 +117,7 @@ class LastActive(Heuristic):
     def _score_in_order(self, query: Query) -> Tensor:
         ticks = self._timeline.tick(query.time)
         last = everyone.last_time(self._timeline, ticks, received=self._received)
-        return last.clamp_(min=int(self._timeline.instants[0]) - 1).double()
+        return last.sub_(self._timeline.instants[0] - 1).clamp_(min=0).double()
 
 
 class LastSeen(LastActive):
@@ -212,12 +215,16 @@ class PPR(Heuristic):
 
     Args:
         restart: probability of going back to the user at each step.
-        num_steps: power iterations; what is left after them is at most (1 - restart)^num_steps.
+        num_steps: power iterations, that is how far a walk reaches: people further away hardly rank.
     """
 
     name = "ppr"
 
     def __init__(self, *, restart: float = 0.15, num_steps: int = 5) -> None:
+        if not 0.0 < restart < 1.0 or num_steps < 0:
+            raise ValueError(
+                f"restart must lie in (0, 1) and num_steps not be negative, got {restart}, {num_steps}"
+            )
         self.restart = restart
         self.num_steps = num_steps
 
@@ -258,10 +265,3 @@ HEURISTICS: dict[str, type[Heuristic]] = {
         PPR,
     )
 }
-
-
-def _mix(x: Tensor) -> Tensor:
-    """A hash of int64, after SplitMix64 (Steele et al. 2014)."""
-    x = (x ^ (x >> 30)) * -0x40A7B892E31B1A47
-    x = (x ^ (x >> 27)) * -0x6B2FB644ECCEEE15
-    return x ^ (x >> 31)

@@ -43,10 +43,15 @@ class Recommender(ABC):
 
         Returns:
             [B, C], finite.
+
+        Raises:
+            IndexError: a user, action or candidate is not one of the graph.
         """
+        self._check(query)
         scores = self.score_all(query)
         if candidates is None:
             return scores
+        _check_range("candidate", candidates, self.graph.num_users)
         return scores.gather(1, candidates.expand(len(query), -1))
 
     def recommend(
@@ -62,24 +67,52 @@ class Recommender(ABC):
         Returns:
             users [B, k] int64, padded with -1, and scores [B, k], padded with -inf. Ties are broken by a
             fixed shuffle, since the order of indices must carry no information.
+
+        Raises:
+            ValueError: k is smaller than 1.
+            IndexError: a user, action or row is not one of the graph or of the queries.
         """
         if k < 1:
             raise ValueError(f"k must be at least 1, got {k}")
+        self._check(query)
         num_users = self.graph.num_users
+        if exclude is not None:
+            _check_range("exclude: row", exclude[0], len(query))
+            _check_range("exclude: user index", exclude[1], num_users)
         shuffled = torch.randperm(num_users, generator=torch.Generator().manual_seed(0))
         users = torch.full((len(query), k), -1)
         values = torch.full((len(query), k), -torch.inf, dtype=torch.float64)
         rows = max(1, CHUNK // num_users)
         for start in range(0, len(query), rows):
             part = query[start : start + rows]
-            scores = self.score_all(part).double()
+            scores = self.score_all(part).to(torch.float64, copy=True)
             scores[torch.arange(len(part)), part.user] = -torch.inf
             if exclude is not None:
                 here = (exclude[0] >= start) & (exclude[0] < start + rows)
                 scores[exclude[0][here] - start, exclude[1][here]] = -torch.inf
-            best = scores[:, shuffled].topk(min(k, num_users), dim=1)
-            found = best.values > -torch.inf
+            best, place = _top(scores[:, shuffled], min(k, num_users))
             block = slice(start, start + len(part)), slice(0, min(k, num_users))
-            users[block] = torch.where(found, shuffled[best.indices], -1)
-            values[block] = best.values
+            users[block] = torch.where(best > -torch.inf, shuffled[place], -1)
+            values[block] = best
         return users, values
+
+    def _check(self, query: Query) -> None:
+        """Raise IndexError where a query asks for what the graph does not have."""
+        _check_range("user index", query.user, self.graph.num_users)
+        _check_range("action index", query.action, len(self.graph.actions))
+
+
+def _check_range(what: str, index: Tensor, size: int) -> None:
+    outside = index[(index < 0) | (index >= size)]
+    if outside.numel():
+        raise IndexError(f"{what} {int(outside[0])} lies outside 0..{size - 1}")
+
+
+def _top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest of each row, descending, and their columns; of equal ones the first, unlike `topk`."""
+    least = scores.topk(k, dim=1).values[:, -1:]
+    above, tied = scores > least, scores == least
+    kept = above | (tied & (tied.cumsum(1) <= k - above.sum(1, keepdim=True)))
+    column = kept.nonzero()[:, 1].view(-1, k)
+    best = scores.gather(1, column).sort(dim=1, descending=True, stable=True)
+    return best.values, column.gather(1, best.indices)

@@ -54,6 +54,8 @@ def suggest(
     Raises:
         KeyError: an unknown user, blocked person or action, named.
     """
+    if isinstance(users, str):
+        raise TypeError(f"users must be a list of ids, got the string {users!r}; did you mean [{users!r}]?")
     graph = recommender.graph
     query = Query.of(graph, users, time, action)
     exclude = [_blocked_rows(recommender, query, list(blocked))]

@@ -1,5 +1,9 @@
 """What was known before a moment: the strictly-past index of users and pairs."""
 
+from graphrec.sampler.temporal import EVENT_TYPE as EVENT_TYPE
+from graphrec.sampler.temporal import REVERSE as REVERSE
+from graphrec.sampler.temporal import TemporalSampler as TemporalSampler
+from graphrec.sampler.temporal import message_graph as message_graph
 from graphrec.sampler.timeline import NEVER as NEVER
 from graphrec.sampler.timeline import Contacts as Contacts
 from graphrec.sampler.timeline import TimedAdjacency as TimedAdjacency

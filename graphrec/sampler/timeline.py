@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -142,7 +141,9 @@ class Timeline:
         next_tick[:-1] = torch.where(opens[1:], num_ticks, tick[1:])
 
         # Half-edges by (owner, tick), ties by content.
-        order = _by_owner_and_tick(owner, tick, other, kind, num_out, num_in, next_tick, self.num_users, num_ticks)
+        order = _by_owner_and_tick(
+            owner, tick, other, kind, num_out, num_in, next_tick, self.num_users, num_ticks
+        )
         owner, tick, other = owner[order], tick[order], other[order]
         self.outgoing, self.event = outgoing[order], event[order]
         self._num_out, self._last_out = num_out[order], last_out[order]
@@ -164,14 +165,10 @@ class Timeline:
     @classmethod
     def of(cls, graph: FriendGraph) -> Timeline:
         """The index of a graph, built once while the graph lives with the same users and event tensors."""
-        stores = [graph["user", name, "user"] for name in graph.actions]
-        tensors = [store[key] for store in stores for key in ("edge_index", "time", "event_id")]
-        known, index = graph.__dict__.get("_timeline", ([], None))
-        same = len(known) == len(tensors) and all(a is b for a, b in zip(known, tensors, strict=True))
-        if not same or index.num_users != graph.num_users:
-            index = cls(graph)
-            graph.__dict__["_timeline"] = tensors, index
-        return cast(Timeline, index)
+        index: Timeline | None = graph.__dict__.get("_timeline")
+        if index is None or index.events is not graph.events() or index.num_users != graph.num_users:
+            index = graph.__dict__["_timeline"] = cls(graph)
+        return index
 
     def tick(self, time: Tensor) -> Tensor:
         """How many distinct times lie strictly before each time (int64, same shape)."""

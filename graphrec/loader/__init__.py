@@ -1,0 +1,9 @@
+"""Mini-batches that cannot see the future, and the proof."""
+
+from graphrec.loader.audit import Audit as Audit
+from graphrec.loader.audit import Auditable as Auditable
+from graphrec.loader.audit import LeakageError as LeakageError
+from graphrec.loader.audit import audit_leakage as audit_leakage
+from graphrec.loader.audit import rewrite_future as rewrite_future
+from graphrec.loader.loaders import EventLoader as EventLoader
+from graphrec.loader.loaders import QueryLoader as QueryLoader

@@ -1,0 +1,53 @@
+"""Random draws as a function of what they are for, never of the batch or the worker they fall into."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def mix(x: Tensor) -> Tensor:
+    """A hash of int64, after SplitMix64 (Steele et al. 2014)."""
+    x = (x ^ (x >> 30)) * -0x40A7B892E31B1A47
+    x = (x ^ (x >> 27)) * -0x6B2FB644ECCEEE15
+    return x ^ (x >> 31)
+
+
+def hashed(*parts: Tensor | int) -> Tensor:
+    """One hash of several int64 values, broadcast."""
+    out = torch.zeros((), dtype=torch.int64)
+    for part in parts:
+        out = mix(out + part + 0x1E3779B97F4A7C15)
+    return out
+
+
+def below(salt: Tensor, size: Tensor | int) -> Tensor:
+    """A number from 0 to size-1 for each salt, uniform up to size / 2^62 (int64, broadcast)."""
+    return (salt & (2**62 - 1)) % size
+
+
+def distinct_below(salt: Tensor, size: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """min(k, size) distinct numbers from 0 to size-1 for each row, every subset equally likely.
+
+    Floyd's algorithm (Bentley & Floyd 1987), all rows at once: the j-th draw is uniform below size-k+1+j, and
+    one that was drawn before becomes size-k+j, which cannot have been. Time grows with k^2 for each row.
+
+    Args:
+        salt: [F] int64, what fixes the draw of each row.
+        size: [F] int64.
+        k: how many.
+
+    Returns:
+        (row [M], number [M]) int64, rows ascending.
+    """
+    taken = size.clamp(max=k)
+    row = torch.repeat_interleave(taken)
+    number = torch.arange(row.numel()) - (taken.cumsum(0) - taken).index_select(0, row)
+    chosen = size > k
+    top = size[chosen] - k + torch.arange(k)[:, None]  # [k, rows with more than k]
+    drawn = below(hashed(salt[chosen], torch.arange(k)[:, None]), top + 1).numpy()
+    for j in range(1, k):
+        again = (drawn[:j] == drawn[j]).any(0)
+        drawn[j][again] = top[j].numpy()[again]
+    number[chosen.index_select(0, row)] = torch.from_numpy(drawn).t().reshape(-1)
+    return row, number

@@ -1,0 +1,313 @@
+"""The contract of every recommender: shapes, batches, the strict past, names, lists of people."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from graphs import Row, graph_of, permuted, random_rows, rewritten, shuffled_in_ties
+from recommenders import BY_CHANCE, RECOMMENDERS, TOLERANCE
+from torch import Tensor
+
+from graphrec.data import EventLog, FriendGraph, Query
+from graphrec.models import Recommender, recommender, suggest
+from graphrec.sampler import Timeline
+
+DAY = 86_400
+USERS = 14
+"""Two more than have events."""
+
+UNTIL = 20 * DAY
+ROWS = random_rows(3, users=12, events=90, times=30, scale=DAY)
+NEW_ID = np.random.default_rng(5).permutation(USERS)
+
+
+def fitted(name: str, rows: list[Row] = ROWS) -> Recommender:
+    return RECOMMENDERS[name]().fit(graph_of(rows, USERS), until=UNTIL)
+
+
+@cache
+def shared(name: str) -> Recommender:
+    """Fitted on the rows as they are; not to be changed."""
+    return fitted(name)
+
+
+@pytest.fixture(params=RECOMMENDERS)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def queries(seed: int = 0, *, size: int = 9, low: int = UNTIL, high: int = 32 * DAY) -> Query:
+    """Unsorted, with repeated users, times on and between events, and one question asked twice."""
+    generator = torch.Generator().manual_seed(seed)
+    user = torch.randint(USERS, (size,), generator=generator)
+    time = torch.randint(low // DAY, high // DAY, (size,), generator=generator) * DAY
+    time += torch.randint(0, 2, (size,), generator=generator)
+    action = torch.randint(3, (size,), generator=generator)
+    rows = torch.arange(size)
+    rows[-1] = 0
+    return Query(user, time, action)[rows]
+
+
+def assert_same(name: str, one: Tensor, other: Tensor) -> None:
+    torch.testing.assert_close(one, other, rtol=TOLERANCE.get(name, 1e-12), atol=TOLERANCE.get(name, 1e-12))
+
+
+# Scores
+
+
+def test_scores_are_finite_one_for_each_user(name: str) -> None:
+    asked = queries()
+    assert (asked.time.diff() < 0).any()
+    scores = shared(name).score(asked)
+    assert scores.shape == (len(asked), USERS)
+    assert scores.is_floating_point()
+    assert torch.isfinite(scores).all()
+    assert len(scores.unique()) > 2
+    assert shared(name).score(asked[:0]).shape == (0, USERS)
+
+
+def test_candidates_are_columns(name: str) -> None:
+    asked = queries()
+    whole = shared(name).score(asked)
+    few = torch.tensor([5, 0, 13, 5])
+    assert_same(name, shared(name).score(asked, few), whole[:, few])
+    each = torch.randint(USERS, (len(asked), 3), generator=torch.Generator().manual_seed(1))
+    found = shared(name).score(asked, each)
+    naive = [[whole[b, each[b, c]] for c in range(3)] for b in range(len(asked))]
+    assert_same(name, found, torch.tensor(naive, dtype=found.dtype))
+
+
+def test_a_batch_equals_its_queries(name: str) -> None:
+    asked = queries(size=12)
+    single = torch.cat([shared(name).score(asked[b : b + 1]) for b in range(len(asked))])
+    assert_same(name, shared(name).score(asked), single)
+
+
+def test_one_seed_one_result(name: str) -> None:
+    asked = queries()
+    assert torch.equal(fitted(name).score(asked), shared(name).score(asked))
+    assert torch.equal(shared(name).score(asked), shared(name).score(asked))
+
+
+# The strict past
+
+
+@pytest.mark.parametrize("day", [20, 21, 25, 29])
+def test_the_future_changes_no_score(name: str, day: int) -> None:
+    """Every event at or after the question's time is another one; those at the very time included."""
+    time = day * DAY
+    assert any(row.time == time for row in ROWS)
+    asked = Query(torch.arange(USERS), torch.full((USERS,), time), torch.arange(USERS) % 3)
+    other = rewritten(ROWS, time, num_users=USERS, seed=day)
+    assert [r for r in other if r.time < time] == [r for r in ROWS if r.time < time]
+    assert torch.equal(fitted(name, other).score(asked), shared(name).score(asked))
+
+
+def test_the_past_changes_scores(name: str) -> None:
+    """So that the test above can fail."""
+    if name in BY_CHANCE:
+        return
+    time = 25 * DAY
+    asked = Query(torch.arange(USERS), torch.full((USERS,), time + 1), torch.arange(USERS) % 3)
+    other = rewritten(ROWS, time, num_users=USERS, seed=0)
+    assert not torch.equal(fitted(name, other).score(asked), shared(name).score(asked))
+
+
+def test_unseen_users_have_one_score(name: str) -> None:
+    if name in BY_CHANCE:
+        return
+    late = [row for row in ROWS if not {3, 8} & {row.src, row.dst} or row.time >= 25 * DAY]
+    assert {3, 8} <= {end for row in late for end in (row.src, row.dst)}
+    asked = queries(high=25 * DAY + 1)
+    assert int(asked.time.max()) <= 25 * DAY
+    scores = fitted(name, late).score(asked)
+    for row, user in enumerate(asked.user.tolist()):
+        unseen = [v for v in (3, 8, 12, 13) if v != user]
+        assert len(scores[row, unseen].unique()) == 1
+
+
+# Names and ties
+
+
+def test_new_names_permute_the_scores(name: str) -> None:
+    if name in BY_CHANCE:
+        return
+    asked, renamed = queries(size=20), torch.from_numpy(NEW_ID)
+    other = fitted(name, permuted(ROWS, NEW_ID.tolist()))
+    scores = other.score(Query(renamed[asked.user], asked.time, asked.action))
+    assert_same(name, scores[:, renamed], shared(name).score(asked))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_order_of_tied_rows_changes_no_score(name: str, seed: int) -> None:
+    shuffled = shuffled_in_ties(ROWS, seed)
+    assert shuffled != ROWS
+    asked = queries(size=20)
+    assert_same(name, fitted(name, shuffled).score(asked), shared(name).score(asked))
+
+
+# Lists of people
+
+
+@pytest.mark.parametrize("k", [1, 5, USERS + 3])
+@pytest.mark.parametrize("chunk", [None, 3 * USERS])
+def test_recommend_gives_the_best_allowed(
+    name: str, k: int, chunk: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if chunk is not None:
+        monkeypatch.setattr(recommender, "CHUNK", chunk)
+    asked = queries(size=8)
+    exclude = torch.tensor([0, 0, 0, 4, 7, 7]), torch.tensor([1, 2, 2, 9, 0, int(asked.user[7])])
+    users, values = shared(name).recommend(asked, k, exclude=exclude)
+    assert users.shape == values.shape == (8, k)
+    assert users.dtype == torch.int64
+    scores = shared(name).score(asked).double()
+    for row in range(8):
+        gone = {int(asked.user[row])} | {
+            v for b, v in zip(*map(Tensor.tolist, exclude), strict=True) if b == row
+        }
+        allowed = [v for v in range(USERS) if v not in gone]
+        size = min(k, len(allowed))
+        people = users[row, :size].tolist()
+        assert len(set(people)) == size
+        assert set(people) <= set(allowed)
+        assert_same(name, values[row, :size], scores[row, allowed].sort(descending=True).values[:size])
+        assert_same(name, values[row, :size], scores[row, people])
+        assert (users[row, size:] == -1).all()
+        assert (values[row, size:] == -torch.inf).all()
+
+
+def test_ties_are_not_broken_by_index() -> None:
+    """Nobody is known yet: neither the first nor the last of the file may come first."""
+    graph = graph_of([Row(0, 1, 0), Row(1, 0, 10 * DAY)], 400)
+    asked = Query(torch.tensor([5]), torch.tensor([0]), torch.tensor([0]))
+    people = RECOMMENDERS["popularity"]().fit(graph, until=DAY).recommend(asked, 40)[0][0]
+    assert not torch.equal(people, people.sort().values)
+    assert 120 < people.double().mean() < 280
+
+
+def test_a_longer_list_begins_with_the_shorter(name: str) -> None:
+    asked = queries(size=20)
+    longest = shared(name).recommend(asked, USERS)[0]
+    for k in range(1, USERS):
+        assert torch.equal(shared(name).recommend(asked, k)[0], longest[:, :k])
+
+
+# What is refused
+
+
+def test_an_unfitted_one_says_so(name: str) -> None:
+    unfitted = RECOMMENDERS[name]()
+    asked = queries(size=2)
+    for call in (
+        lambda: unfitted.score(asked),
+        lambda: unfitted.score_all(asked),
+        lambda: unfitted.recommend(asked, 3),
+        lambda: unfitted.graph,
+        lambda: suggest(unfitted, [1]),
+    ):
+        with pytest.raises(RuntimeError, match=f"{unfitted.name}.*fit"):
+            call()
+
+
+def test_nothing_to_fit_on(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{RECOMMENDERS[name]().name}.*until"):
+        RECOMMENDERS[name]().fit(graph_of(ROWS), until=min(row.time for row in ROWS))
+
+
+@pytest.mark.parametrize("k", [0, -1])
+def test_no_list_of_nobody(name: str, k: int) -> None:
+    with pytest.raises(ValueError, match="k must be at least 1"):
+        shared(name).recommend(queries(), k)
+
+
+@pytest.mark.parametrize(("field", "value"), [("user", USERS), ("user", -1), ("action", 3), ("action", -1)])
+def test_questions_outside_the_graph(name: str, field: str, value: int) -> None:
+    parts = {key: torch.tensor([0, 1]) for key in ("user", "time", "action")}
+    parts[field][1] = value
+    for call in (shared(name).score, lambda query: shared(name).recommend(query, 3)):
+        with pytest.raises(IndexError, match=f"{field} .*{value}"):
+            call(Query(**parts))
+
+
+@pytest.mark.parametrize("value", [USERS, -1])
+def test_candidates_outside_the_graph(name: str, value: int) -> None:
+    with pytest.raises(IndexError, match=f"candidate.*{value}"):
+        shared(name).score(queries(), torch.tensor([0, value]))
+
+
+@pytest.mark.parametrize(("row", "user"), [(9, 0), (-1, 0), (0, USERS), (0, -1)])
+def test_exclusions_outside_the_graph(name: str, row: int, user: int) -> None:
+    with pytest.raises(IndexError, match="exclude"):
+        shared(name).recommend(queries(size=9), 3, exclude=(torch.tensor([0, row]), torch.tensor([0, user])))
+
+
+# Suggestions to people
+
+
+def village() -> FriendGraph:
+    """Ann knows Bob and Cem knows Ann, from before; at the last moment Dia writes to Ann. Eve knows Fay."""
+    rows = [("ann", "bob", 1), ("cem", "ann", 2), ("eve", "fay", 3), ("bob", "eve", 4), ("dia", "ann", 5)]
+    return FriendGraph.from_events(EventLog.from_arrays(*zip(*rows, strict=True)))
+
+
+@pytest.fixture
+def neighbour(name: str) -> Recommender:
+    return RECOMMENDERS[name]().fit(village(), until=6)
+
+
+def test_suggest_leaves_out_the_known(neighbour: Recommender) -> None:
+    ann, fay = suggest(neighbour, ["ann", "fay"])
+    assert (ann.user, fay.user) == ("ann", "fay")
+    assert set(ann.people) == {"eve", "fay"}
+    assert set(fay.people) == {"ann", "bob", "cem", "dia"}
+    assert len(ann.people) == len(ann.scores) == 2
+    assert ann.scores == sorted(ann.scores, reverse=True)
+    everyone = set(suggest(neighbour, ["ann"], include_known=True)[0].people)
+    assert everyone == {"bob", "cem", "dia", "eve", "fay"}
+    assert len(suggest(neighbour, ["ann"], k=1)[0].people) == 1
+    assert suggest(neighbour, []) == []
+
+
+def test_suggest_sees_what_is_strictly_older(neighbour: Recommender) -> None:
+    assert set(suggest(neighbour, ["ann"], time=5)[0].people) == {"dia", "eve", "fay"}
+    assert set(suggest(neighbour, ["ann"], time=6)[0].people) == {"eve", "fay"}
+
+
+def test_suggest_keeps_the_blocked_apart(neighbour: Recommender) -> None:
+    for pair in (("ann", "eve"), ("eve", "ann")):
+        ann, eve, fay = suggest(neighbour, ["ann", "eve", "fay"], blocked=iter([pair, ("bob", "cem")]))
+        assert set(ann.people) == {"fay"}
+        assert set(eve.people) == {"cem", "dia"}
+        assert "ann" in fay.people
+    ann = suggest(neighbour, ["ann"], blocked=[("ann", "bob")], include_known=True)[0]
+    assert set(ann.people) == {"cem", "dia", "eve", "fay"}
+
+
+def test_suggest_to_indices(neighbour: Recommender) -> None:
+    index = neighbour.graph.user_ids.index(["fay", "ann"])
+    assert suggest(neighbour, index) == suggest(neighbour, ["fay", "ann"])
+
+
+def test_suggest_names_the_unknown(neighbour: Recommender) -> None:
+    with pytest.raises(KeyError, match="'zoe'"):
+        suggest(neighbour, ["ann", "zoe"])
+    with pytest.raises(KeyError, match="'zoe'"):
+        suggest(neighbour, ["ann"], blocked=[("ann", "zoe")])
+    with pytest.raises(KeyError, match="'wave'"):
+        suggest(neighbour, ["ann"], action="wave")
+    with pytest.raises(ValueError, match="k must be"):
+        suggest(neighbour, ["ann"], k=0)
+
+
+def test_suggestions_are_the_recommended(neighbour: Recommender) -> None:
+    graph = neighbour.graph
+    asked = Query.of(graph, ["bob"])
+    row, met = Timeline.of(graph).contacts.before(asked.user, Timeline.of(graph).tick(asked.time))
+    users, scores = neighbour.recommend(asked, 2, exclude=(row, met))
+    found = suggest(neighbour, ["bob"], k=2)[0]
+    assert found.people == graph.user_ids.lookup(users[0])
+    assert found.scores == scores[0].tolist()
