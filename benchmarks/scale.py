@@ -200,6 +200,7 @@ class Cost:
     Attributes:
         stage: its name.
         seconds: of its work alone.
+        cpu_seconds: the same, of all threads, without waiting for what else the machine does.
         before_gib: resident before the work: the libraries and the stage's input.
         peak_gib: the most that was resident during the work.
         ratio: seconds over those of its floor, or None.
@@ -207,21 +208,22 @@ class Cost:
 
     stage: str
     seconds: float
+    cpu_seconds: float
     before_gib: float
     peak_gib: float
     ratio: float | None = None
 
 
-def measure(prepare: Callable[[Path], Work], folder: Path) -> tuple[float, float, float]:
-    """Seconds, GiB before and GiB at the peak of one stage, in the process that calls."""
+def measure(prepare: Callable[[Path], Work], folder: Path) -> tuple[float, float, float, float]:
+    """Seconds, CPU seconds, GiB before and GiB at the peak of one stage, in the process that calls."""
     work = prepare(folder)
     forget_peak = Path("/proc/self/clear_refs")
     if forget_peak.exists():  # Linux; elsewhere a peak includes that of making the input
         forget_peak.write_text("5")
     before = _peak_gib()
-    began = time.perf_counter()
+    began, began_cpu = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - began, before, _peak_gib()
+    return time.perf_counter() - began, time.process_time() - began_cpu, before, _peak_gib()
 
 
 def _peak_gib() -> float:
@@ -255,16 +257,16 @@ def main() -> None:
         size = (folder / LOG).stat().st_size / 2**20
         print(f"{options.events:,} events, {options.users:,} users, {size:,.0f} MiB, {os.cpu_count()} cores")
         for number, (name, (prepare, floor)) in enumerate(STAGES.items(), 1):
-            seconds, before, peak = in_own_process(measure, prepare, folder)
+            seconds, cpu, before, peak = in_own_process(measure, prepare, folder)
             ratio = seconds / costs[floor].seconds if floor else None
-            costs[name] = Cost(name, seconds, before, peak, ratio)
+            costs[name] = Cost(name, seconds, cpu, before, peak, ratio)
             print(f"[{number}/{len(STAGES)}] {name}: {seconds:.2f} s, {peak:.2f} GiB", flush=True)
     body = [
-        [cost.stage, *(f"{x:.2f}" for x in (cost.seconds, cost.before_gib, cost.peak_gib)), _ratio(cost)]
-        for cost in costs.values()
+        [c.stage, *(f"{x:.2f}" for x in (c.seconds, c.cpu_seconds, c.before_gib, c.peak_gib)), _ratio(c)]
+        for c in costs.values()
     ]
-    header = ["stage", "seconds", "before GiB", "peak GiB", "x floor"]
-    print("\n" + tabulate(body, headers=header, disable_numparse=True, colalign=["left", *["right"] * 4]))
+    header = ["stage", "seconds", "CPU s", "before GiB", "peak GiB", "x floor"]
+    print("\n" + tabulate(body, headers=header, disable_numparse=True, colalign=["left", *["right"] * 5]))
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         results = {
@@ -272,6 +274,7 @@ def main() -> None:
             "users": options.users,
             "csv_mib": size,
             "cores": os.cpu_count(),
+            "torch_threads": torch.get_num_threads(),
             "stages": [asdict(cost) for cost in costs.values()],
         }
         (options.out / "scale.json").write_text(json.dumps(results, indent=1) + "\n")
