@@ -138,8 +138,8 @@ def test_sweeps_equal_the_lookups(rows: list[Row], moments: list[int]) -> None:
     for found, expected in (
         (everyone.num_received(timeline, ticks), timeline.num_received(user, column).double()),
         (everyone.degree(timeline, ticks), timeline.degree(user, column).double()),
-        (everyone.last_time(timeline, ticks, received=False), last_act),
-        (everyone.last_time(timeline, ticks, received=True), torch.maximum(last_act, last_received)),
+        (everyone.last_time(timeline, ticks, role="src"), last_act),
+        (everyone.last_time(timeline, ticks, role="dst"), last_received),
     ):
         assert found.dtype == expected.dtype
         assert torch.equal(found, expected)
@@ -307,7 +307,7 @@ def test_an_event_at_the_time_itself_or_later_is_invisible(time: int) -> None:
     assert states(timeline.distinct_contacts(user, tick + 1), 0).keys() == {1, 2, 4}
     assert everyone.num_received(timeline, tick)[0].tolist() == [1, 0, 0, 0, 0, 0]
     assert everyone.degree(timeline, tick)[0].tolist() == [1, 1, 0, 0, 0, 0]
-    assert everyone.last_time(timeline, tick, received=False)[0].tolist() == [NEVER, time - 1] + [NEVER] * 4
+    assert everyone.last_time(timeline, tick, role="src")[0].tolist() == [NEVER, time - 1] + [NEVER] * 4
     assert everyone.recent_popularity(timeline, times, 1.0)[0].tolist() == [0.5, 0, 0, 0, 0, 0]
     one = torch.ones(USERS, 1, dtype=torch.float64)
     assert everyone.ContactGraph(timeline, tick).spread(one)[:, 0].tolist() == [1, 1, 0, 0, 0, 0]

@@ -9,3 +9,4 @@ from graphrec.evaluate.protocol import Scorer as Scorer
 from graphrec.evaluate.streaming import SLICES as SLICES
 from graphrec.evaluate.streaming import StreamingRanks as StreamingRanks
 from graphrec.evaluate.streaming import evaluate_streaming as evaluate_streaming
+from graphrec.evaluate.streaming import rank_events as rank_events

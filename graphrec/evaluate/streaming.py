@@ -99,9 +99,23 @@ def evaluate_streaming(
         EvaluationError: a score is not finite.
     """
     split = split or TemporalSplit.of(graph)
+    chosen = np.sort(sampled(split.event_ids(part).numpy(), graph.num_users))
+    return rank_events(
+        scorer, graph, torch.from_numpy(chosen), part=part, trained_until=split.t_val, progress=progress
+    )
+
+
+def rank_events(
+    scorer: Scorer,
+    graph: FriendGraph,
+    event_id: Tensor,
+    *,
+    part: Part,
+    trained_until: int,
+    progress: bool = True,
+) -> StreamingRanks:
+    """The streaming protocol for some events, [n] int64 positions in the log, ascending."""
     timeline = Timeline.of(graph)
-    chosen = sampled(split.event_ids(part).numpy(), graph.num_users)
-    event_id = torch.from_numpy(np.sort(chosen))
     query = Query.of_events(graph, event_id)
     target = timeline.events.dst[event_id]
 
@@ -129,7 +143,9 @@ def evaluate_streaming(
 
         two_hops = new & _share_a_contact(timeline, met, goal, tick)
         acts = timeline.num_acts(asked.user, tick)
-        unseen = timeline.halves.count(goal, timeline.tick(torch.tensor(split.t_val)).expand(len(goal))) == 0
+        unseen = (
+            timeline.halves.count(goal, timeline.tick(torch.tensor(trained_until)).expand(len(goal))) == 0
+        )
         for name, mask in {
             "repeat": repeat,
             "reply": reply,

@@ -5,5 +5,6 @@ from graphrec.loader.audit import Auditable as Auditable
 from graphrec.loader.audit import LeakageError as LeakageError
 from graphrec.loader.audit import audit_leakage as audit_leakage
 from graphrec.loader.audit import rewrite_future as rewrite_future
+from graphrec.loader.batches import TimelineBatches as TimelineBatches
 from graphrec.loader.loaders import EventLoader as EventLoader
 from graphrec.loader.loaders import QueryLoader as QueryLoader

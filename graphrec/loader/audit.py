@@ -33,7 +33,8 @@ class Auditable(Protocol):
     def rebuild(self, graph: FriendGraph, rows: Tensor, time: int) -> Iterable[Any]:
         """Batches, in order, of the seeds at `rows`, all asked at `time`, from another graph.
 
-        A batch is a PyG data object, or any nesting of mappings, tuples and lists of tensors and plain values.
+        A batch is a PyG data object, or any nesting of mappings, tuples and lists of tensors and plain
+        values.
         """
 
 
@@ -136,13 +137,14 @@ def rewrite_future(graph: FriendGraph, time: int, *, near: Tensor, seed: int) ->
 
 def _differences(one: Iterable[Any], other: Iterable[Any]) -> Iterator[str]:
     """Where two sequences of batches do not agree, one name for each place."""
-    number = -1
-    for number, (a, b) in enumerate(zip_longest(one, other)):
+    nothing = True
+    for a, b in zip_longest(one, other):
+        nothing = False
         if a is None or b is None:
             yield "the number of batches"
             return
         yield from _unequal(a, b, "the batch")
-    if number < 0:
+    if nothing:
         raise ValueError("the loader yields no batch for its own seeds")
 
 

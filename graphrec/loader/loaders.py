@@ -32,8 +32,14 @@ RUNNING = (
 """Options that say how a loader runs, not what is in a batch: `rebuild` leaves them out."""
 
 
+def _contents(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a loader that say what is in a batch; without its batch sampler, batches are of 256."""
+    kept = {key: value for key, value in options.items() if key not in RUNNING}
+    return kept | {"batch_size": 256} if "batch_sampler" in options else kept
+
+
 class EpochShuffle(Sampler[int]):
-    """A new order each epoch, fixed by (seed, epoch) alone, so that a resumed run goes on as it would have."""
+    """A new order each epoch, fixed by (seed, epoch) alone: a resumed run goes on as it would have."""
 
     def __init__(self, size: int, *, seed: int) -> None:
         self._size = size
@@ -63,13 +69,13 @@ class Seeds:
         if graph.num_users < 2 and num_negatives:
             raise ValueError("negatives need a second user, the graph has one")
         self.query = query
-        self._sampler = sampler
+        self.sampler = sampler
         self._num_users = graph.num_users
         self._num_negatives = num_negatives
 
     def set_epoch(self, epoch: int) -> None:
         """Start an epoch."""
-        self._sampler.set_epoch(epoch)
+        self.sampler.set_epoch(epoch)
 
     def mark(self, batch: HeteroData, input_id: Tensor, time: Tensor) -> None:
         """Write `input_id`, `seed_time`, `seed_action` and `negatives` into a batch."""
@@ -77,7 +83,7 @@ class Seeds:
         batch.seed_time = time
         batch.seed_action = self.query.action[input_id]
         if self._num_negatives:
-            salt = hashed(self._sampler.seed, self._sampler.epoch, input_id[:, None])
+            salt = hashed(self.sampler.seed, self.sampler.epoch, input_id[:, None])
             number = torch.arange(self._num_negatives)
             drawn = below(hashed(salt, number, -1), self._num_users - 1)
             batch.negatives = drawn + (drawn >= self.query.user[input_id, None])
@@ -87,10 +93,10 @@ class QueryLoader(NodeLoader):
     """Batches of queries: each user's strictly-past neighbourhood at the query's own time.
 
     A batch is a `HeteroData` that any PyG layer takes: node type `user` with `n_id`, `batch` (which query)
-    and `x` where there is one; an edge type for each action and its reverse `rev_ACTION` with `edge_index`,
-    `time` and `event_id`. The first B nodes are the queries' users. The batch itself carries `input_id`,
-    `seed_time` and `seed_action`, [B] int64 each, and, if asked for, `negatives` [B, num_negatives] int64,
-    user indices.
+    and `x` where there is one; for each action drawn an edge type and its reverse `rev_ACTION` with
+    `edge_index`, `time` and `event_id`. The first B nodes are the queries' users. The batch itself carries
+    `input_id`, `seed_time` and `seed_action`, [B] int64 each, and, if asked for, `negatives`
+    [B, num_negatives] int64, user indices.
 
     Args:
         graph: the whole graph.
@@ -129,10 +135,10 @@ class QueryLoader(NodeLoader):
             "num_negatives": num_negatives,
             "seed": seed,
             "transform": transform,
-            **{key: value for key, value in kwargs.items() if key not in RUNNING},
+            **_contents(kwargs),
         }
         super().__init__(
-            message_graph(graph),
+            message_graph(graph, sampler.actions),
             sampler,
             input_nodes=(USER, query.user),
             input_time=query.time,
@@ -165,8 +171,9 @@ class QueryLoader(NodeLoader):
     def set_epoch(self, epoch: int) -> None:
         """Start an epoch: draws, negatives and order change."""
         self.seeds.set_epoch(epoch)
-        if isinstance(self.sampler, EpochShuffle):
-            self.sampler.set_epoch(epoch)
+        for order in (self.sampler, self.batch_sampler):
+            if hasattr(order, "set_epoch"):
+                order.set_epoch(epoch)
 
     def filter_fn(self, out: HeteroSamplerOutput) -> HeteroData:
         """A sampler's output as a batch."""
@@ -208,6 +215,8 @@ class EventLoader(LinkLoader):
         transform: Callable[[HeteroData], HeteroData] | None = None,
         **kwargs: Any,
     ) -> None:
+        if target.shape != query.user.shape:
+            raise ValueError(f"one target for each seed: {len(query)} seeds, targets {list(target.shape)}")
         sampler = TemporalSampler(graph, num_neighbors, strategy=strategy, actions=actions, seed=seed)
         self.graph, self.query = graph, query
         self.seeds = Seeds(graph, query, sampler, num_negatives)
@@ -219,10 +228,10 @@ class EventLoader(LinkLoader):
             "num_negatives": num_negatives,
             "seed": seed,
             "transform": transform,
-            **{key: value for key, value in kwargs.items() if key not in RUNNING},
+            **_contents(kwargs),
         }
         super().__init__(
-            message_graph(graph),
+            message_graph(graph, sampler.actions),
             sampler,
             edge_label_index=(EVENT_TYPE, torch.stack([query.user, target])),
             edge_label_time=query.time,
@@ -253,8 +262,9 @@ class EventLoader(LinkLoader):
     def set_epoch(self, epoch: int) -> None:
         """Start an epoch: draws, negatives and order change."""
         self.seeds.set_epoch(epoch)
-        if isinstance(self.sampler, EpochShuffle):
-            self.sampler.set_epoch(epoch)
+        for order in (self.sampler, self.batch_sampler):
+            if hasattr(order, "set_epoch"):
+                order.set_epoch(epoch)
 
     def filter_fn(self, out: HeteroSamplerOutput) -> HeteroData:
         """A sampler's output as a batch, without the virtual edge type."""

@@ -7,7 +7,7 @@ their first contact either way; the degree of a person counts the distinct peopl
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -112,11 +112,14 @@ class LastActive(Heuristic):
     """The time a person last acted."""
 
     name = "last_active"
-    _received = False
 
     def _score_in_order(self, query: Query) -> Tensor:
-        ticks = self._timeline.tick(query.time)
-        last = everyone.last_time(self._timeline, ticks, received=self._received)
+        return self._since_the_start(self._last(self._timeline.tick(query.time), "src"))
+
+    def _last(self, ticks: Tensor, role: Literal["src", "dst"]) -> Tensor:
+        return everyone.last_time(self._timeline, ticks, role=role)
+
+    def _since_the_start(self, last: Tensor) -> Tensor:
         return last.sub_(self._timeline.instants[0] - 1).clamp_(min=0).double()
 
 
@@ -124,7 +127,10 @@ class LastSeen(LastActive):
     """The time a person last acted or was acted upon."""
 
     name = "last_seen"
-    _received = True
+
+    def _score_in_order(self, query: Query) -> Tensor:
+        ticks = self._timeline.tick(query.time)
+        return self._since_the_start(torch.maximum(self._last(ticks, "src"), self._last(ticks, "dst")))
 
 
 class RepeatRecency(Heuristic):

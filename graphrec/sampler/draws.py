@@ -8,13 +8,18 @@ from torch import Tensor
 
 def mix(x: Tensor) -> Tensor:
     """A hash of int64, after SplitMix64 (Steele et al. 2014)."""
-    x = (x ^ (x >> 30)) * -0x40A7B892E31B1A47
-    x = (x ^ (x >> 27)) * -0x6B2FB644ECCEEE15
-    return x ^ (x >> 31)
+    x = (x ^ _shifted(x, 30)) * -0x40A7B892E31B1A47
+    x = (x ^ _shifted(x, 27)) * -0x6B2FB644ECCEEE15
+    return x ^ _shifted(x, 31)
+
+
+def _shifted(x: Tensor, bits: int) -> Tensor:
+    """A right shift that brings in zeros; `>>` would bring in the sign, and x and ~x be hashed alike."""
+    return (x >> bits) & (1 << 64 - bits) - 1
 
 
 def hashed(*parts: Tensor | int) -> Tensor:
-    """One hash of several int64 values, broadcast."""
+    """One hash of several int64 values, broadcast; of either sign."""
     out = torch.zeros((), dtype=torch.int64)
     for part in parts:
         out = mix(out + part + 0x1E3779B97F4A7C15)

@@ -7,6 +7,8 @@ tick is scattered to the row that sees it first and carried down the rows.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import torch
 from scipy.sparse import csr_array
@@ -39,18 +41,15 @@ def degree(timeline: Timeline, ticks: Tensor) -> Tensor:
     return out.cumsum_(0)
 
 
-def last_time(timeline: Timeline, ticks: Tensor, *, received: bool) -> Tensor:
-    """When everyone last acted (and, if `received`, was acted upon), [B, N] int64 seconds or `NEVER`."""
+def last_time(timeline: Timeline, ticks: Tensor, *, role: Literal["src", "dst"]) -> Tensor:
+    """When everyone last acted ('src') or was acted upon ('dst'), [B, N] int64 seconds or `NEVER`."""
     everyone = torch.arange(timeline.num_users)
     between, row = _between(timeline, ticks)
-    first = timeline.last_act(everyone, ticks[0])
-    time, user = timeline.events.time[between], timeline.events.src[between]
-    if received:
-        first = torch.maximum(first, timeline.last_received(everyone, ticks[0]))
-        user = torch.cat([user, timeline.events.dst[between]])
-        time, row = time.repeat(2), row.repeat(2)
-    out = first.repeat(len(ticks), 1)
-    out.view(-1).scatter_reduce_(0, row * timeline.num_users + user, time, "amax")
+    acted = role == "src"
+    out = (timeline.last_act if acted else timeline.last_received)(everyone, ticks[0]).repeat(len(ticks), 1)
+    user = (timeline.events.src if acted else timeline.events.dst)[between]
+    cell = row * timeline.num_users + user
+    out.view(-1).scatter_reduce_(0, cell, timeline.events.time[between], "amax")
     np.maximum.accumulate(out.numpy(), axis=0, out=out.numpy())
     return out
 

@@ -21,18 +21,18 @@ EVENT_TYPE = (USER, "event", USER)
 REVERSE = "rev_"
 
 
-def message_graph(graph: FriendGraph) -> HeteroData:
+def message_graph(graph: FriendGraph, actions: Sequence[str] | None = None) -> HeteroData:
     """The graph that batches are cut from: each action in both directions of message passing.
 
     An event (src, dst, action) is an edge src -> dst of type `action`, and an edge dst -> src of type
     `rev_action`, so that either side hears of it. Edges keep `time`, `event_id` and `weight`; derived and
-    untimed edge types are left out, since a query must not read them.
+    untimed edge types are left out, since a query must not read them. With `actions`, only these are in.
     """
     out = HeteroData()
     out[USER].num_nodes = graph.num_users
     if "x" in graph[USER]:
         out[USER].x = graph[USER].x
-    for name in graph.actions:
+    for name in graph.actions if actions is None else actions:
         store = graph[USER, name, USER]
         for title, edge_index in ((name, store.edge_index), (REVERSE + name, store.edge_index.flip(0))):
             out[USER, title, USER].edge_index = edge_index
@@ -111,7 +111,7 @@ class TemporalSampler(BaseSampler):
     def sample_from_nodes(self, inputs: NodeSamplerInput) -> HeteroSamplerOutput:
         """Trees of B users at their times; the seeds are the first B nodes."""
         time = _required(inputs.time)
-        out = self._sample(inputs.node, time, _ids(inputs), side=0)
+        out = self._sample(inputs.node, time, _ids(inputs))
         out.metadata = (inputs.input_id, inputs.time)
         return out
 
@@ -125,18 +125,15 @@ class TemporalSampler(BaseSampler):
         if neg_sampling is not None:
             raise ValueError("negatives come from the loader's `num_negatives`; neg_sampling must be None")
         time, size = _required(inputs.time), inputs.row.numel()
-        side = torch.arange(2).repeat_interleave(size)
         seeds = torch.cat([inputs.row, inputs.col])
-        out = self._sample(seeds, time.repeat(2), _ids(inputs).repeat(2), side=side)
+        out = self._sample(seeds, time.repeat(2), _ids(inputs).repeat(2))
         assert out.batch is not None
         out.batch = {USER: out.batch[USER] % size}
         label_index = torch.arange(2 * size).view(2, size)
         out.metadata = (inputs.input_id, label_index, inputs.label, inputs.time)
         return out
 
-    def _sample(
-        self, seed: Tensor, time: Tensor, input_id: Tensor, *, side: Tensor | int
-    ) -> HeteroSamplerOutput:
+    def _sample(self, seed: Tensor, time: Tensor, input_id: Tensor) -> HeteroSamplerOutput:
         timeline, n = self._timeline, self._num_users
         tick, size = timeline.tick(time), seed.numel()
         user, tree = seed, torch.arange(size)  # of the nodes that came last, those numbered from `first` on
@@ -148,7 +145,7 @@ class TemporalSampler(BaseSampler):
                 longest = len(timeline.outgoing) if k == -1 else k
                 drawn, edges = timeline.last_contacts(user, tick[tree], longest)
             else:
-                salt = hashed(self.seed, self.epoch, input_id, torch.as_tensor(side))[tree]
+                salt = hashed(self.seed, self.epoch, input_id)[tree]
                 start = timeline.halves.ptr[user]
                 length = timeline.halves.end(user, tick[tree]) - start
                 drawn, edges = distinct_below(hashed(salt, user, hop), length, k)
@@ -184,7 +181,7 @@ class TemporalSampler(BaseSampler):
         sizes = torch.bincount(hop + kind * num_hops, minlength=num_kinds * num_hops).view(
             num_kinds, num_hops
         )
-        titles = [title for name in self.actions for title in (REVERSE + name, name)]
+        titles = [title for name in self.actions for title in (name, REVERSE + name)]
         parts = sizes.sum(1).tolist()
         rows, cols, ids, counts = {}, {}, {}, {}
         for number, (title, *ends) in enumerate(

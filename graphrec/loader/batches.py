@@ -1,0 +1,47 @@
+"""Batches of timelines by how long they are together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from graphrec.sampler.draws import hashed
+
+
+class TimelineBatches(Sampler[list[int]]):
+    """Seeds in a new order each epoch, cut into batches of about `budget` acts, whatever the lengths.
+
+    Args:
+        lengths: [n] int64, acts in each seed's timeline.
+        budget: acts in a batch; a longer timeline is a batch of its own.
+        most: batches of an epoch; where there are more, the next epoch draws others.
+        seed: with the epoch it fixes the order.
+    """
+
+    def __init__(self, lengths: Tensor, *, budget: int, most: int, seed: int = 0) -> None:
+        self._lengths = lengths
+        self._budget = budget
+        self._most = most
+        self._seed = seed
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Start an epoch; training engines call this."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._batches())
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self._batches():
+            yield batch.tolist()
+
+    def _batches(self) -> list[Tensor]:
+        key = int(hashed(torch.tensor(self._seed), self._epoch))
+        order = torch.randperm(len(self._lengths), generator=torch.Generator().manual_seed(key))
+        number = self._lengths[order].cumsum(0) // self._budget
+        sizes = torch.unique_consecutive(number, return_counts=True)[1]
+        return list(order.split(sizes.tolist()))[: self._most]
