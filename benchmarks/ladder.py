@@ -19,10 +19,11 @@ import torch
 from graphrec.data import DataError, FriendGraph, TemporalSplit, read_events, read_users
 from graphrec.datasets import DATASETS, load_dataset
 from graphrec.evaluate import StreamingRanks, evaluate_mutual, evaluate_streaming
-from graphrec.models import HEURISTICS, Recommender, suggest
+from graphrec.models import HEURISTICS, Random, Recommender, TwoTower, suggest
 from graphrec.report import (
     Network,
     degree_and_reciprocity,
+    learning_curves,
     mutual_table,
     quality_over_time,
     score_by_slice,
@@ -38,32 +39,43 @@ NUM_BINS = 8
 SHOWN_USERS = 3
 
 
-def build(name: str, seed: int) -> tuple[Recommender, str]:
-    """A recommender by its row name, and its kind."""
-    generator = torch.Generator().manual_seed(seed)
-    kind = HEURISTICS[name]
-    return (kind(generator=generator) if name == "random" else kind()), "heuristic"  # type: ignore[call-arg]
+LEARNED = ("two_tower", "two_tower_pointer")
+NAMES = (*HEURISTICS, *LEARNED)
+
+
+def fitted(name: str, graph: FriendGraph, split: TemporalSplit, seed: int) -> Recommender:
+    """A recommender by its row name, fitted on the training part; a learned one chooses on validation."""
+    if name in LEARNED:
+        model = TwoTower(pointer=name == "two_tower_pointer", seed=seed)
+        return model.fit(graph, until=split.t_val, validate_until=split.t_test)
+    if name == "random":
+        return Random(torch.Generator().manual_seed(seed)).fit(graph, until=split.t_val)
+    return HEURISTICS[name]().fit(graph, until=split.t_val)
 
 
 def judge(name: str, graph: FriendGraph, split: TemporalSplit, seed: int) -> dict[str, Any]:
     """Fit one recommender on the training part and judge it on validation and test."""
-    model, kind = build(name, seed)
     began = time.perf_counter()
-    model.fit(graph, until=split.t_val)
-    fitted = time.perf_counter()
+    model = fitted(name, graph, split, seed)
+    ready = time.perf_counter()
     ranks = [evaluate_streaming(model, graph, part=part, split=split) for part in ("val", "test")]
-    seconds = time.perf_counter() - fitted
+    seconds = time.perf_counter() - ready
     queries = sum(len(r.event_id) for r in ranks)
     return {
-        "rows": [{"model": name, "kind": kind} | row for r in ranks for row in r.rows()],
+        "rows": [
+            {"model": name, "kind": "learned" if name in LEARNED else "heuristic"} | row
+            for r in ranks
+            for row in r.rows()
+        ],
         "mutual": evaluate_mutual(model, graph, part="test", split=split),
         "timing": {
             "model": name,
-            "fit_s": fitted - began,
+            "fit_s": ready - began,
             "queries_per_s": queries / seconds,
-            "parameters": 0,
+            "parameters": model.num_parameters,
         },
         "over_time": {"model": name} | _curve(ranks),
+        "learning": [{"model": name} | row for row in model.curve],
         "evaluated": {r.part: len(r.event_id) for r in ranks},
     }
 
@@ -122,6 +134,7 @@ def run(graph: FriendGraph, dataset: str, models: list[str], seed: int, out: Pat
         "mutual": [row for name in models for row in judged[name]["mutual"]],
         "timing": [judged[name]["timing"] for name in models],
         "over_time": [judged[name]["over_time"] for name in models],
+        "learning": [row for name in models for row in judged[name]["learning"]],
         "network": dict(network.rows()),
     }
     results["split"]["evaluated"] = judged[models[0]]["evaluated"]
@@ -146,8 +159,7 @@ def _best_on_validation(rows: list[dict[str, Any]]) -> str:
 
 def _suggestions(graph: FriendGraph, split: TemporalSplit, name: str, seed: int) -> str:
     """New people for the users who acted last, after the end of the log."""
-    model, _ = build(name, seed)
-    model.fit(graph, until=split.t_val)
+    model = fitted(name, graph, split, seed)
     events = graph.events()
     last = dict.fromkeys(events.src.flip(0)[:1000].tolist())  # distinct, latest first
     users = torch.tensor(list(last)[:SHOWN_USERS])
@@ -164,6 +176,8 @@ def _write_report(out: Path, results: dict[str, Any], network: Network, suggesti
     scores = score_by_slice(results["rows"], title)
     scores.savefig(out / "scores.png", dpi=130)
     facts = "".join(f"<tr><td>{name}</td><td>{value}</td></tr>" for name, value in network.rows())
+    learned = results["learning"]
+    learning = [("Learning", "", learning_curves(learned, "Learning"))] if learned else []
     write_report(
         out / "report.html",
         title,
@@ -187,6 +201,7 @@ def _write_report(out: Path, results: dict[str, Any], network: Network, suggesti
                 "Models are chosen here.",
                 slice_table(results["rows"], "val", fmt="html"),
             ),
+            *learning,
             (
                 "Quality through time",
                 "",
@@ -207,7 +222,6 @@ def _write_report(out: Path, results: dict[str, Any], network: Network, suggesti
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line, and turn what a user can mend into one line."""
-    names = list(HEURISTICS)
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ladder", description=__doc__)
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--events", metavar="FILE", help="CSV, plain or .gz, with src,dst,timestamp[,action]")
@@ -216,7 +230,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--users", metavar="FILE", help="CSV with a column 'user' and features")
     parser.add_argument(
-        "--models", nargs="+", metavar="MODEL", default=names, help=f"some of {', '.join(names)}"
+        "--models",
+        nargs="+",
+        metavar="MODEL",
+        default=list(HEURISTICS),
+        help=f"some of {', '.join(NAMES)}; by default all but the learned",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
@@ -224,9 +242,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--resume", action="store_true", help="keep the models an interrupted run has finished"
     )
     options = parser.parse_args(arguments)
-    unknown = [name for name in options.models if name not in names]
+    unknown = [name for name in options.models if name not in NAMES]
     if unknown:
-        parser.error(f"unknown model {unknown[0]!r}; the models are {', '.join(names)}")
+        parser.error(f"unknown model {unknown[0]!r}; the models are {', '.join(NAMES)}")
     if options.users and not options.events:
         parser.error("--users goes with --events")
     try:

@@ -90,6 +90,7 @@ def test_an_interrupted_run_goes_on(events: Path, tmp_path: Path) -> None:
         "mutual": [row for row in whole["mutual"] if row["model"] == "random"],
         "timing": {"model": "random", "fit_s": 123.0, "queries_per_s": 1.0, "parameters": 0},
         "over_time": whole["over_time"][0],
+        "learning": [],
         "evaluated": whole["split"]["evaluated"],
     }
     partial.write_text(json.dumps({"head": head, "judged": {"random": kept}}))

@@ -23,6 +23,16 @@ class Recommender(ABC):
     name: str
     _graph: FriendGraph | None = None
 
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers are trained; none in a rule."""
+        return 0
+
+    @property
+    def curve(self) -> list[dict[str, float]]:
+        """How training went, one row an epoch; empty where nothing is trained."""
+        return []
+
     @abstractmethod
     def fit(self, graph: FriendGraph, *, until: int) -> Self:
         """Learn from the events strictly before `until` (seconds), and remember the graph."""

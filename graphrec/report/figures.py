@@ -58,6 +58,27 @@ def quality_over_time(curves: Sequence[Row], title: str, *, most: int = 6) -> Fi
     return figure
 
 
+def learning_curves(rows: Sequence[Row], title: str) -> Figure:
+    """Training loss and validation MRR of every learned model, epoch by epoch."""
+    figure = Figure(figsize=(9, 3.2))
+    left, right = figure.subplots(1, 2)
+    for name, color in zip(dict.fromkeys(row["model"] for row in rows), COLORS, strict=False):
+        own = [row for row in rows if row["model"] == name]
+        epoch = [row["epoch"] + 1 for row in own]
+        left.plot(epoch, [row["loss"] for row in own], color=color, label=name)
+        right.plot(epoch, [row["val_all"] for row in own], color=color, label=f"{name}: all")
+        right.plot(epoch, [row["val_new"] for row in own], color=color, linestyle="--", label=f"{name}: new")
+    left.set_ylabel("training loss")
+    right.set_ylabel("validation MRR")
+    for axis in (left, right):
+        axis.set_xlabel("epoch")
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(fontsize=8, frameon=False)
+    figure.suptitle(title, fontsize=11)
+    figure.tight_layout()
+    return figure
+
+
 def degree_and_reciprocity(network: Network, title: str) -> Figure:
     """How many people a person meets, and how long an answer takes."""
     figure = Figure(figsize=(9, 3.2))
