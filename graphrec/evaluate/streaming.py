@@ -11,7 +11,7 @@ from torch import Tensor
 from graphrec.data import FriendGraph, Part, Query, TemporalSplit
 from graphrec.evaluate.protocol import Row, Scorer, and_self, sampled, scored_batches
 from graphrec.metrics import count_above, mean_rank, ranking_metrics
-from graphrec.sampler import Timeline
+from graphrec.sampler import Timeline, contains
 
 SLICES = (
     "all",
@@ -128,8 +128,8 @@ def rank_events(
         tick = timeline.tick(asked.time)
         approached = timeline.approached.before(asked.user, tick)
         met = timeline.contacts.before(asked.user, tick)
-        repeat = _contains(approached, goal)
-        reply = _contains(met, goal) & ~repeat
+        repeat = contains(approached, goal)
+        reply = contains(met, goal) & ~repeat
         new = ~repeat & ~reply
 
         counts = count_above(scores, goal)
@@ -169,12 +169,6 @@ def rank_events(
         rank_slice=rank_slice,
         members=members,
     )
-
-
-def _contains(people: tuple[Tensor, Tensor], target: Tensor) -> Tensor:
-    """Which rows of a ragged list hold their target, [B] bool."""
-    row, user = people
-    return torch.bincount(row[user == target[row]], minlength=len(target)) > 0
 
 
 def _share_a_contact(timeline: Timeline, met: tuple[Tensor, Tensor], target: Tensor, tick: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from graphrec.sampler.draws import hashed
+from graphrec.sampler.draws import epoch_order
 
 
 class TimelineBatches(Sampler[list[int]]):
@@ -40,8 +40,7 @@ class TimelineBatches(Sampler[list[int]]):
             yield batch.tolist()
 
     def _batches(self) -> list[Tensor]:
-        key = int(hashed(torch.tensor(self._seed), self._epoch))
-        order = torch.randperm(len(self._lengths), generator=torch.Generator().manual_seed(key))
+        order = epoch_order(len(self._lengths), seed=self._seed, epoch=self._epoch)
         number = self._lengths[order].cumsum(0) // self._budget
         sizes = torch.unique_consecutive(number, return_counts=True)[1]
         return list(order.split(sizes.tolist()))[: self._most]

@@ -14,7 +14,7 @@ from torch_geometric.sampler import HeteroSamplerOutput
 
 from graphrec.data import USER, FriendGraph, Query
 from graphrec.sampler import EVENT_TYPE, TemporalSampler, message_graph
-from graphrec.sampler.draws import below, hashed
+from graphrec.sampler.draws import below, epoch_order, hashed
 
 Strategy = Literal["last", "uniform"]
 
@@ -54,8 +54,7 @@ class EpochShuffle(Sampler[int]):
         return self._size
 
     def __iter__(self) -> Iterator[int]:
-        key = int(hashed(torch.tensor(self._seed), self._epoch))
-        yield from torch.randperm(self._size, generator=torch.Generator().manual_seed(key)).tolist()
+        yield from epoch_order(self._size, seed=self._seed, epoch=self._epoch).tolist()
 
 
 class Seeds:

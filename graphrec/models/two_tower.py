@@ -29,7 +29,7 @@ from graphrec.nn import (
     query_features,
     segment_log_softmax,
 )
-from graphrec.sampler import Contacts, Timeline
+from graphrec.sampler import Contacts, Timeline, contains
 from graphrec.sampler.draws import below, hashed
 from graphrec.train import train
 
@@ -304,8 +304,8 @@ class TwoTower(Recommender):
         logits = scores - log_q
         met = timeline.contacts.before(user, tick)
         approached = timeline.approached.before(user, tick)
-        is_first = ~_contains(approached, target)
-        is_new = is_first & ~_contains(met, target)
+        is_first = ~contains(approached, target)
+        is_new = is_first & ~contains(met, target)
         never = (candidates == user[:, None]) | (candidates == target[:, None])
 
         pointed = self._point(query, tick, features) if self.pointer else None
@@ -428,11 +428,6 @@ class TwoTower(Recommender):
         }
         both = [value for value in scores.values() if value]
         return scores | {"val_score": float(np.prod(both) ** (1.0 / max(len(both), 1)))}
-
-
-def _contains(people: tuple[Tensor, Tensor], target: Tensor) -> Tensor:
-    row, user = people
-    return torch.bincount(row[user == target[row]], minlength=len(target)) > 0
 
 
 def _members(people: tuple[Tensor, Tensor], candidates: Tensor, num_rows: int) -> Tensor:

@@ -8,4 +8,5 @@ from graphrec.sampler.timeline import NEVER as NEVER
 from graphrec.sampler.timeline import Contacts as Contacts
 from graphrec.sampler.timeline import TimedAdjacency as TimedAdjacency
 from graphrec.sampler.timeline import Timeline as Timeline
+from graphrec.sampler.timeline import contains as contains
 from graphrec.sampler.timeline import ragged as ragged

@@ -56,3 +56,9 @@ def distinct_below(salt: Tensor, size: Tensor, k: int) -> tuple[Tensor, Tensor]:
         drawn[j][again] = top[j].numpy()[again]
     number[chosen.index_select(0, row)] = torch.from_numpy(drawn).t().reshape(-1)
     return row, number
+
+
+def epoch_order(size: int, *, seed: int, epoch: int) -> Tensor:
+    """A permutation of 0..size-1, fixed by (seed, epoch) alone, [size] int64."""
+    key = int(hashed(torch.tensor(seed), epoch))
+    return torch.randperm(size, generator=torch.Generator().manual_seed(key))

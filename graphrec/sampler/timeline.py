@@ -28,6 +28,12 @@ def ragged(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
     return row, torch.arange(row.numel(), device=row.device) + (start - offset)[row]
 
 
+def contains(people: tuple[Tensor, Tensor], target: Tensor) -> Tensor:
+    """Which of B ragged lists, (row [M], user [M]), hold their row's target [B]: [B] bool."""
+    row, user = people
+    return torch.bincount(row[user == target[row]], minlength=len(target)) > 0
+
+
 class TimedAdjacency:
     """Edges grouped by owner, in order of time: whatever an owner had before a tick is a prefix.
 
