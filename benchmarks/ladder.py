@@ -19,7 +19,7 @@ import torch
 from graphrec.data import DataError, FriendGraph, TemporalSplit, read_events, read_users
 from graphrec.datasets import DATASETS, load_dataset
 from graphrec.evaluate import StreamingRanks, evaluate_mutual, evaluate_streaming
-from graphrec.models import HEURISTICS, Random, Recommender, TwoTower, suggest
+from graphrec.models import HEURISTICS, LEARNED, Random, Recommender, TwoTower, suggest
 from graphrec.report import (
     Network,
     degree_and_reciprocity,
@@ -38,15 +38,13 @@ NUM_BINS = 8
 
 SHOWN_USERS = 3
 
-
-LEARNED = ("two_tower", "two_tower_pointer")
 NAMES = (*HEURISTICS, *LEARNED)
 
 
 def fitted(name: str, graph: FriendGraph, split: TemporalSplit, seed: int) -> Recommender:
     """A recommender by its row name, fitted on the training part; a learned one chooses on validation."""
     if name in LEARNED:
-        model = TwoTower(pointer=name == "two_tower_pointer", seed=seed)
+        model = TwoTower(sources=LEARNED[name], seed=seed)
         return model.fit(graph, until=split.t_val, validate_until=split.t_test)
     if name == "random":
         return Random(torch.Generator().manual_seed(seed)).fit(graph, until=split.t_val)

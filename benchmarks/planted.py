@@ -16,7 +16,7 @@ from tabulate import tabulate
 
 from graphrec.data import EventLog, FriendGraph, TemporalSplit
 from graphrec.evaluate import evaluate_streaming
-from graphrec.models import HEURISTICS, Recommender, TwoTower
+from graphrec.models import HEURISTICS, LEARNED, Recommender, TwoTower
 
 NUM_USERS = 50
 
@@ -40,10 +40,10 @@ def uniform(*, num_events: int = 5000, seed: int = 0) -> FriendGraph:
     return FriendGraph.from_events(EventLog.from_arrays(src, dst, 60 * np.arange(num_events)))
 
 
-def learner(*, pointer: bool, seed: int) -> TwoTower:
+def learner(name: str, *, seed: int) -> TwoTower:
     """A two-tower small enough for fifty people."""
     return TwoTower(
-        pointer=pointer,
+        sources=LEARNED[name],
         embedding_dim=16,
         hidden_channels=16,
         window=16,
@@ -72,11 +72,10 @@ def main() -> None:
     seed = parser.parse_args().seed
     graphs = round_robin(seed=seed), uniform(seed=seed)
     body = []
-    for name in (*HEURISTICS, "two_tower", "two_tower_pointer"):
+    for name in (*HEURISTICS, *LEARNED):
         row = [name]
         for graph in graphs:
-            learned = name not in HEURISTICS
-            model = learner(pointer=name != "two_tower", seed=seed) if learned else HEURISTICS[name]()
+            model = learner(name, seed=seed) if name in LEARNED else HEURISTICS[name]()
             found = judged(model, graph)
             row.append(f"{found['mrr']:.3f} [{found['mrr_low']:.3f}, {found['mrr_high']:.3f}]")
         body.append(row)

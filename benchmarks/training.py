@@ -30,6 +30,7 @@ REFERENCE: dict[str, Any] = {
     "num_heads": 8,
     "window": 50,
 }
+ALL = ("pointer", "paths", "union", "presence")
 REFERENCE_RATE = 104
 """Examples a second of the public reference implementation, measured once on one core of such a machine."""
 
@@ -55,8 +56,8 @@ def main() -> None:
     until = TemporalSplit.of(graph).t_val
     body = []
     bare_rate = None
-    for pointer in (False, True):
-        model = TwoTower(pointer=pointer, max_queries=2**20, progress=False, **REFERENCE)
+    for sources in ((), ("presence",), ("pointer", "presence"), ALL):
+        model = TwoTower(sources=sources, batch_acts=4096, max_queries=2**20 if not sources else 128, progress=False, **REFERENCE)
         loader = model.prepare(graph, until=until)
         network = model.network.train()
         optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)

@@ -1,14 +1,15 @@
-"""Two-tower retrieval by UserID, with a pointer to the people of the temporal neighbourhood."""
+"""Two-tower retrieval by UserID, mixed with the people of the temporal neighbourhood."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from graphrec.data import USER, FriendGraph, Query
@@ -16,136 +17,48 @@ from graphrec.evaluate import rank_events
 from graphrec.loader import QueryLoader, TimelineBatches
 from graphrec.models.recommender import Recommender
 from graphrec.nn import (
-    NUM_PAIR_FEATURES,
-    NUM_PRESENCE_FEATURES,
-    NUM_QUERY_FEATURES,
-    HistoryEncoder,
-    NeighborPointer,
-    Standardize,
+    PRESENCE,
+    SOURCES,
     Timelines,
-    mlp,
+    TwoTowerNet,
+    Votes,
     pair_features,
+    path_features,
+    person_features,
     presence_features,
     query_features,
-    segment_log_softmax,
 )
-from graphrec.sampler import Contacts, Timeline, contains
+from graphrec.sampler import Neighborhood, Reach, Timeline, contains
 from graphrec.sampler.draws import below, hashed
 from graphrec.train import train
 
 TINY = 1e-30
 
-
-class TwoTowerNet(nn.Module):
-    """The user tower (actor, history, action) and the table of target embeddings, mixed with the pointer.
-
-    Row 0 of each table is the stranger: everyone without an event in training, and anyone not yet seen at the
-    time of a query, so that user indices say nothing.
-    """
-
-    def __init__(
-        self,
-        num_known: int,
-        num_actions: int,
-        *,
-        embedding_dim: int,
-        hidden_channels: int,
-        num_layers: int,
-        num_heads: int,
-        window: int,
-        dropout: float,
-        pointer: bool,
-    ) -> None:
-        super().__init__()
-        self.actor = nn.Embedding(num_known + 1, embedding_dim)
-        self.target = nn.Embedding(num_known + 1, embedding_dim)
-        self.bias = nn.Embedding(num_known + 1, 1)
-        self.action = nn.Embedding(num_actions, embedding_dim)
-        self.history = HistoryEncoder(
-            2 * num_actions,
-            embedding_dim,
-            hidden_channels,
-            num_layers=num_layers,
-            num_heads=num_heads,
-            window=window,
-            dropout=dropout,
-        )
-        self.project = nn.Linear(hidden_channels, embedding_dim)
-        self.no_history = nn.Parameter(torch.zeros(embedding_dim))
-        self.standardize_query = Standardize(NUM_QUERY_FEATURES)
-        self.features = nn.Linear(NUM_QUERY_FEATURES, embedding_dim)
-        self.standardize_presence = Standardize(NUM_PRESENCE_FEATURES)
-        self.presence = mlp(NUM_PRESENCE_FEATURES, 16, 1)
-        self.interact = nn.Sequential(
-            nn.Linear(6 * embedding_dim, 2 * embedding_dim),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(2 * embedding_dim, embedding_dim),
-        )
-        if pointer:
-            self.standardize_pair = Standardize(NUM_PAIR_FEATURES)
-            self.pointer = NeighborPointer(NUM_PAIR_FEATURES, NUM_QUERY_FEATURES)
-            self.gate = mlp(NUM_QUERY_FEATURES, 32, 2)
-        self.initialize()
-
-    def initialize(self) -> None:
-        """All initial values that differ from torch's own."""
-        for table in (self.actor, self.target):
-            nn.init.normal_(table.weight, std=0.1)
-        nn.init.zeros_(self.bias.weight)
-
-    def state(self, timelines: Timelines, rows: Tensor, position: Tensor) -> Tensor:
-        """What queries know of their histories.
-
-        Args:
-            timelines: M acts.
-            rows: [M] int64, table rows of the other sides.
-            position: [B] int64, each query's last act, or -1 where there is none.
-
-        Returns:
-            [B, D]: the mean over the acts tied with the last, or a learned vector where there is none.
-        """
-        encoded = self.project(self.history(timelines, self.actor(rows)))  # [M, D]
-        if not len(timelines):
-            return self.no_history.expand(position.numel(), -1)
-        opens = torch.ones_like(timelines.row, dtype=torch.bool)
-        opens[1:] = (timelines.row.diff() != 0) | (timelines.time.diff() != 0)
-        tie = opens.cumsum(0) - 1
-        mean = encoded.new_zeros(int(tie[-1]) + 1, encoded.size(1)).index_add(0, tie, encoded)
-        mean = mean / torch.bincount(tie)[:, None]
-        at = tie[position.clamp(min=0)]
-        return torch.where((position >= 0)[:, None], mean[at], self.no_history)
-
-    def towers(self, state: Tensor, actor: Tensor, action: Tensor, features: Tensor) -> Tensor:
-        """Query vectors [B, D] from [actor, history, action, actor x history, actor x action, features]."""
-        a, c = self.actor(actor), self.action(action)
-        out: Tensor = self.interact(torch.cat([a, state, c, a * state, a * c, self.features(features)], 1))
-        return out
-
-    def logits(self, vector: Tensor, rows: Tensor) -> Tensor:
-        """Dot products with table rows [C], and their biases: [B, C]."""
-        out: Tensor = vector @ self.target(rows).T + self.bias(rows).squeeze(1)
-        return out
+LEARNED: dict[str, tuple[str, ...]] = {
+    "two_tower": (PRESENCE,),
+    "two_tower_pointer": ("pointer", PRESENCE),
+    "two_tower_mixture": (*SOURCES, PRESENCE),
+}
+"""The sources of the two-tower, by the name of its row."""
 
 
 class TwoTower(Recommender):
-    """A two-tower model whose user tower reads the whole timeline, mixed with a neighbour pointer.
+    """A two-tower model whose user tower reads the whole timeline, mixed with the neighbourhood.
 
-    P(v | u, t, action) = g P_pointer(v) + (1 - g) P_table(v). P_table is a softmax over the user table and
-    how present each person is, trained on sampled candidates; P_pointer is a softmax over the latest distinct
-    contacts, by the state of the pair. The user tower joins actor, history and action with latent crosses
-    (Beutel et al. 2018, https://doi.org/10.1145/3159652.3159727).
+    P(v | u, t, action) is a gated mixture: a softmax over the user table for everyone, and the sources of
+    `NeighborhoodMixture` for the people around u. Each factor is learned, all together, by the likelihood of
+    the mixture.
 
     Candidates of the loss are those of the event's own slice: every event is judged among all; a first act
     also among people not acted upon, a new tie also among strangers.
 
     Args:
-        pointer: mix in the neighbour pointer.
+        sources: what is joined with the user embeddings: any of 'pointer', 'paths', 'union' (see
+            `NeighborhoodMixture`), and 'presence', how present a person is.
+        reach: how far the neighbourhood reaches.
         embedding_dim: D, width of the user tables.
         hidden_channels, num_layers, num_heads, window: of the `HistoryEncoder`.
         dropout: in the encoder and the towers.
-        num_contacts: people the pointer chooses among.
-        contact_window: half-edges it looks back for them.
         num_rand_negs: random users beside the in-batch ones as candidates of a training step.
         temporal_weight: weight of all acts of a timeline but the last one's.
         batch_acts: acts on the timelines of a batch.
@@ -160,39 +73,46 @@ class TwoTower(Recommender):
     def __init__(
         self,
         *,
-        pointer: bool = True,
+        sources: Collection[str] = (*SOURCES, PRESENCE),
+        reach: Reach | None = None,
         embedding_dim: int = 64,
         hidden_channels: int = 64,
         num_layers: int = 2,
         num_heads: int = 4,
         window: int = 64,
         dropout: float = 0.1,
-        num_contacts: int = 64,
-        contact_window: int = 256,
         num_rand_negs: int = 512,
         temporal_weight: float = 1.0,
-        batch_acts: int = 4096,
-        max_queries: int = 512,
-        epoch_batches: int = 64,
-        max_epochs: int = 20,
-        patience: int = 3,
+        batch_acts: int = 1024,
+        max_queries: int = 64,
+        epoch_batches: int = 50,
+        max_epochs: int = 8,
+        patience: int = 4,
         seed: int = 0,
         folder: Path | None = None,
         progress: bool = True,
     ) -> None:
-        self.name = "two_tower_pointer" if pointer else "two_tower"
-        self.pointer = pointer
+        unknown = set(sources) - {*SOURCES, PRESENCE}
+        if unknown:
+            raise ValueError(f"unknown source {unknown.pop()!r}; there are {', '.join((*SOURCES, PRESENCE))}")
+        self.name = next(
+            (name for name, given in LEARNED.items() if set(given) == set(sources)),
+            "_".join(["two_tower", *(sources or ["embeddings"])]),
+        )
+        self.sources = tuple(name for name in SOURCES if name in sources)
+        self.reach = reach or Reach()
+        if set(self.sources) <= {"pointer"}:
+            self.reach = replace(self.reach, middles=0, recent_window=0)
         self.sizes: dict[str, Any] = {
             "embedding_dim": embedding_dim,
+            "sources": sources,
             "hidden_channels": hidden_channels,
             "num_layers": num_layers,
             "num_heads": num_heads,
             "window": window,
             "dropout": dropout,
-            "pointer": pointer,
         }
-        self.reach = num_layers * window
-        self.num_contacts, self.contact_window = num_contacts, contact_window
+        self.history_length = num_layers * window
         self.num_rand_negs, self.temporal_weight = num_rand_negs, temporal_weight
         self.max_queries, self.epoch_batches = max_queries, epoch_batches
         self.batch_acts, self.max_epochs, self.patience = batch_acts, max_epochs, patience
@@ -261,8 +181,8 @@ class TwoTower(Recommender):
         loader = self.prepare(graph, until=until)
         ids = torch.searchsorted(self._timeline.events.time, torch.tensor([until, validate_until]))
         judged = torch.arange(int(ids[0]), int(ids[1]))
-        if len(judged) > 1000:
-            picked = torch.randperm(len(judged), generator=torch.Generator().manual_seed(self.seed))[:1000]
+        if len(judged) > 2000:
+            picked = torch.randperm(len(judged), generator=torch.Generator().manual_seed(self.seed))[:2000]
             judged = judged[picked.sort().values]
         self._curve = train(
             self.network,
@@ -291,7 +211,7 @@ class TwoTower(Recommender):
         query = Query(user, acts.time[own], acts.kind[own] // 2)
         target, tick = acts.other[own], timeline.tick(query.time)
         position = acts.before(acts.row[own], query.time)
-        vector, features = self._towers(query, tick, acts, position)
+        vector, features = self._query_tower(query, acts, position)
 
         # Candidates: the batch's targets and random users, each with the probability of being among them.
         draws = hashed(self.seed, epoch, batch.input_id[0], torch.arange(self.num_rand_negs))
@@ -301,23 +221,25 @@ class TwoTower(Recommender):
         log_q = torch.log1p(-torch.exp(-expected)).float()  # Horvitz-Thompson, so that the sum is unbiased
         scores = self._table_logits(vector, candidates, query)
         goal = scores.gather(1, torch.searchsorted(candidates, target)[:, None]).squeeze(1)
-        logits = scores - log_q
+        never = (candidates == query.user[:, None]) | (candidates == target[:, None])
+        logits = (scores - log_q).masked_fill(never, -torch.inf)
+
         met = timeline.contacts.before(user, tick)
         approached = timeline.approached.before(user, tick)
+        everyone = torch.ones_like(user, dtype=torch.bool)
         is_first = ~contains(approached, target)
         is_new = is_first & ~contains(met, target)
-        never = (candidates == user[:, None]) | (candidates == target[:, None])
-
-        pointed = self._point(query, tick, features) if self.pointer else None
-        total = vector.new_zeros(len(query))
-        for inside, people, bars in (
-            (torch.ones_like(is_first), None, lambda c: torch.zeros_like(c.row, dtype=torch.bool)),
-            (is_first, approached, lambda c: c.num_out > 0),
-            (is_new, met, lambda c: torch.ones_like(c.row, dtype=torch.bool)),
-        ):
-            excluded = never if people is None else never | _members(people, candidates, len(query))
-            table = goal - torch.logaddexp(goal, logits.masked_fill(excluded, -torch.inf).logsumexp(1))
-            total = total - torch.where(inside, self._mixed(table, pointed, target, bars, features), 0.0)
+        around = self._around(query, tick, features) if self.sources else None
+        loss = vector.new_zeros(len(query))
+        for inside, people in ((everyone, None), (is_first, approached), (is_new, met)):
+            rows = inside.nonzero().squeeze(1)
+            others = logits[rows]
+            if people is not None:
+                others = others.masked_fill(_members(people, candidates, len(query))[rows], -torch.inf)
+            table = goal[rows] - torch.logaddexp(goal[rows], others.logsumexp(1))
+            table = vector.new_zeros(len(query)).index_put((rows,), table)
+            log_p = table if around is None else around.log_likelihood(target, people, table)
+            loss = loss - torch.where(inside, log_p, 0.0)
         last = torch.ones_like(user, dtype=torch.bool)
         last[:-1] = acts.row[own].diff() != 0
         weight = torch.where(last, 1.0, self.temporal_weight)
@@ -325,7 +247,7 @@ class TwoTower(Recommender):
         with torch.no_grad():
             above = (scores.masked_fill(never, -torch.inf) > goal[:, None]).sum(1).float()
         return {
-            "loss": (total * weight).sum() / size,
+            "loss": (loss * weight).sum() / size,
             "accuracy": (above == 0).float().mean(),
             "mrr": (1.0 / (1.0 + above)).mean(),
             "mean_rank": 1.0 + above.mean(),
@@ -345,26 +267,25 @@ class TwoTower(Recommender):
         timeline = self._timeline
         tick = timeline.tick(query.time)
         with torch.no_grad():
-            acts = Timelines.of_index(timeline, query.user, tick, self.reach)
+            acts = Timelines.of_index(timeline, query.user, tick, self.history_length)
             position = acts.before(torch.arange(len(query)), query.time)
-            vector, features = self._towers(query, tick, acts, position)
+            vector, features = self._query_tower(query, acts, position)
             table = self._table_logits(vector, None, query).log_softmax(1)
-            if not self.pointer:
+            if not self.sources:
                 return table
-            contacts, logits = self._point(query, tick, features)
-            some = torch.bincount(contacts.row, minlength=len(query)) > 0
-            gate = self._gate(features, some)
-            share = segment_log_softmax(logits, contacts.row, len(query)).exp()
-            out = table.exp_().mul_(gate[:, 1:].exp())
-            out[contacts.row, contacts.user] += gate[contacts.row, 0].exp() * share
+            around = self._around(query, tick, features)
+            inside, beyond = around.shares()
+            out = table.exp_().mul_(beyond[:, None])
+            out[around.row, around.user] += inside
             return out.clamp_(min=TINY).log_()
 
-    def _towers(self, query: Query, tick: Tensor, acts: Timelines, position: Tensor) -> tuple[Tensor, Tensor]:
+    def _query_tower(self, query: Query, acts: Timelines, position: Tensor) -> tuple[Tensor, Tensor]:
         """Query vectors [B, D] and standardised query features [B, Q]."""
         network = self.network
         features = network.standardize_query(query_features(self._timeline, query))
         state = network.state(acts, self._row[acts.other], position)
-        return network.towers(state, self._rows_at(query.user, tick), query.action, features), features
+        actor = self._rows_at(query.user, self._timeline.tick(query.time))
+        return network.query(state, actor, query.action, features), features
 
     def _rows_at(self, user: Tensor, tick: Tensor) -> Tensor:
         """Table rows of users at ticks: the stranger's until their first event."""
@@ -373,51 +294,35 @@ class TwoTower(Recommender):
     def _table_logits(self, vector: Tensor, users: Tensor | None, query: Query) -> Tensor:
         """[B, C] logits of users [C], or of everyone; those not yet seen at a query's tick are strangers."""
         tick = self._timeline.tick(query.time)[:, None]
-        presence = presence_features(self._timeline, query, users)
         rows, first = (
             (self._row, self._first_tick) if users is None else (self._row[users], self._first_tick[users])
         )
-        logits = self.network.logits(vector, rows)
-        stranger = self.network.logits(vector, torch.zeros(1, dtype=torch.int64))
-        present = self.network.presence(self.network.standardize_presence(presence)).squeeze(2)
-        out: Tensor = torch.where(first < tick, logits, stranger) + present
-        return out
+        out = self.network.logits(vector, rows)
+        if tick.numel() and bool((first[rows > 0] >= tick.min()).any()):
+            stranger = self.network.logits(vector, torch.zeros(1, dtype=torch.int64))
+            out = torch.where(first < tick, out, stranger)
+        if self.network.presence is None:
+            return out
+        blocks = presence_features(self._timeline, query, users)
+        return out + torch.cat([self.network.presence(block) for block in blocks])
 
-    def _point(self, query: Query, tick: Tensor, features: Tensor) -> tuple[Contacts, Tensor]:
-        """The people to point at, and their logits [M]."""
-        contacts = self._timeline.distinct_contacts(
-            query.user, tick, k=self.num_contacts, window=self.contact_window
+    def _around(self, query: Query, tick: Tensor, features: Tensor) -> Votes:
+        """What the sources say of the people around the queries."""
+        timeline, mixture = self._timeline, self.network.mixture
+        assert mixture is not None
+        around = Neighborhood.of(timeline, query.user, tick, self.reach)
+        pair = pair_features(timeline, query, around.contacts)
+        if not {"paths", "union"} & set(self.sources):
+            return mixture.vote(around, features, pair)
+        kinds = [around.contacts.half_edge[around.first], around.second.half_edge]
+        return mixture.vote(
+            around,
+            features,
+            pair,
+            path=path_features(timeline, query, around),
+            kinds=torch.stack([timeline.kind(half_edge) for half_edge in kinds], dim=1),
+            person=person_features(timeline, query, around),
         )
-        pair = self.network.standardize_pair(pair_features(self._timeline, query, contacts))
-        return contacts, self.network.pointer(pair, features[contacts.row])
-
-    def _gate(self, features: Tensor, some: Tensor) -> Tensor:
-        """Log-shares of pointer and table, [B, 2]; the table's alone where there is nobody to point at."""
-        logits = self.network.gate(features) + torch.tensor([2.0, 0.0])  # the pointer leads at first
-        nobody = torch.stack([~some, torch.zeros_like(some)], dim=1)
-        out: Tensor = logits.masked_fill(nobody, -1e9).log_softmax(1)
-        return out
-
-    def _mixed(
-        self,
-        table: Tensor,
-        pointed: tuple[Contacts, Tensor] | None,
-        target: Tensor,
-        bars: Callable[[Contacts], Tensor],
-        features: Tensor,
-    ) -> Tensor:
-        """Log-likelihood of the targets under the mixture, [B], with some contacts barred."""
-        if pointed is None:
-            return table
-        contacts, logits = pointed
-        left = ~bars(contacts)
-        row, user, logits = contacts.row[left], contacts.user[left], logits[left]
-        some = torch.bincount(row, minlength=len(table)) > 0
-        share = segment_log_softmax(logits, row, len(table))
-        hit = user == target[row]
-        pointer = table.new_full((len(table),), -1e9).index_put((row[hit],), share[hit])
-        gate = self._gate(features, some)
-        return torch.logaddexp(gate[:, 0] + pointer, gate[:, 1] + table)
 
     def _validate(self, event_id: Tensor) -> dict[str, float]:
         """MRR on validation events: all, and new ties; their geometric mean decides."""

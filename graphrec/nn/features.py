@@ -1,46 +1,53 @@
-"""What a query and a pair look like just before a moment, as features of comparable scale.
+"""What queries, pairs, paths and people look like just before a moment, as features of comparable scale.
 
 Gaps are log1p seconds against the network's own pace (log1p of the mean gap between its last 200 events), so
 that one configuration fits networks of different tempo; a thing that never happened has the gap `NO_GAP`.
+Ranks come twice, as log1p(rank) and as 1 / (1 + rank).
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from graphrec.data import Query
-from graphrec.sampler import NEVER, Contacts, Timeline, everyone
+from graphrec.sampler import NEVER, Activity, Contacts, Neighborhood, Timeline, everyone
 
 NO_GAP = 2.0
 NUM_PAIR_FEATURES = 12
 NUM_QUERY_FEATURES = 9
-NUM_PRESENCE_FEATURES = 6
+NUM_PRESENCE_FEATURES = 4
+NUM_PATH_FEATURES = 14
+NUM_PERSON_FEATURES = 15
 PACE_EVENTS = 200
 RATE_EVENTS = 1000
+POPULARITY_EVENTS = (300, 3000)
+BLOCK = 2**16
+"""Scores of presence worked out at once, in numbers."""
+
+FAR_RANK = 2048
+"""The rank of people who are not in the list that is ranked."""
 
 
 def pair_features(timeline: Timeline, query: Query, contacts: Contacts) -> Tensor:
     """Gaps, counts, recency rank, direction, turn to be answered: [M, NUM_PAIR_FEATURES] float32."""
     time, pace = query.time[contacts.row], _pace(timeline, query)[contacts.row]
-    rank = contacts.rank.float()
     waiting = contacts.last_in > contacts.last_out  # the other side acted last
     turn = _rank_among(waiting, contacts.row).float()
-    own_rank = _rank_of(contacts.last_out, contacts.row).float()
     return torch.stack(
         [
             _gap(time, contacts.last_out, pace),
             _gap(time, contacts.last_in, pace),
             contacts.num_out.float().log1p(),
             contacts.num_in.float().log1p(),
-            rank.log1p(),
-            1.0 / (1.0 + rank),
+            *_both_forms(contacts.rank),
             (contacts.last_out >= contacts.last_in).float(),
             (contacts.num_out > 0).float(),
             turn.log1p(),
             waiting / (1.0 + turn),
-            own_rank.log1p(),
-            1.0 / (1.0 + own_rank),
+            *_both_forms(_rank_of(contacts.last_out, contacts.row)),
         ],
         dim=1,
     )
@@ -50,24 +57,127 @@ def query_features(timeline: Timeline, query: Query) -> Tensor:
     """Own gaps, counts, degree, and rates of new contacts: [B, NUM_QUERY_FEATURES] float32."""
     user, time, tick = query.user, query.time, timeline.tick(query.time)
     pace = _pace(timeline, query)
-    acts, received = timeline.num_acts(user, tick).float(), timeline.num_received(user, tick).float()
-    approached = timeline.approached.count(user, tick).float()
-    act_gap = _gap(time, timeline.last_act(user, tick), pace)
-    received_gap = _gap(time, timeline.last_received(user, tick), pace)
+    own = timeline.activity(user, tick)
+    act_gap, received_gap = _gap(time, own.last_act, pace), _gap(time, own.last_received, pace)
     return torch.stack(
         [
             act_gap,
             received_gap,
             torch.minimum(act_gap, received_gap),
-            acts.log1p(),
-            received.log1p(),
-            timeline.degree(user, tick).float().log1p(),
-            approached / (acts + 1.0),
+            own.num_acts.float().log1p(),
+            own.num_received.float().log1p(),
+            own.degree.float().log1p(),
+            timeline.approached.count(user, tick).float() / (own.num_acts.float() + 1.0),
             _opening_rate(timeline, tick),
             pace,
         ],
         dim=1,
     )
+
+
+def path_features(timeline: Timeline, query: Query, around: Neighborhood) -> Tensor:
+    """Both hops' gaps, counts and recency ranks, degrees of middle and end, the end's gap: [P, 14] float32."""
+    first, second = around.contacts.select(around.first), around.second
+    row = first.row
+    time, pace, tick = query.time[row], _pace(timeline, query)[row], timeline.tick(query.time)[row]
+    end = timeline.activity(second.user, tick)
+    return torch.stack(
+        [
+            *(
+                part
+                for hop in (first, second)
+                for part in (
+                    _gap(time, hop.last_out, pace),
+                    _gap(time, hop.last_in, pace),
+                    hop.num_out.float().log1p(),
+                    hop.num_in.float().log1p(),
+                    hop.rank.float().log1p(),
+                )
+            ),
+            timeline.degree(first.user, tick).float().log1p(),
+            end.degree.float().log1p(),
+            _gap(time, end.last_received, pace),
+            _gap(time, end.last_act, pace),
+        ],
+        dim=1,
+    )
+
+
+def person_features(timeline: Timeline, query: Query, around: Neighborhood) -> Tensor:
+    """How present the people around a query are, their ranks among those seen lately, and common contacts.
+
+    Returns:
+        [M, NUM_PERSON_FEATURES] float32.
+    """
+    row, tick = around.row, timeline.tick(query.time)
+    time, pace = query.time[row], _pace(timeline, query)[row]
+    now = timeline.activity(around.user, tick[row])
+    seen = torch.searchsorted(timeline.event_tick, tick)
+    fresh = [
+        now.num_received
+        - timeline.num_received(around.user, timeline.event_tick[(seen - size).clamp(min=0)][row])
+        for size in POPULARITY_EVENTS
+    ]
+    ranks = []
+    for last in (torch.maximum(now.last_act, now.last_received), now.last_act, now.last_received):
+        rank = torch.full_like(row, FAR_RANK)
+        rank[around.recent] = _rank_of(last[around.recent], row[around.recent])
+        ranks += _both_forms(rank)
+    middle = timeline.degree(around.contacts.user, tick[around.contacts.row])[around.first].float()
+    zero = torch.zeros(len(around))
+    adamic_adar = zero.index_add(0, around.end, 1.0 / middle.clamp(min=2.0).log())
+    common = zero.index_add(0, around.end, torch.ones_like(middle))
+    return torch.stack(
+        [
+            _gap(time, now.last_act, pace),
+            _gap(time, now.last_received, pace),
+            now.num_acts.float().log1p(),
+            now.num_received.float().log1p(),
+            now.degree.float().log1p(),
+            *(number.float().log1p() for number in fresh),
+            *ranks,
+            adamic_adar.log1p(),
+            common.log1p(),
+        ],
+        dim=1,
+    )
+
+
+def presence_features(timeline: Timeline, query: Query, user: Tensor | None = None) -> Iterator[Tensor]:
+    """How present people are at each query's time: gaps since they acted and were acted upon, counts, degree.
+
+    Args:
+        timeline: the index.
+        query: B queries, in order of time where everyone is asked for.
+        user: [C] int64; everyone by default, by sweeps instead of look-ups.
+
+    Yields:
+        [b, C, NUM_PRESENCE_FEATURES] float32 for a few consecutive queries at a time, small enough for a
+        processor's cache.
+    """
+    tick, time, pace = timeline.tick(query.time), query.time[:, None], _pace(timeline, query)[:, None]
+    if user is None:
+        acted, heard = (everyone.last_time(timeline, tick, role=role) for role in ("src", "dst"))
+        received, degree = everyone.num_received(timeline, tick), everyone.degree(timeline, tick)
+    else:
+        now: Activity = timeline.activity(user, tick[:, None])
+        acted, heard, received, degree = now.last_act, now.last_received, now.num_received, now.degree
+    rows = max(1, BLOCK // acted.size(1))
+    for start in range(0, max(1, len(query)), rows):
+        block = slice(start, start + rows)
+        yield torch.stack(
+            [
+                _gap(time[block], acted[block], pace[block]),
+                _gap(time[block], heard[block], pace[block]),
+                received[block].float().log1p(),
+                degree[block].float().log1p(),
+            ],
+            dim=2,
+        )
+
+
+def _both_forms(rank: Tensor) -> list[Tensor]:
+    return [rank.float().log1p(), 1.0 / (1.0 + rank.float())]
 
 
 def _rank_of(time: Tensor, row: Tensor) -> Tensor:
@@ -90,39 +200,6 @@ def _rank_among(chosen: Tensor, row: Tensor) -> Tensor:
     opens[1:] = row[1:] != row[:-1]
     start = torch.where(opens, torch.arange(len(row)), 0).cummax(0).values
     return before - before[start]
-
-
-def presence_features(timeline: Timeline, query: Query, user: Tensor | None = None) -> Tensor:
-    """How present people are at each query's time: gaps since they acted and were acted upon, counts, degree.
-
-    Args:
-        timeline: the index.
-        query: B queries, in order of time where everyone is asked for.
-        user: [C] int64; everyone by default, by sweeps instead of look-ups.
-
-    Returns:
-        [B, C, NUM_PRESENCE_FEATURES] float32.
-    """
-    tick, time, pace = timeline.tick(query.time), query.time[:, None], _pace(timeline, query)[:, None]
-    if user is None:
-        acted, heard = (everyone.last_time(timeline, tick, role=role) for role in ("src", "dst"))
-        received = everyone.num_received(timeline, tick)
-        degree = everyone.degree(timeline, tick)
-    else:
-        acted, heard = timeline.last_act(user, tick[:, None]), timeline.last_received(user, tick[:, None])
-        received = timeline.num_received(user, tick[:, None])
-        degree = timeline.degree(user, tick[:, None])
-    return torch.stack(
-        [
-            _gap(time, acted, pace),
-            _gap(time, heard, pace),
-            (acted > NEVER).float(),
-            (heard > NEVER).float(),
-            received.float().log1p(),
-            degree.float().log1p(),
-        ],
-        dim=2,
-    )
 
 
 def _gap(time: Tensor, last: Tensor, pace: Tensor) -> Tensor:

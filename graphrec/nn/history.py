@@ -57,8 +57,13 @@ class Timelines:
         order = row.argsort(stable=True)
         row, half = row[order], half[order]
         event = timeline.event[half].long()
-        kind = 2 * timeline.events.action[event] + timeline.outgoing[half].long()
-        return cls(row, timeline.halves.other[half].long(), kind, timeline.events.time[event], user.numel())
+        return cls(
+            row,
+            timeline.halves.other[half].long(),
+            timeline.kind(half),
+            timeline.events.time[event],
+            user.numel(),
+        )
 
     def __len__(self) -> int:
         return self.row.numel()
@@ -115,8 +120,15 @@ class HistoryEncoder(nn.Module):
         self.layers = nn.ModuleList(Layer(hidden_channels, num_heads, dropout) for _ in range(num_layers))
         self.norm = nn.LayerNorm(hidden_channels)
 
-    def forward(self, timelines: Timelines, other: Tensor) -> Tensor:
-        """Encode each act in the light of those before it."""
+    def forward(self, timelines: Timelines, other: Tensor, wanted: Tensor | None = None) -> Tensor:
+        """Encode each act in the light of those before it.
+
+        Args:
+            timelines: M acts.
+            other: [M, in_channels], embeddings of their other sides.
+            wanted: [W] int64, acts whose encoding is needed; all by default. The last layer works for these
+                alone.
+        """
         size, window = len(timelines), self.window
         if not size:
             return other.new_zeros(0, self.norm.normalized_shape[0])
@@ -124,9 +136,10 @@ class HistoryEncoder(nn.Module):
         blocks = -(-size // window)
         x = F.pad(x, (0, 0, 0, blocks * window - size)).view(blocks, window, -1)  # [blocks, W, H]
         mask = self._mask(timelines, blocks)
-        for layer in self.layers:
+        wanted = torch.arange(size, device=x.device) if wanted is None else wanted
+        for layer in self.layers[:-1]:
             x = layer(x, mask)
-        out: Tensor = self.norm(x.flatten(0, 1)[:size])
+        out: Tensor = self.norm(self.layers[-1](x, mask, wanted))
         return out
 
     @staticmethod
@@ -162,7 +175,8 @@ class Layer(nn.Module):
     """A pre-norm transformer layer over blocks that also attend to the block before.
 
     Shapes:
-        forward: [blocks, W, H], mask [blocks, 1, W, 2 W] -> [blocks, W, H].
+        forward: [blocks, W, H], mask [blocks, 1, W, 2 W] -> [blocks, W, H], or [V, H] for V wanted places
+        of the flattened blocks.
     """
 
     def __init__(self, channels: int, num_heads: int, dropout: float) -> None:
@@ -177,7 +191,7 @@ class Layer(nn.Module):
         )
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor, wanted: Tensor | None = None) -> Tensor:
         """Attention, then the pointwise network, each on a residual branch."""
         blocks, window, channels = x.shape
         q, k, v = (
@@ -186,6 +200,9 @@ class Layer(nn.Module):
         )
         k, v = (torch.cat([F.pad(part[:-1], (0, 0, 0, 0, 0, 0, 1, 0)), part], dim=2) for part in (k, v))
         heard = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        x = x + self.dropout(self.out(heard.transpose(1, 2).reshape(blocks, window, channels)))
+        heard = heard.transpose(1, 2).reshape(blocks, window, channels)
+        if wanted is not None:
+            x, heard = x.flatten(0, 1)[wanted], heard.flatten(0, 1)[wanted]
+        x = x + self.dropout(self.out(heard))
         out: Tensor = x + self.dropout(self.mlp(self.norm_mlp(x)))
         return out

@@ -1,10 +1,13 @@
 """What was known before a moment: the strictly-past index of users and pairs."""
 
+from graphrec.sampler.neighborhood import Neighborhood as Neighborhood
+from graphrec.sampler.neighborhood import Reach as Reach
 from graphrec.sampler.temporal import EVENT_TYPE as EVENT_TYPE
 from graphrec.sampler.temporal import REVERSE as REVERSE
 from graphrec.sampler.temporal import TemporalSampler as TemporalSampler
 from graphrec.sampler.temporal import message_graph as message_graph
 from graphrec.sampler.timeline import NEVER as NEVER
+from graphrec.sampler.timeline import Activity as Activity
 from graphrec.sampler.timeline import Contacts as Contacts
 from graphrec.sampler.timeline import TimedAdjacency as TimedAdjacency
 from graphrec.sampler.timeline import Timeline as Timeline

@@ -97,6 +97,27 @@ class Contacts:
     def __len__(self) -> int:
         return self.row.size(0)
 
+    def select(self, kept: Tensor) -> Contacts:
+        """Some of them, by a mask or by positions."""
+        return Contacts(**{name: value[kept] for name, value in vars(self).items()})
+
+
+@dataclass(frozen=True)
+class Activity:
+    """What people had done and met before a tick, each of one broadcast shape.
+
+    Attributes:
+        num_acts, num_received: int64, how often they acted and were acted upon.
+        degree: int64, how many distinct people they had met.
+        last_act, last_received: int64 seconds, or `NEVER`.
+    """
+
+    num_acts: Tensor
+    num_received: Tensor
+    degree: Tensor
+    last_act: Tensor
+    last_received: Tensor
+
 
 class Timeline:
     """The index of a graph's events; memory and build time grow with the number of events.
@@ -165,6 +186,7 @@ class Timeline:
         # Running totals over all half-edges, from which any prefix of a timeline is a difference.
         zero = torch.zeros(1, dtype=torch.int64)
         self._acts = torch.cat([zero, self.outgoing.cumsum(0)])
+        self._met = torch.cat([zero, opens[order].cumsum(0)])
         self._latest_act = torch.where(self.outgoing, position, -1).cummax(0).values.int()
         self._latest_received = torch.where(self.outgoing, -1, position).cummax(0).values.int()
 
@@ -200,6 +222,18 @@ class Timeline:
         """How many distinct people each user had met before its tick (int64, broadcast shape)."""
         return self.contacts.count(user, tick)
 
+    def activity(self, user: Tensor, tick: Tensor) -> Activity:
+        """All of these at once, from one search for each."""
+        start, end = self.halves.ptr[user], self.halves.end(user, tick)
+        acts = self._acts[end] - self._acts[start]
+        return Activity(
+            num_acts=acts,
+            num_received=end - start - acts,
+            degree=self._met[end] - self._met[start],
+            last_act=self._last_before(self._latest_act, start, end),
+            last_received=self._last_before(self._latest_received, start, end),
+        )
+
     def recent_popularity(self, user: Tensor, time: Tensor, half_life: float) -> Tensor:
         """Acts received before [M] times, each halved every `half_life` seconds: [M] float64."""
         end = self.halves.end(user, self.tick(time))
@@ -211,12 +245,52 @@ class Timeline:
         age = (time[row] - self.events.time[self.event[position].long()]).double()
         return torch.zeros(user.numel(), dtype=torch.float64).index_add_(0, row, torch.exp2(-age / half_life))
 
+    def kind(self, half_edge: Tensor) -> Tensor:
+        """2 x action + (1 if the owner acted) of half-edges (int64, same shape)."""
+        return 2 * self.events.action[self.event[half_edge].long()] + self.outgoing[half_edge].long()
+
     def last_contacts(self, user: Tensor, tick: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """The last k half-edges of each of B timelines: (row [M], half-edge [M]), latest first."""
         end = self.halves.end(user, tick)
         length = (end - self.halves.ptr[user]).clamp(max=k)
         row, back = ragged(torch.zeros_like(end), length)
         return row, end[row] - 1 - back
+
+    @cached_property
+    def _seen_again(self) -> Tensor:
+        """For both ends of each event, in order of time, the place where the same user comes next: [2E]."""
+        end = torch.stack([self.events.src, self.events.dst], dim=1).flatten()
+        user, order = end.sort(stable=True)
+        again = torch.full_like(order, 2 * len(self.events))
+        again[order[:-1]] = torch.where(user[1:] == user[:-1], order[1:], 2 * len(self.events))
+        return again.int()
+
+    def recently_seen(self, tick: Tensor, *, k: int, window: int) -> tuple[Tensor, Tensor]:
+        """The distinct people last seen in the network before each of B ticks, in either role.
+
+        Args:
+            tick: [B] int64.
+            k: about so many people a row: those of whom fewer than k were seen strictly later.
+            window: look only at so many latest ends of events; a tie that reaches beyond is left out.
+
+        Returns:
+            (row [M], user [M]) int64, latest first.
+        """
+        size = 2 * torch.searchsorted(self.event_tick, tick.contiguous())
+        place = size[:, None] - 1 - torch.arange(window)  # [B, W]
+        when = self.event_tick[place.clamp(min=0) >> 1]
+        border = self.event_tick[(size - 1 - window).clamp(min=0) >> 1]
+        inside = (place >= 0) & ((when > border[:, None]) | (size <= window)[:, None])
+        latest = inside & (self._seen_again[place.clamp(min=0)] >= size[:, None])
+        row, column = latest.nonzero(as_tuple=True)
+        number = torch.arange(row.numel()) - (latest.sum(1).cumsum(0) - latest.sum(1))[row]
+        opens = torch.ones_like(row, dtype=torch.bool)
+        time = when[row, column]
+        opens[1:] = (row[1:] != row[:-1]) | (time[1:] != time[:-1])
+        rank = number[torch.where(opens, torch.arange(row.numel()), 0).cummax(0).values]
+        row, column = row[rank < k], column[rank < k]
+        place = place[row, column]
+        return row, torch.where(place % 2 == 0, self.events.src[place >> 1], self.events.dst[place >> 1])
 
     def distinct_contacts(
         self, user: Tensor, tick: Tensor, *, k: int | None = None, window: int | None = None
@@ -254,9 +328,11 @@ class Timeline:
         )
 
     def _last(self, latest: Tensor, user: Tensor, tick: Tensor) -> Tensor:
-        end = self.halves.end(user, tick)
+        return self._last_before(latest, self.halves.ptr[user], self.halves.end(user, tick))
+
+    def _last_before(self, latest: Tensor, start: Tensor, end: Tensor) -> Tensor:
         half = latest[(end - 1).clamp(min=0)].long()
-        happened = (end > 0) & (half >= self.halves.ptr[user])
+        happened = (end > 0) & (half >= start)
         time = self.events.time[self.event[half.clamp(min=0)].long()]
         return torch.where(happened, time, NEVER)
 

@@ -1,4 +1,4 @@
-"""The neighbour pointer: a copy head over the people of a temporal neighbourhood."""
+"""Small parts that scorers share."""
 
 from __future__ import annotations
 
@@ -30,39 +30,17 @@ class Standardize(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Standardise, taking note of a batch while still learning how."""
+        mean, deviation = self.learn(x)
+        return ((x - mean) / deviation).clamp(-8.0, 8.0)
+
+    def learn(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation, [F] each, after taking note of a batch."""
         if self.training and x.numel() and int(self.seen) < self.num_batches:
             flat = x.detach().reshape(-1, x.size(-1))
             self.seen += 1
             self.mean += (flat.mean(0) - self.mean) / self.seen
             self.square += (flat.square().mean(0) - self.square) / self.seen
-        deviation = (self.square - self.mean.square()).clamp(min=1e-4).sqrt()
-        return ((x - self.mean) / deviation).clamp(-8.0, 8.0)
-
-
-class NeighborPointer(nn.Module):
-    """Scores each person of a neighbourhood from the state of the pair and the query.
-
-    Pointer networks (Vinyals et al. 2015, https://arxiv.org/abs/1506.03134) attend by content; here the
-    content is mostly the state of the pair (gaps and counts both ways, recency rank), which heuristics show
-    to be what decides.
-
-    Args:
-        num_pair_features: features of the pair.
-        num_query_features: features of the query.
-        hidden_channels: width of the MLP.
-
-    Shapes:
-        forward: pair [M, P], query [M, Q] -> logits [M].
-    """
-
-    def __init__(self, num_pair_features: int, num_query_features: int, *, hidden_channels: int = 32) -> None:
-        super().__init__()
-        self.score = mlp(num_pair_features + num_query_features, hidden_channels, 1)
-
-    def forward(self, pair: Tensor, query: Tensor) -> Tensor:
-        """Logits of the people, before they are normalised over each query's own."""
-        out: Tensor = self.score(torch.cat([pair, query], dim=1)).squeeze(1)
-        return out
+        return self.mean, (self.square - self.mean.square()).clamp(min=1e-4).sqrt()
 
 
 def mlp(in_channels: int, hidden_channels: int, out_channels: int) -> nn.Sequential:
@@ -79,8 +57,8 @@ def mlp(in_channels: int, hidden_channels: int, out_channels: int) -> nn.Sequent
     )
 
 
-def segment_log_softmax(logits: Tensor, row: Tensor, num_rows: int) -> Tensor:
-    """Log-softmax of ragged rows: logits [M], row [M] int64 -> [M]."""
+def segment_logsumexp(logits: Tensor, row: Tensor, num_rows: int) -> Tensor:
+    """Log-sum-exp of ragged rows: logits [M], row [M] int64 -> [num_rows], -inf for a row without any."""
     peak = logits.new_full((num_rows,), -torch.inf).scatter_reduce(0, row, logits.detach(), "amax")
-    total = logits.new_zeros(num_rows).index_add(0, row, (logits - peak[row]).exp())
-    return logits - peak[row] - total[row].log()
+    peak = torch.where(peak == -torch.inf, 0.0, peak)
+    return logits.new_zeros(num_rows).index_add(0, row, (logits - peak[row]).exp()).log() + peak

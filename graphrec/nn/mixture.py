@@ -1,0 +1,188 @@
+"""The neighbourhood mixture: learned sources of people around a query, each a distribution of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from graphrec.nn.features import (
+    NUM_PAIR_FEATURES,
+    NUM_PATH_FEATURES,
+    NUM_PERSON_FEATURES,
+    NUM_QUERY_FEATURES,
+)
+from graphrec.nn.layers import Standardize, mlp, segment_logsumexp
+from graphrec.sampler import Neighborhood
+
+SOURCES = ("pointer", "paths", "union")
+CHANNELS = 4
+KIND_CHANNELS = 4
+MAX_PATH = 15.0
+ABSENT = -1e9
+
+
+@dataclass(frozen=True)
+class Votes:
+    """What S sources say of the M people around B queries, before anything is normalised.
+
+    Attributes:
+        row, user: [M] int64, in ascending order.
+        scores: [S, M] log-scores, `ABSENT` where a person is not among a source's.
+        gate: [B, S + 1] logits, the last for everyone beyond.
+    """
+
+    row: Tensor
+    user: Tensor
+    scores: Tensor
+    gate: Tensor
+
+    def log_likelihood(self, target: Tensor, barred: tuple[Tensor, Tensor] | None, table: Tensor) -> Tensor:
+        """Of each query's target under the mixture.
+
+        Args:
+            target: [B] int64.
+            barred: (row, user), people who are no candidates.
+            table: [B] log-probability of the target among everyone.
+
+        Returns:
+            [B].
+        """
+        left = torch.ones_like(self.row, dtype=torch.bool)
+        if barred is not None:
+            place = self._find(*barred)
+            left[place[place >= 0]] = False
+        total, share = self._normalize(left)
+        hit = self._find(torch.arange(len(target), device=target.device), target)
+        at = torch.cat([self.scores, self.scores.new_full((len(self.scores), 1), ABSENT)], 1)[
+            :, hit
+        ]  # [S, B]
+        inside = torch.where(at > ABSENT, share.T[:-1] + at - total, ABSENT)
+        return torch.cat([inside, (share[:, -1] + table)[None]]).logsumexp(0)
+
+    def shares(self) -> tuple[Tensor, Tensor]:
+        """The probability of each person around, [M], and that of everyone beyond together, [B]."""
+        total, share = self._normalize(torch.ones_like(self.row, dtype=torch.bool))
+        log_p = self.scores - total[:, self.row] + share.T[:-1, self.row]
+        return torch.where(self.scores > ABSENT, log_p, -torch.inf).exp().sum(0), share[:, -1].exp()
+
+    def _normalize(self, left: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-normalisers [S, B] over those left, and log-shares [B, S + 1] of the sources that have any."""
+        totals = []
+        for score in self.scores:
+            member = left & (score > ABSENT)
+            totals.append(segment_logsumexp(score[member], self.row[member], len(self.gate)))
+        total = torch.stack(totals)
+        nobody = torch.cat([total == -torch.inf, torch.zeros_like(total[:1], dtype=torch.bool)]).T
+        share = self.gate.masked_fill(nobody, ABSENT).log_softmax(1)
+        return torch.where(nobody.T[:-1], 0.0, total), share
+
+    def _find(self, row: Tensor, user: Tensor) -> Tensor:
+        """Where people [K] of rows [K] are among the M, or -1, [K] int64."""
+        if not self.row.numel():
+            return torch.full_like(row, -1)
+        base = 1 + int(torch.maximum(self.user.max(), user.max())) if user.numel() else 1
+        key, asked = self.row * base + self.user, row * base + user
+        at = torch.searchsorted(key, asked).clamp(max=len(key) - 1)
+        return torch.where(key[at] == asked, at, -1)
+
+
+class NeighborhoodMixture(nn.Module):
+    """Scores people around queries by several sources, and says how much each source counts.
+
+    pointer
+        the latest distinct contacts by the state of the pair. Pointer networks (Vinyals et al. 2015,
+        https://arxiv.org/abs/1506.03134) attend by content; here it is mostly the pair's gaps, counts and
+        ranks, which heuristics show to be what decides.
+    paths
+        a time-aware learned Adamic-Adar (Adamic & Adar 2003): each two-hop path is weighed by the gaps,
+        counts, acts and degrees along it, and the weights of an end's paths are summed. Contacts are left
+        out.
+    union
+        everyone around, by all that is known of pair, paths and person.
+
+    Args:
+        sources: some of `SOURCES`.
+        num_kinds: twice the number of actions.
+        hidden_channels: width of the scorers.
+    """
+
+    def __init__(self, sources: Collection[str], num_kinds: int, *, hidden_channels: int = 32) -> None:
+        super().__init__()
+        self.sources = [name for name in SOURCES if name in sources]
+        self.standardize_pair = Standardize(NUM_PAIR_FEATURES)
+        if "pointer" in sources:
+            self.pointer = mlp(NUM_PAIR_FEATURES + NUM_QUERY_FEATURES, hidden_channels, 1)
+        if "paths" in sources or "union" in sources:
+            self.standardize_path = Standardize(NUM_PATH_FEATURES)
+            self.kind = nn.Embedding(num_kinds, KIND_CHANNELS)
+            self.path = mlp(NUM_PATH_FEATURES + 2 * KIND_CHANNELS, 16, CHANNELS)
+            last = self.path[-1]
+            assert isinstance(last, nn.Linear)
+            nn.init.normal_(last.weight, std=0.02)
+        if "paths" in sources:
+            self.blend = mlp(NUM_QUERY_FEATURES, 16, CHANNELS)
+        if "union" in sources:
+            self.standardize_person = Standardize(NUM_PERSON_FEATURES)
+            width = 3 + NUM_PAIR_FEATURES + NUM_PERSON_FEATURES + CHANNELS + NUM_QUERY_FEATURES
+            self.union = mlp(width, hidden_channels, 1)
+        self.gate = mlp(NUM_QUERY_FEATURES + 2, hidden_channels, len(self.sources) + 1)
+        with torch.no_grad():  # the pointer leads at first
+            lead = {"pointer": 2.0}
+            self.gate[-1].bias.copy_(torch.tensor([lead.get(name, 0.0) for name in self.sources] + [0.0]))
+
+    def vote(
+        self,
+        around: Neighborhood,
+        query: Tensor,
+        pair: Tensor,
+        *,
+        path: Tensor | None = None,
+        kinds: Tensor | None = None,
+        person: Tensor | None = None,
+    ) -> Votes:
+        """Score the M people around B queries.
+
+        Args:
+            around: of the B queries.
+            query: [B, Q] float32, standardised.
+            pair: [Mc, F] float32, of contacts.
+            path: [P, F] float32; it, kinds and person are needed unless the pointer is alone.
+            kinds: [P, 2] int64, the last act of both hops: 2 x action + (1 if it went out).
+            person: [M, F] float32.
+        """
+        size, row = len(around), around.row
+        pair = self.standardize_pair(pair)
+        is_contact = torch.zeros(size, dtype=torch.bool, device=query.device)
+        is_contact[around.contact] = True
+        scores = []
+        if "pointer" in self.sources:
+            logits = self.pointer(torch.cat([pair, query[around.contacts.row]], 1)).squeeze(1)
+            scores.append(query.new_full((size,), ABSENT).index_put((around.contact,), logits))
+        if path is not None and person is not None and kinds is not None:
+            path = torch.cat([self.standardize_path(path), self.kind(kinds).flatten(1)], 1)
+            weight = self.path(path).clamp(-MAX_PATH, MAX_PATH).exp()  # [P, C]
+            weight = query.new_zeros(size, CHANNELS).index_add(0, around.end, weight)
+            is_end = torch.zeros_like(is_contact)
+            is_end[around.end] = True
+        if "paths" in self.sources:
+            share = self.blend(query).softmax(1)[row]
+            reached = is_end & ~is_contact
+            logits = ((weight * share).sum(1) + 1e-12).log()
+            scores.append(torch.where(reached, logits, ABSENT))
+        if "union" in self.sources:
+            is_recent = torch.zeros_like(is_contact)
+            is_recent[around.recent] = True
+            flags = torch.stack([is_contact, is_end, is_recent], 1).float()
+            pairs = query.new_zeros(size, pair.size(1)).index_put((around.contact,), pair)
+            person = self.standardize_person(person)
+            everything = torch.cat([flags, pairs, person, weight.log1p(), query[row]], 1)
+            scores.append(self.union(everything).squeeze(1))
+        number = [
+            torch.bincount(row[mask], minlength=len(query)).float().log1p() / 4
+            for mask in (is_contact, ~is_contact)
+        ]
+        gate = self.gate(torch.cat([query, torch.stack(number, 1)], 1))
+        return Votes(around.row, around.user, torch.stack(scores), gate)

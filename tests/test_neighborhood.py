@@ -1,0 +1,221 @@
+"""The people around a query, and the mixture over them, against naive loops."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pytest
+import torch
+from graphs import Row, checked, graph_of, logs, permuted, rewritten, shuffled_in_ties
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graphrec.data import Query
+from graphrec.nn import Votes, path_features, person_features
+from graphrec.nn.mixture import ABSENT
+from graphrec.sampler import Neighborhood, Reach, Timeline
+
+USERS = 6
+WIDE = Reach(contacts=9, contact_window=99, middles=9, ends=9, end_window=99, recent=9, recent_window=99)
+NARROW = Reach(contacts=2, contact_window=9, middles=1, ends=2, end_window=9, recent=2, recent_window=4)
+
+
+def met(rows: Sequence[Row], user: int) -> set[int]:
+    return {r.dst for r in rows if r.src == user} | {r.src for r in rows if r.dst == user}
+
+
+def around(rows: Sequence[Row], time: int, reach: Reach) -> tuple[Timeline, Query, Neighborhood]:
+    timeline = Timeline(graph_of(rows, USERS))
+    user = torch.arange(USERS)
+    query = Query(user, torch.full_like(user, time), torch.zeros_like(user))
+    return timeline, query, Neighborhood.of(timeline, user, timeline.tick(query.time), reach)
+
+
+def people(found: Neighborhood, at: torch.Tensor, user: int) -> set[int]:
+    """Who of one query's people stands at some places."""
+    return set(found.user[at][found.row[at] == user].tolist())
+
+
+@checked
+@given(logs(), st.integers(-3, 8))
+def test_a_wide_neighbourhood_equals_the_naive_sets(rows: list[Row], time: int) -> None:
+    past = [row for row in rows if row.time < time]
+    _, _, found = around(rows, time, WIDE)
+    assert len(set(zip(found.row.tolist(), found.user.tolist(), strict=True))) == len(found)
+    for user in range(USERS):
+        contacts = met(past, user)
+        ends = {end for middle in contacts for end in met(past, middle)} - {user}
+        seen = {person for row in past for person in (row.src, row.dst)} - contacts - {user}
+        assert people(found, found.contact, user) == contacts
+        assert people(found, found.end, user) == ends
+        assert people(found, found.recent, user) == seen
+        assert set(found.user[found.row == user].tolist()) == contacts | ends | seen
+        paths = found.contacts.row[found.first] == user
+        steps = zip(
+            found.contacts.user[found.first][paths].tolist(), found.second.user[paths].tolist(), strict=True
+        )
+        assert sorted(steps) == sorted((m, e) for m in contacts for e in met(past, m) if e != user)
+
+
+@checked
+@given(logs(), st.integers(-3, 8))
+def test_a_narrow_neighbourhood_keeps_the_latest(rows: list[Row], time: int) -> None:
+    past = [row for row in rows if row.time < time]
+    _, _, narrow = around(rows, time, NARROW)
+    _, _, wide = around(rows, time, WIDE)
+    for user in range(USERS):
+        assert len(people(narrow, narrow.contact, user)) == min(2, len(met(past, user)))
+        kept, all_ends = (people(x, x.end, user) for x in (narrow, wide))
+        assert kept <= all_ends
+        last = {v: max(r.time for r in past if v in (r.src, r.dst)) for v in range(USERS) if met(past, v)}
+        for person in people(narrow, narrow.recent, user):
+            assert sum(last[v] > last[person] for v in last) < 2
+
+
+@checked
+@given(logs(), st.integers(-3, 8), st.integers(0, 99))
+def test_the_future_is_invisible(rows: list[Row], time: int, seed: int) -> None:
+    other = rewritten(rows, time, num_users=USERS, seed=seed)
+    (a, query, one), (b, _, two) = (around(log, time, WIDE) for log in (rows, other))
+    assert torch.equal(one.row, two.row)
+    assert torch.equal(one.user, two.user)
+    torch.testing.assert_close(person_features(a, query, one), person_features(b, query, two))
+    for x, y in zip(rows_of_paths(a, query, one), rows_of_paths(b, query, two), strict=True):
+        torch.testing.assert_close(x, y)
+
+
+def rows_of_paths(timeline: Timeline, query: Query, found: Neighborhood) -> list[torch.Tensor]:
+    """Path features in an order that does not depend on ties."""
+    features = path_features(timeline, query, found)
+    key = (found.contacts.row[found.first] * USERS + found.contacts.user[found.first]) * USERS
+    return list(features[(key + found.second.user).argsort()])
+
+
+@checked
+@given(logs(times=(0, 3)), st.integers(0, 999))
+def test_the_order_of_tied_rows_leaves_no_trace(rows: list[Row], seed: int) -> None:
+    (a, query, one), (b, _, two) = (around(log, 4, WIDE) for log in (rows, shuffled_in_ties(rows, seed)))
+    assert torch.equal(one.user, two.user)
+    torch.testing.assert_close(person_features(a, query, one), person_features(b, query, two))
+
+
+@checked
+@given(logs(times=(0, 3)), st.permutations(range(USERS)))
+def test_new_names_permute_the_people(rows: list[Row], new_id: list[int]) -> None:
+    (a, query, one), (b, _, two) = (around(log, 4, WIDE) for log in (rows, permuted(rows, new_id)))
+    renamed = torch.tensor(new_id)
+    order = (renamed[one.row] * USERS + renamed[one.user]).argsort()
+    assert torch.equal(renamed[one.user][order], two.user)
+    torch.testing.assert_close(person_features(a, query, one)[order], person_features(b, query, two))
+
+
+@checked
+@given(logs(), st.integers(1, 4), st.integers(1, 12))
+def test_recently_seen_equals_the_naive_loop(rows: list[Row], k: int, window: int) -> None:
+    timeline = Timeline(graph_of(rows, USERS))
+    moments = torch.arange(-4, 9)
+    row, user = timeline.recently_seen(timeline.tick(moments), k=k, window=window)
+    for number, time in enumerate(moments.tolist()):
+        ends = [(r.time, v) for r in sorted(rows, key=lambda r: r.time) if r.time < time for v in r[:2]]
+        border = ends[-window - 1][0] if len(ends) > window else -math.inf
+        last = {v: when for when, v in ends if when > border}
+        expected = {v for v in last if sum(x > last[v] for x in last.values()) < k}
+        found = user[row == number].tolist()
+        assert set(found) == expected
+        assert len(found) == len(expected)
+        assert [last[v] for v in found] == sorted((last[v] for v in found), reverse=True)
+
+
+@checked
+@given(logs())
+def test_activity_is_all_lookups_at_once(rows: list[Row]) -> None:
+    timeline = Timeline(graph_of(rows, USERS))
+    user, tick = torch.arange(USERS), timeline.tick(torch.arange(-4, 9))[:, None]
+    found = timeline.activity(user, tick)
+    for name in ("num_acts", "num_received", "degree", "last_act", "last_received"):
+        assert torch.equal(getattr(found, name), getattr(timeline, name)(user, tick)), name
+
+
+def test_nobody_around() -> None:
+    _, _, found = around([Row(0, 1, 5)], 5, WIDE)
+    assert len(found) == len(found.second) == len(found.contacts) == 0
+
+
+def test_common_contacts_are_counted() -> None:
+    """0 and 3 have both met 1 and 2; 4 has met 1 alone."""
+    rows = [Row(0, 1, 0), Row(2, 0, 1), Row(1, 3, 2), Row(3, 2, 3), Row(4, 1, 4)]
+    timeline, query, found = around(rows, 9, WIDE)
+    features = person_features(timeline, query, found)[found.row == 0]
+    common = dict(zip(found.user[found.row == 0].tolist(), features[:, -1].expm1().tolist(), strict=True))
+    assert common == pytest.approx({1: 0, 2: 0, 3: 2, 4: 1}, abs=1e-5)
+    weights = features[found.user[found.row == 0] == 3, -2].expm1().item()
+    assert weights == pytest.approx(1 / math.log(3) + 1 / math.log(2))
+
+
+def votes(seed: int) -> Votes:
+    """Two sources over the people of four queries; the third query has nobody, the fourth one source."""
+    generator = torch.Generator().manual_seed(seed)
+    row, user = torch.tensor([0, 0, 0, 1, 1, 3]), torch.tensor([1, 4, 5, 0, 2, 4])
+    scores = torch.randn(2, 6, generator=generator) * 3
+    scores[0, 2] = scores[1, 3] = scores[0, 5] = ABSENT
+    return Votes(row, user, scores, torch.randn(4, 3, generator=generator))
+
+
+def naive_mixture(given: Votes, barred: set[tuple[int, int]]) -> list[dict[int, float]]:
+    """Probabilities of the people around each query; under -1 the share of everyone beyond."""
+    out = []
+    for query in range(4):
+        inside: list[dict[int, float]] = []
+        for source in given.scores.tolist():
+            members = [
+                (int(v), score)
+                for r, v, score in zip(given.row, given.user, source, strict=True)
+                if r == query and score > ABSENT and (query, int(v)) not in barred
+            ]
+            total = sum(math.exp(score) for _, score in members)
+            inside.append({v: math.exp(score) / total for v, score in members})
+        gates = [
+            math.exp(g) if inside[i : i + 1] != [{}] else 0.0
+            for i, g in enumerate(given.gate[query].tolist())
+        ]
+        mixture: dict[int, float] = {-1: gates[2] / sum(gates)}
+        for gate, source_p in zip(gates, inside, strict=False):
+            for v, p in source_p.items():
+                mixture[v] = mixture.get(v, 0.0) + gate / sum(gates) * p
+        out.append(mixture)
+    return out
+
+
+@pytest.mark.parametrize("barred", [set(), {(0, 4), (3, 4), (1, 3)}])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_mixture_equals_the_naive_one(seed: int, barred: set[tuple[int, int]]) -> None:
+    given_votes = votes(seed)
+    expected = naive_mixture(given_votes, barred)
+    pairs = torch.tensor(sorted(barred)).view(-1, 2)
+    table = torch.tensor([0.1, 0.2, 0.3, 0.4])
+    for target in (torch.tensor([1, 2, 5, 0]), torch.tensor([5, 0, 0, 5])):
+        found = given_votes.log_likelihood(target, (pairs[:, 0], pairs[:, 1]), table.log())
+        naive = [
+            expected[q].get(int(v), 0.0) + expected[q][-1] * float(table[q]) for q, v in enumerate(target)
+        ]
+        torch.testing.assert_close(found.exp(), torch.tensor(naive))
+    if not barred:
+        inside, beyond = given_votes.shares()
+        torch.testing.assert_close(beyond, torch.tensor([mixture[-1] for mixture in expected]))
+        assert inside.tolist() == pytest.approx(
+            [expected[int(q)][int(v)] for q, v in zip(given_votes.row, given_votes.user, strict=True)]
+        )
+
+
+def test_a_mixture_trains_without_nan() -> None:
+    given_votes = votes(0)
+    scores, gate = given_votes.scores.requires_grad_(), given_votes.gate.requires_grad_()
+    table = torch.zeros(4, requires_grad=True)
+    found = Votes(given_votes.row, given_votes.user, scores, gate).log_likelihood(
+        torch.tensor([1, 2, 5, 0]), None, table
+    )
+    found.sum().backward()
+    for gradient in (scores.grad, gate.grad, table.grad):
+        assert gradient is not None
+        assert torch.isfinite(gradient).all()
