@@ -311,3 +311,36 @@ def test_suggestions_are_the_recommended(neighbour: Recommender) -> None:
     found = suggest(neighbour, ["bob"], k=2)[0]
     assert found.people == graph.user_ids.lookup(users[0])
     assert found.scores == scores[0].tolist()
+
+
+@pytest.mark.parametrize("k", [1, 3, 9])
+def test_predict_top_k_gives_the_best_of_the_given(name: str, k: int) -> None:
+    asked = queries(size=6)
+    given = torch.stack(
+        [torch.randperm(USERS, generator=torch.Generator().manual_seed(i))[:7] for i in range(6)]
+    )
+    scores = shared(name).score(asked)
+    users, values = shared(name).predict_top_k(asked, given, k)
+    assert users.shape == values.shape == (6, k)
+    for row in range(6):
+        allowed = [v for v in given[row].tolist() if v != int(asked.user[row])]
+        size = min(k, len(allowed))
+        people = users[row, :size].tolist()
+        assert len(set(people)) == size
+        assert set(people) <= set(allowed)
+        assert_same(
+            name, values[row, :size], scores[row, allowed].double().sort(descending=True).values[:size]
+        )
+        assert (users[row, size:] == -1).all()
+        assert (values[row, size:] == -torch.inf).all()
+    everyone = torch.arange(USERS)
+    assert torch.equal(shared(name).predict_top_k(asked, everyone, k)[0], shared(name).recommend(asked, k)[0])
+    turned = shared(name).predict_top_k(asked, everyone.flip(0), k)[0]
+    assert torch.equal(turned, shared(name).recommend(asked, k)[0])
+
+
+def test_predict_top_k_of_nobody_and_no_places(name: str) -> None:
+    users, _ = shared(name).predict_top_k(queries(size=2), torch.zeros(0, dtype=torch.int64), 2)
+    assert users.tolist() == [[-1, -1], [-1, -1]]
+    with pytest.raises(ValueError, match="k must be at least 1"):
+        shared(name).predict_top_k(queries(size=2), torch.arange(3), 0)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from elsewhere import Elsewhere
 from graphs import Row, graph_of, random_rows
 
 from benchmarks.planted import NUM_USERS, judged, learner, round_robin, uniform
@@ -217,13 +218,29 @@ def test_an_interrupted_fit_goes_on(tmp_path) -> None:
         return TwoTower.losses(broken, batch, epoch)
 
     broken.losses = failing  # type: ignore[method-assign]
-    with pytest.raises(BaseException):  # noqa: B017, PT011  (the engine turns it into its own exit)
+    with pytest.raises(KeyboardInterrupt):
         broken.fit(graph, until=until)
     assert (tmp_path / "last.ckpt").exists()
     resumed = small(max_epochs=3, patience=9, folder=tmp_path).fit(graph, until=until)
     assert [row["epoch"] for row in resumed.curve] == [0, 1, 2]
     query = Query.of(graph, torch.arange(20))
-    torch.testing.assert_close(resumed.score(query), whole.score(query), rtol=1e-3, atol=1e-3)
+    assert torch.equal(resumed.score(query), whole.score(query))
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_a_network_elsewhere_scores_alike(name: str) -> None:
+    """On a device that is not there: tensors of the index and of the network may not meet unmoved."""
+    graph = graph_of(random_rows(9, users=20, events=400, times=10_000), 20)
+    model = small(sources=LEARNED[name])
+    loader = model.prepare(graph, until=TemporalSplit.of(graph).t_val)
+    model.network.eval()
+    batch, query = next(iter(loader)), Query.of(graph, torch.arange(20))
+    with torch.no_grad():
+        losses, scores = model.losses(batch, 0), model.score(query)
+        with Elsewhere(model.network) as far:
+            assert float(model.losses(batch, 0)["loss"]) == float(losses["loss"])
+            assert torch.equal(model.score(query), scores)
+    assert far.met > 100
 
 
 def test_the_page_of_models_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,7 +89,7 @@ class Recommender(ABC):
         if exclude is not None:
             _check_range("exclude: row", exclude[0], len(query))
             _check_range("exclude: user index", exclude[1], num_users)
-        shuffled = torch.randperm(num_users, generator=torch.Generator().manual_seed(0))
+        order = shuffled(num_users)
         users = torch.full((len(query), k), -1)
         values = torch.full((len(query), k), -torch.inf, dtype=torch.float64)
         rows = max(1, CHUNK // num_users)
@@ -100,16 +100,53 @@ class Recommender(ABC):
             if exclude is not None:
                 here = (exclude[0] >= start) & (exclude[0] < start + rows)
                 scores[exclude[0][here] - start, exclude[1][here]] = -torch.inf
-            best, place = _top(scores[:, shuffled], min(k, num_users))
+            best, place = _top(scores[:, order], min(k, num_users))
             block = slice(start, start + len(part)), slice(0, min(k, num_users))
-            users[block] = torch.where(best > -torch.inf, shuffled[place], -1)
+            users[block] = torch.where(best > -torch.inf, order[place], -1)
             values[block] = best
+        return users, values
+
+    def predict_top_k(self, query: Query, candidates: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The k best among given candidates for each query.
+
+        Args:
+            query: B queries.
+            candidates: [C] int64 for all queries, or [B, C] for each; distinct. The asking user is left out.
+            k: how many; more than there are gives padding.
+
+        Returns:
+            users [B, k] int64, padded with -1, and scores [B, k] float64, padded with -inf. Ties are broken by
+            a fixed shuffle.
+
+        Raises:
+            ValueError: k is smaller than 1.
+            IndexError: a user, action or candidate is not one of the graph.
+        """
+        if k < 1:
+            raise ValueError(f"k must be at least 1, got {k}")
+        scores = self.score(query, candidates).double()
+        people = candidates.expand(len(query), -1)
+        # A fixed shuffle of users, not of columns: the order of the candidates must carry no information.
+        order = shuffled(self.graph.num_users).argsort()[people].argsort(dim=1)
+        people, scores = people.gather(1, order), scores.gather(1, order)
+        scores = scores.masked_fill(people == query.user[:, None], -torch.inf)
+        users = torch.full((len(query), k), -1)
+        values = torch.full((len(query), k), -torch.inf, dtype=torch.float64)
+        if people.numel():
+            best, place = _top(scores, min(k, people.size(1)))
+            found = torch.where(best > -torch.inf, people.gather(1, place), -1)
+            users[:, : found.size(1)], values[:, : found.size(1)] = found, best
         return users, values
 
     def _check(self, query: Query) -> None:
         """Raise IndexError where a query asks for what the graph does not have."""
         _check_range("user index", query.user, self.graph.num_users)
         _check_range("action index", query.action, len(self.graph.actions))
+
+
+def shuffled(num_users: int) -> Tensor:
+    """The order in which equal scores are listed, [N] int64."""
+    return torch.randperm(num_users, generator=torch.Generator().manual_seed(0))
 
 
 def _check_range(what: str, index: Tensor, size: int) -> None:

@@ -19,6 +19,7 @@ from graphrec.models.recommender import Recommender
 from graphrec.nn import (
     PRESENCE,
     SOURCES,
+    STRUCTURE,
     Timelines,
     TwoTowerNet,
     Votes,
@@ -28,16 +29,25 @@ from graphrec.nn import (
     presence_features,
     query_features,
 )
-from graphrec.sampler import Neighborhood, Reach, Timeline, contains
+from graphrec.sampler import Neighborhood, Reach, Structure, Timeline, contains
 from graphrec.sampler.draws import below, hashed
-from graphrec.train import train
+from graphrec.train import num_processes, train
 
 TINY = 1e-30
+STRUCTURE_DIM = 32
+SNAPSHOTS, MAX_ROWS = 16, 10**7
+"""The network is embedded anew after each such part of the training events, or fewer with many users."""
+
+JUDGED_SCORES = 25_000_000
+"""Events times users judged after each epoch, about."""
+
+MIN_SLICE = 1 / 8
+"""A slice with a smaller share of the events counts for less than the others."""
 
 LEARNED: dict[str, tuple[str, ...]] = {
     "two_tower": (PRESENCE,),
     "two_tower_pointer": ("pointer", PRESENCE),
-    "two_tower_mixture": (*SOURCES, PRESENCE),
+    "two_tower_mixture": (*SOURCES, PRESENCE, STRUCTURE),
 }
 """The sources of the two-tower, by the name of its row."""
 
@@ -49,12 +59,13 @@ class TwoTower(Recommender):
     `NeighborhoodMixture` for the people around u. Each factor is learned, all together, by the likelihood of
     the mixture.
 
-    Candidates of the loss are those of the event's own slice: every event is judged among all; a first act
-    also among people not acted upon, a new tie also among strangers.
+    Candidates of the loss are those of the event's own slice: every event is judged among all, a reply also
+    among people not acted upon, a new tie also among strangers; all three count about alike, however rare.
 
     Args:
         sources: what is joined with the user embeddings: any of 'pointer', 'paths', 'union' (see
-            `NeighborhoodMixture`), and 'presence', how present a person is.
+            `NeighborhoodMixture`), 'presence', how present a person is, and 'structure', how near a person
+            stands in the network.
         reach: how far the neighbourhood reaches.
         embedding_dim: D, width of the user tables.
         hidden_channels, num_layers, num_heads, window: of the `HistoryEncoder`.
@@ -73,7 +84,7 @@ class TwoTower(Recommender):
     def __init__(
         self,
         *,
-        sources: Collection[str] = (*SOURCES, PRESENCE),
+        sources: Collection[str] = LEARNED["two_tower_mixture"],
         reach: Reach | None = None,
         embedding_dim: int = 64,
         hidden_channels: int = 64,
@@ -86,20 +97,22 @@ class TwoTower(Recommender):
         batch_acts: int = 1024,
         max_queries: int = 64,
         epoch_batches: int = 50,
-        max_epochs: int = 8,
-        patience: int = 4,
+        max_epochs: int = 6,
+        patience: int = 3,
         seed: int = 0,
         folder: Path | None = None,
         progress: bool = True,
     ) -> None:
-        unknown = set(sources) - {*SOURCES, PRESENCE}
+        known = LEARNED["two_tower_mixture"]
+        unknown = [name for name in sources if name not in known]
         if unknown:
-            raise ValueError(f"unknown source {unknown.pop()!r}; there are {', '.join((*SOURCES, PRESENCE))}")
+            raise ValueError(f"unknown source {unknown[0]!r}; there are {', '.join(known)}")
         self.name = next(
             (name for name, given in LEARNED.items() if set(given) == set(sources)),
             "_".join(["two_tower", *(sources or ["embeddings"])]),
         )
         self.sources = tuple(name for name in SOURCES if name in sources)
+        self.has_structure = STRUCTURE in sources
         self.reach = reach or Reach()
         if set(self.sources) <= {"pointer"}:
             self.reach = replace(self.reach, middles=0, recent_window=0)
@@ -153,6 +166,21 @@ class TwoTower(Recommender):
         self._in_order = torch.cat([known, (self._row == 0).nonzero().squeeze(1)])
         train_events = int(torch.searchsorted(timeline.event_tick, tick))
         self._warm = int(timeline.events.time[train_events // 10])
+        self._structure = None
+        if self.has_structure:
+            start = torch.randn(
+                graph.num_users, STRUCTURE_DIM, generator=torch.Generator().manual_seed(self.seed)
+            )
+            start = torch.empty_like(start).index_copy_(0, self._in_order, start)
+            parts = max(1, min(SNAPSHOTS, MAX_ROWS // graph.num_users))
+            every = max(1, train_events // parts)
+            self._structure = Structure(timeline, start, every=every)
+        first, met = (
+            int(torch.searchsorted(pairs.chronological[0], tick)) / train_events
+            for pairs in (timeline.approached, timeline.contacts)
+        )
+        # A contact is one of both sides; what opens a direction but no contact is a reply.
+        self._slice_sizes = 1.0, max(first - met / 2, MIN_SLICE), max(met / 2, MIN_SLICE)
         share = torch.bincount(timeline.events.dst[:train_events], minlength=graph.num_users)
         self._share = share.double() / train_events
         with torch.random.fork_rng():
@@ -181,8 +209,9 @@ class TwoTower(Recommender):
         loader = self.prepare(graph, until=until)
         ids = torch.searchsorted(self._timeline.events.time, torch.tensor([until, validate_until]))
         judged = torch.arange(int(ids[0]), int(ids[1]))
-        if len(judged) > 2000:
-            picked = torch.randperm(len(judged), generator=torch.Generator().manual_seed(self.seed))[:2000]
+        size = min(2000, max(500, JUDGED_SCORES // graph.num_users))
+        if len(judged) > size:
+            picked = torch.randperm(len(judged), generator=torch.Generator().manual_seed(self.seed))[:size]
             judged = judged[picked.sort().values]
         self._curve = train(
             self.network,
@@ -203,10 +232,11 @@ class TwoTower(Recommender):
         timeline = self._timeline
         acts = Timelines.of_batch(batch, self.graph.actions)
         own = ((acts.kind % 2 == 1) & (acts.time >= self._warm)).nonzero().squeeze(1)
-        if len(own) > self.max_queries:
+        most = max(1, self.max_queries // num_processes())
+        if len(own) > most:
             owner, other = self._row[batch[USER].n_id[acts.row[own]]], self._row[acts.other[own]]
             lot = hashed(self.seed, epoch, acts.time[own], acts.kind[own], owner, other)
-            own = own[lot.argsort()[: self.max_queries].sort().values]
+            own = own[lot.argsort()[:most].sort().values]
         user = batch[USER].n_id[acts.row[own]]
         query = Query(user, acts.time[own], acts.kind[own] // 2)
         target, tick = acts.other[own], timeline.tick(query.time)
@@ -220,9 +250,10 @@ class TwoTower(Recommender):
         expected = len(target) * self._share[candidates] + self.num_rand_negs / len(self._row)
         log_q = torch.log1p(-torch.exp(-expected)).float()  # Horvitz-Thompson, so that the sum is unbiased
         scores = self._table_logits(vector, candidates, query)
-        goal = scores.gather(1, torch.searchsorted(candidates, target)[:, None]).squeeze(1)
-        never = (candidates == query.user[:, None]) | (candidates == target[:, None])
-        logits = (scores - log_q).masked_fill(never, -torch.inf)
+        device = self._device  # the index and its masks are on the CPU, what the network computes is here
+        goal = scores.gather(1, torch.searchsorted(candidates, target)[:, None].to(device)).squeeze(1)
+        never = ((candidates == query.user[:, None]) | (candidates == target[:, None])).to(device)
+        logits = (scores - log_q.to(device)).masked_fill(never, -torch.inf)
 
         met = timeline.contacts.before(user, tick)
         approached = timeline.approached.before(user, tick)
@@ -230,24 +261,28 @@ class TwoTower(Recommender):
         is_first = ~contains(approached, target)
         is_new = is_first & ~contains(met, target)
         around = self._around(query, tick, features) if self.sources else None
-        loss = vector.new_zeros(len(query))
-        for inside, people in ((everyone, None), (is_first, approached), (is_new, met)):
+        last = torch.ones_like(user, dtype=torch.bool)
+        last[:-1] = acts.row[own].diff() != 0
+        weight = torch.where(last, 1.0, self.temporal_weight).to(device)
+        loss = vector.new_zeros(())
+        slices = (everyone, None), (is_first & ~is_new, approached), (is_new, met)
+        for size, (inside, people) in zip(self._slice_sizes, slices, strict=True):
+            inside = inside.to(device)
             rows = inside.nonzero().squeeze(1)
             others = logits[rows]
             if people is not None:
-                others = others.masked_fill(_members(people, candidates, len(query))[rows], -torch.inf)
+                barred = _members(people, candidates, len(query)).to(device)
+                others = others.masked_fill(barred[rows], -torch.inf)
+                people = people[0].to(device), people[1].to(device)
             table = goal[rows] - torch.logaddexp(goal[rows], others.logsumexp(1))
             table = vector.new_zeros(len(query)).index_put((rows,), table)
-            log_p = table if around is None else around.log_likelihood(target, people, table)
-            loss = loss - torch.where(inside, log_p, 0.0)
-        last = torch.ones_like(user, dtype=torch.bool)
-        last[:-1] = acts.row[own].diff() != 0
-        weight = torch.where(last, 1.0, self.temporal_weight)
-        size = weight.sum().clamp(min=1.0)
+            log_p = table if around is None else around.log_likelihood(target.to(device), people, table)
+            share = torch.where(inside, weight, 0.0)
+            loss = loss - torch.where(inside, share * log_p, 0.0).sum() / (size * weight.sum().clamp(min=1.0))
         with torch.no_grad():
             above = (scores.masked_fill(never, -torch.inf) > goal[:, None]).sum(1).float()
         return {
-            "loss": (loss * weight).sum() / size,
+            "loss": loss,
             "accuracy": (above == 0).float().mean(),
             "mrr": (1.0 / (1.0 + above)).mean(),
             "mean_rank": 1.0 + above.mean(),
@@ -272,20 +307,25 @@ class TwoTower(Recommender):
             vector, features = self._query_tower(query, acts, position)
             table = self._table_logits(vector, None, query).log_softmax(1)
             if not self.sources:
-                return table
+                return table.cpu()
             around = self._around(query, tick, features)
             inside, beyond = around.shares()
             out = table.exp_().mul_(beyond[:, None])
             out[around.row, around.user] += inside
-            return out.clamp_(min=TINY).log_()
+            return out.clamp_(min=TINY).log_().cpu()
 
     def _query_tower(self, query: Query, acts: Timelines, position: Tensor) -> tuple[Tensor, Tensor]:
-        """Query vectors [B, D] and standardised query features [B, Q]."""
-        network = self.network
-        features = network.standardize_query(query_features(self._timeline, query))
-        state = network.state(acts, self._row[acts.other], position)
+        """Query vectors [B, D] and standardised query features [B, Q], where the network is."""
+        network, device = self.network, self._device
+        features = network.standardize_query(query_features(self._timeline, query).to(device))
+        state = network.state(acts.to(device), self._row[acts.other].to(device), position.to(device))
         actor = self._rows_at(query.user, self._timeline.tick(query.time))
-        return network.query(state, actor, query.action, features), features
+        return network.query(state, actor.to(device), query.action.to(device), features), features
+
+    @property
+    def _device(self) -> torch.device:
+        """Where the network is; the index is on the CPU."""
+        return self.network.no_history.device
 
     def _rows_at(self, user: Tensor, tick: Tensor) -> Tensor:
         """Table rows of users at ticks: the stranger's until their first event."""
@@ -297,31 +337,32 @@ class TwoTower(Recommender):
         rows, first = (
             (self._row, self._first_tick) if users is None else (self._row[users], self._first_tick[users])
         )
-        out = self.network.logits(vector, rows)
+        out = self.network.logits(vector, rows.to(self._device))
         if tick.numel() and bool((first[rows > 0] >= tick.min()).any()):
-            stranger = self.network.logits(vector, torch.zeros(1, dtype=torch.int64))
-            out = torch.where(first < tick, out, stranger)
+            stranger = self.network.logits(vector, torch.zeros(1, dtype=torch.int64, device=self._device))
+            out = torch.where((first < tick).to(self._device), out, stranger)
         if self.network.presence is None:
             return out
-        blocks = presence_features(self._timeline, query, users)
-        return out + torch.cat([self.network.presence(block) for block in blocks])
+        blocks = presence_features(self._timeline, query, users, self._structure)
+        return out + torch.cat([self.network.presence(block.to(self._device)) for block in blocks])
 
     def _around(self, query: Query, tick: Tensor, features: Tensor) -> Votes:
         """What the sources say of the people around the queries."""
         timeline, mixture = self._timeline, self.network.mixture
         assert mixture is not None
         around = Neighborhood.of(timeline, query.user, tick, self.reach)
-        pair = pair_features(timeline, query, around.contacts)
+        device = self._device
+        pair = pair_features(timeline, query, around.contacts).to(device)
         if not {"paths", "union"} & set(self.sources):
-            return mixture.vote(around, features, pair)
+            return mixture.vote(around.to(device), features, pair)
         kinds = [around.contacts.half_edge[around.first], around.second.half_edge]
         return mixture.vote(
-            around,
+            around.to(device),
             features,
             pair,
-            path=path_features(timeline, query, around),
-            kinds=torch.stack([timeline.kind(half_edge) for half_edge in kinds], dim=1),
-            person=person_features(timeline, query, around),
+            path=path_features(timeline, query, around).to(device),
+            kinds=torch.stack([timeline.kind(half_edge) for half_edge in kinds], dim=1).to(device),
+            person=person_features(timeline, query, around, self._structure).to(device),
         )
 
     def _validate(self, event_id: Tensor) -> dict[str, float]:

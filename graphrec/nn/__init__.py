@@ -16,4 +16,5 @@ from graphrec.nn.mixture import SOURCES as SOURCES
 from graphrec.nn.mixture import NeighborhoodMixture as NeighborhoodMixture
 from graphrec.nn.mixture import Votes as Votes
 from graphrec.nn.towers import PRESENCE as PRESENCE
+from graphrec.nn.towers import STRUCTURE as STRUCTURE
 from graphrec.nn.towers import TwoTowerNet as TwoTowerNet

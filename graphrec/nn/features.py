@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from graphrec.data import Query
-from graphrec.sampler import NEVER, Activity, Contacts, Neighborhood, Timeline, everyone
+from graphrec.sampler import NEVER, Activity, Contacts, Neighborhood, Structure, Timeline, everyone
 
 NO_GAP = 2.0
 NUM_PAIR_FEATURES = 12
 NUM_QUERY_FEATURES = 9
-NUM_PRESENCE_FEATURES = 4
+NUM_PRESENCE_FEATURES = 5
 NUM_PATH_FEATURES = 14
-NUM_PERSON_FEATURES = 15
+NUM_PERSON_FEATURES = 16
 PACE_EVENTS = 200
 RATE_EVENTS = 1000
 POPULARITY_EVENTS = (300, 3000)
@@ -76,7 +76,7 @@ def query_features(timeline: Timeline, query: Query) -> Tensor:
 
 
 def path_features(timeline: Timeline, query: Query, around: Neighborhood) -> Tensor:
-    """Both hops' gaps, counts and recency ranks, degrees of middle and end, the end's gap: [P, 14] float32."""
+    """Both hops' gaps, counts and recency ranks, degrees, the end's gaps: [P, NUM_PATH_FEATURES] float32."""
     first, second = around.contacts.select(around.first), around.second
     row = first.row
     time, pace, tick = query.time[row], _pace(timeline, query)[row], timeline.tick(query.time)[row]
@@ -103,8 +103,16 @@ def path_features(timeline: Timeline, query: Query, around: Neighborhood) -> Ten
     )
 
 
-def person_features(timeline: Timeline, query: Query, around: Neighborhood) -> Tensor:
-    """How present the people around a query are, their ranks among those seen lately, and common contacts.
+def person_features(
+    timeline: Timeline, query: Query, around: Neighborhood, structure: Structure | None = None
+) -> Tensor:
+    """How present the people around a query are, their ranks among those seen lately, common contacts.
+
+    Args:
+        timeline: the index.
+        query: B queries.
+        around: M people around them.
+        structure: for the cosine of user and person; 0 without it.
 
     Returns:
         [M, NUM_PERSON_FEATURES] float32.
@@ -112,10 +120,9 @@ def person_features(timeline: Timeline, query: Query, around: Neighborhood) -> T
     row, tick = around.row, timeline.tick(query.time)
     time, pace = query.time[row], _pace(timeline, query)[row]
     now = timeline.activity(around.user, tick[row])
-    seen = torch.searchsorted(timeline.event_tick, tick)
+    seen, ticks = torch.searchsorted(timeline.event_tick, tick), timeline.event_tick
     fresh = [
-        now.num_received
-        - timeline.num_received(around.user, timeline.event_tick[(seen - size).clamp(min=0)][row])
+        now.num_received - timeline.num_received(around.user, ticks[(seen - size).clamp(min=0)][row])
         for size in POPULARITY_EVENTS
     ]
     ranks = []
@@ -138,18 +145,22 @@ def person_features(timeline: Timeline, query: Query, around: Neighborhood) -> T
             *ranks,
             adamic_adar.log1p(),
             common.log1p(),
+            zero if structure is None else structure.cosine(query.user, tick, row, around.user),
         ],
         dim=1,
     )
 
 
-def presence_features(timeline: Timeline, query: Query, user: Tensor | None = None) -> Iterator[Tensor]:
-    """How present people are at each query's time: gaps since they acted and were acted upon, counts, degree.
+def presence_features(
+    timeline: Timeline, query: Query, user: Tensor | None = None, structure: Structure | None = None
+) -> Iterator[Tensor]:
+    """How present people are at each query's time: gaps of acting and being acted upon, counts, nearness.
 
     Args:
         timeline: the index.
         query: B queries, in order of time where everyone is asked for.
         user: [C] int64; everyone by default, by sweeps instead of look-ups.
+        structure: for the cosine of user and person; 0 without it.
 
     Yields:
         [b, C, NUM_PRESENCE_FEATURES] float32 for a few consecutive queries at a time, small enough for a
@@ -162,6 +173,8 @@ def presence_features(timeline: Timeline, query: Query, user: Tensor | None = No
     else:
         now: Activity = timeline.activity(user, tick[:, None])
         acted, heard, received, degree = now.last_act, now.last_received, now.num_received, now.degree
+    people = slice(None) if user is None else user
+    near = torch.zeros(acted.shape) if structure is None else structure.cosines(query.user, tick, people)
     rows = max(1, BLOCK // acted.size(1))
     for start in range(0, max(1, len(query)), rows):
         block = slice(start, start + rows)
@@ -171,6 +184,7 @@ def presence_features(timeline: Timeline, query: Query, user: Tensor | None = No
                 _gap(time[block], heard[block], pace[block]),
                 received[block].float().log1p(),
                 degree[block].float().log1p(),
+                near[block],
             ],
             dim=2,
         )

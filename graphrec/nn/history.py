@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -64,6 +64,11 @@ class Timelines:
             timeline.events.time[event],
             user.numel(),
         )
+
+    def to(self, device: torch.device) -> Timelines:
+        """The same acts on a device."""
+        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **moved)
 
     def __len__(self) -> int:
         return self.row.numel()

@@ -129,9 +129,10 @@ class NeighborhoodMixture(nn.Module):
             width = 3 + NUM_PAIR_FEATURES + NUM_PERSON_FEATURES + CHANNELS + NUM_QUERY_FEATURES
             self.union = mlp(width, hidden_channels, 1)
         self.gate = mlp(NUM_QUERY_FEATURES + 2, hidden_channels, len(self.sources) + 1)
-        with torch.no_grad():  # the pointer leads at first
-            lead = {"pointer": 2.0}
-            self.gate[-1].bias.copy_(torch.tensor([lead.get(name, 0.0) for name in self.sources] + [0.0]))
+        leads = [2.0 if name == "pointer" else 0.0 for name in self.sources]  # at first
+        last = self.gate[-1]
+        assert isinstance(last, nn.Linear)
+        last.bias.data = torch.tensor([*leads, 0.0])
 
     def vote(
         self,

@@ -14,6 +14,7 @@ from graphrec.nn.layers import Standardize
 from graphrec.nn.mixture import SOURCES, NeighborhoodMixture
 
 PRESENCE = "presence"
+STRUCTURE = "structure"
 
 
 class TwoTowerNet(nn.Module):
@@ -27,7 +28,8 @@ class TwoTowerNet(nn.Module):
         num_known: users with an event in training.
         num_actions: A.
         embedding_dim: D, width of the user tables.
-        sources: what is joined with the embeddings: 'presence', how present a person is, and any of the
+        sources: what is joined with the embeddings: 'presence', how present a person is (with
+            'structure' also how near), and any of the
             sources of `NeighborhoodMixture`.
         hidden_channels, num_layers, num_heads, window, dropout: of the `HistoryEncoder`.
     """
@@ -46,9 +48,10 @@ class TwoTowerNet(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        self.actor = nn.Embedding(num_known + 1, embedding_dim)
-        self.target = nn.Embedding(num_known + 1, embedding_dim)
-        self.bias = nn.Embedding(num_known + 1, 1)
+        # Row-sparse: a step costs what its batch looks up, not the number of users.
+        self.actor = nn.Embedding(num_known + 1, embedding_dim, sparse=True)
+        self.target = nn.Embedding(num_known + 1, embedding_dim, sparse=True)
+        self.bias = nn.Embedding(num_known + 1, 1, sparse=True)
         self.action = nn.Embedding(num_actions, embedding_dim)
         self.history = HistoryEncoder(
             2 * num_actions,

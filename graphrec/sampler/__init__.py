@@ -2,6 +2,7 @@
 
 from graphrec.sampler.neighborhood import Neighborhood as Neighborhood
 from graphrec.sampler.neighborhood import Reach as Reach
+from graphrec.sampler.structure import Structure as Structure
 from graphrec.sampler.temporal import EVENT_TYPE as EVENT_TYPE
 from graphrec.sampler.temporal import REVERSE as REVERSE
 from graphrec.sampler.temporal import TemporalSampler as TemporalSampler

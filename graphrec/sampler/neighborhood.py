@@ -90,5 +90,9 @@ class Neighborhood:
             recent=recent,
         )
 
+    def to(self, device: torch.device) -> Neighborhood:
+        """The same people on a device."""
+        return Neighborhood(**{name: value.to(device) for name, value in vars(self).items()})
+
     def __len__(self) -> int:
         return self.row.size(0)

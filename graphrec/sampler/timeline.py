@@ -97,6 +97,10 @@ class Contacts:
     def __len__(self) -> int:
         return self.row.size(0)
 
+    def to(self, device: torch.device) -> Contacts:
+        """The same people on a device."""
+        return Contacts(**{name: value.to(device) for name, value in vars(self).items()})
+
     def select(self, kept: Tensor) -> Contacts:
         """Some of them, by a mask or by positions."""
         return Contacts(**{name: value[kept] for name, value in vars(self).items()})

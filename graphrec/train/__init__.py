@@ -1,3 +1,5 @@
 """Training networks: the one room that knows the training engine."""
 
 from graphrec.train.fit import train as train
+from graphrec.train.optim import RowSparseAdamW as RowSparseAdamW
+from graphrec.train.share import num_processes as num_processes

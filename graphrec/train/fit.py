@@ -1,78 +1,177 @@
-"""Training with pytorch-lightning: progress, early stopping, checkpoints to resume from."""
+"""Training with pytorch-lightning: progress, early stopping, checkpoints to go on from, several processes."""
 
 from __future__ import annotations
 
 import logging
 import math
+import signal
 import sys
+import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+import torch.nn.functional as F
+from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
+from graphrec.sampler.draws import hashed
+from graphrec.train.optim import adamw, clip_gradients, sparse_tables
+from graphrec.train.share import num_processes, placement, shared
+
 WARMUP_STEPS = 50
+MAX_NORM = 1.0
 SCORE = "val_score"
+
+Curve = list[dict[str, float]]
+
+
+class _Epochs:
+    """The loader as the engine walks it: what is random in an epoch follows from (seed, epoch) alone.
+
+    It hides the length, which may change from epoch to epoch; the engine would cut all to that of the first.
+    """
+
+    def __init__(self, loader: Iterable[Any], *, seed: int, epoch: int) -> None:
+        self.epoch = epoch
+        self._loader, self._seed = loader, seed
+
+    def __iter__(self) -> Iterator[Any]:
+        torch.manual_seed(_number(self._seed, self.epoch))
+        samplers = (getattr(self._loader, name, None) for name in ("sampler", "batch_sampler"))
+        for order in (self._loader, *samplers):
+            if order is not None and hasattr(order, "set_epoch"):
+                order.set_epoch(self.epoch)
+        yield from self._loader
 
 
 class _Engine(pl.LightningModule):
-    """What the training engine sees of a network."""
+    """What the training engine sees of a network. All it knows of past epochs is the curve."""
 
     def __init__(
         self,
         network: nn.Module,
+        batches: _Epochs,
         losses: Callable[[Any, int], dict[str, Tensor]],
         validate: Callable[[], dict[str, float]],
-        total_steps: int,
-        lr: float,
-        weight_decay: float,
+        curve: Curve,
+        settings: dict[str, Any],
+        patience: int,
+        folder: Path,
+        resumable: bool,
+        lines: bool,
     ) -> None:
         super().__init__()
-        self.network = network
-        self.curve: list[dict[str, float]] = []
-        self._losses, self._validate = losses, validate
-        self._total_steps, self._lr, self._weight_decay = total_steps, lr, weight_decay
-        self._seen: list[dict[str, float]] = []
+        self.network, self.curve = network, curve
+        self._batches, self._losses, self._validate = batches, losses, validate
+        self._settings, self._patience = settings, patience
+        self._folder, self._resumable, self._lines = folder, resumable, lines
+        self._tables = sparse_tables(network)
+        self._sums: dict[str, float] = {}
+        self._begun: list[float] = []
+        # DDP, told to look for unused parameters, warns where it finds none.
+        self.idle = nn.Parameter(torch.zeros(()))
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last epoch has been, or the best one `patience` epochs ago."""
+        scores = [row[SCORE] for row in self.curve]
+        waited = len(scores) - 1 - scores.index(max(scores)) if scores else 0
+        return len(scores) >= self._settings["max_epochs"] or waited >= self._patience
+
+    def on_train_epoch_start(self) -> None:
+        self._begun.append(time.perf_counter())
+        self._batches.epoch = self.current_epoch
 
     def training_step(self, batch: Any, _: int) -> Tensor:
-        losses = self._losses(batch, self.current_epoch)
-        self._seen.append({key: float(value.detach()) for key, value in losses.items()})
-        self.log("loss", losses["loss"].detach(), prog_bar=True, batch_size=1)
-        return losses["loss"]
+        torch.manual_seed(_number(self._settings["seed"], self.global_step, self.global_rank))
+        terms = self._losses(batch, self.current_epoch)
+        said = {name: float(term.detach()) for name, term in terms.items()}
+        weight = said["events"]
+        # Each term times its events, summed over the processes; without events only the loss says anything.
+        sums = {name: x * weight if weight or name == "loss" else 0.0 for name, x in said.items()}
+        sums["events"] = weight
+        total = torch.tensor([*sums.values()], dtype=torch.float64)
+        total = self.trainer.strategy.reduce(total, reduce_op="sum")
+        sums = dict(zip(sums, total.tolist(), strict=True))
+        self._check(sums, "a batch")
+        self._sums = {name: value + self._sums.get(name, 0.0) for name, value in sums.items()}
+        self.log("loss", terms["loss"].detach(), prog_bar=True, batch_size=1)
+        loss = terms["loss"]
+        if self.trainer.world_size > 1:  # the mean over processes is to be the mean over events
+            loss = loss * (weight * self.trainer.world_size / max(sums["events"], 1.0))
+        nowhere = torch.empty(0, dtype=torch.int64, device=self.device)
+        for (
+            table
+        ) in self._tables:  # one that nobody looked up has a gradient all the same, for DDP to exchange
+            loss = loss + F.embedding(nowhere, table, sparse=True).sum()
+        return loss
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Any,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        clip_gradients(self.network.parameters(), MAX_NORM)
 
     def on_train_epoch_end(self) -> None:
-        """Weigh the epoch's batches by their events, judge the network, and note both."""
-        weights = [step["events"] for step in self._seen]
-        row = {
-            key: sum(w * step[key] for w, step in zip(weights, self._seen, strict=True))
-            / max(sum(weights), 1)
-            for key in self._seen[0]
-            if key != "events"
-        }
-        self._seen.clear()
-        self.network.eval()
-        scores = self._validate()
-        self.network.train()
+        """Judge the network, note it and the epoch's losses, save what is to be kept."""
+        if not self._sums:
+            raise ValueError("the loader yields no batch to train on")
+        events = self._sums.pop("events")
+        row = {name: value / max(events, 1.0) for name, value in self._sums.items()}
+        self._sums = {}
+        scores: dict[str, float] = {}
+        if self.trainer.is_global_zero:  # one judges for all, so that all stop at the same epoch
+            self.network.eval()
+            with torch.no_grad():
+                scores = self._validate()
+            self.network.train()
+        scores = self.trainer.strategy.broadcast(scores)
+        self._check(scores, "validation")
+        self.log(SCORE, scores[SCORE], prog_bar=True, batch_size=1, rank_zero_only=True)
+        best = all(scores[SCORE] > past[SCORE] for past in self.curve)
         self.curve.append(row | scores | {"epoch": self.current_epoch})
-        self.log(SCORE, scores[SCORE], prog_bar=True, batch_size=1)
+        if best:
+            self.trainer.save_checkpoint(self._folder / "best.ckpt", weights_only=True)
+        if self._resumable:
+            self.trainer.save_checkpoint(self._folder / "last.ckpt")
+        self.trainer.should_stop = self.finished
+        if self._lines and self.trainer.is_global_zero:
+            self._tell(row["loss"], scores)
+
+    def _check(self, values: dict[str, float], where: str) -> None:
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise FloatingPointError(f"epoch {self.current_epoch + 1}: {name!r} of {where} is not finite")
+
+    def _tell(self, loss: float, scores: dict[str, float]) -> None:
+        """A line for those who read a log."""
+        now, epochs, number = time.perf_counter(), self._settings["max_epochs"], len(self.curve)
+        left = (now - self._begun[0]) / len(self._begun) * (epochs - number)
+        parts = [f"loss {loss:.3f}", *(f"{name} {score:.3f}" for name, score in scores.items())]
+        parts += [f"{now - self._begun[-1]:.0f} s", "done" if self.finished else f"at most {left:.0f} s left"]
+        print(f"epoch {number}/{epochs}: {', '.join(parts)}", file=sys.stderr, flush=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["curve"] = self.curve
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.curve = checkpoint["curve"]
+        checkpoint["run"] = {"curve": self.curve, "settings": self._settings}
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        optimizer = torch.optim.AdamW(self.network.parameters(), lr=self._lr, weight_decay=self._weight_decay)
+        settings = self._settings
+        optimizer = adamw(self.network, lr=settings["lr"], weight_decay=settings["weight_decay"])
+        total_steps = settings["max_epochs"] * settings["steps_per_epoch"]
 
         def rate(step: int) -> float:
-            wave = 0.5 * (1.0 + math.cos(math.pi * min(1.0, step / self._total_steps)))
+            wave = 0.5 * (1.0 + math.cos(math.pi * min(1.0, step / total_steps)))
             return min(1.0, (step + 1) / WARMUP_STEPS) * (0.05 + 0.95 * wave)
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
@@ -81,6 +180,27 @@ class _Engine(pl.LightningModule):
     def transfer_batch_to_device(self, batch: Any, *_: Any) -> Any:
         """Batches stay where the index is; the network moves what it computes with."""
         return batch
+
+
+class _Bar(TQDMProgressBar):
+    """A bar that knows about how many batches there are."""
+
+    def __init__(self, steps_per_epoch: int) -> None:
+        super().__init__()
+        self._steps = steps_per_epoch
+
+    @property
+    def total_train_batches(self) -> int:
+        return self._steps
+
+
+class _Files(TorchCheckpointIO):
+    """Checkpoints written without a second copy in memory; a file is the old one or the new one, whole."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        part = Path(path).with_suffix(".part")
+        torch.save(checkpoint, part)
+        part.replace(path)
 
 
 def train(
@@ -97,56 +217,133 @@ def train(
     seed: int = 0,
     folder: Path | None = None,
     progress: bool = True,
-) -> list[dict[str, float]]:
-    """Train a network and leave it with the weights of its best epoch.
+) -> Curve:
+    """Train a network and leave it, on the CPU, with the weights of its best epoch.
 
-    AdamW with 50 warm-up steps and a cosine down to 5 %; gradients clipped at norm 1.
+    AdamW, row-sparse for `nn.Embedding(..., sparse=True)`, with 50 warm-up steps and a cosine down to 5 %;
+    gradients clipped at norm 1. Ctrl-C arrives as a `KeyboardInterrupt`.
+
+    Under torchrun every process calls this with the same arguments. Each trains on its part of every batch
+    (see `num_processes`), gradients are averaged by events, the first process validates and writes, and all
+    end with the same weights. A step is still one batch of the loader, so the schedule is the same.
 
     Args:
         network: whose parameters are trained.
-        loader: batches of an epoch; a sampler with `set_epoch` is told the epoch.
-        losses: of a batch and an epoch: 'loss' to minimise, 'events' to weigh batches, others to log.
+        loader: batches of an epoch; whatever of it has `set_epoch` (itself, its samplers) is told the epoch.
+        losses: of a batch and an epoch: 'loss' to minimise, a mean over 'events', and others to log.
         validate: called after each epoch; 'val_score', higher is better, chooses the epoch.
         steps_per_epoch: batches in an epoch, about.
         max_epochs: the most epochs.
         patience: epochs without a better `val_score` after which training stops.
         lr: learning rate.
-        weight_decay: of AdamW.
-        seed: fixes dropout.
-        folder: for checkpoints; a run interrupted there goes on from its last epoch.
-        progress: show a bar, where there is a terminal.
+        weight_decay: decoupled; of rows of sparse tables whenever they are touched.
+        seed: fixes dropout, and the order of a loader that shuffles by torch's own generator.
+        folder: for checkpoints, `last.ckpt` to go on from and the weights of `best.ckpt`; a run that was
+            interrupted goes on after its last whole epoch, and ends as if it had not been. All processes
+            must see it.
+        progress: show a bar on a terminal, elsewhere a line an epoch, on standard error.
 
     Returns:
-        The learning curve, one row an epoch.
+        The learning curve, one row an epoch: the terms of `losses` as means over events, what `validate`
+        said, and 'epoch' from 0.
+
+    Raises:
+        FloatingPointError: a term of the loss, or of validation, is not finite.
+        ValueError: `folder` holds a run with other settings, or there is nothing to train on.
     """
-    with TemporaryDirectory() as scratch, torch.random.fork_rng(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="pytorch_lightning")
-        logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-        torch.manual_seed(seed)
-        checkpoints = folder or Path(scratch)
-        engine = _Engine(network, losses, validate, max_epochs * steps_per_epoch, lr, weight_decay)
-        best = ModelCheckpoint(
-            dirpath=checkpoints,
-            filename="best",
-            monitor=SCORE,
-            mode="max",
-            save_last=True,
-            enable_version_counter=False,
-        )
-        trainer = pl.Trainer(
-            accelerator="auto",
-            devices=1,
-            max_epochs=max_epochs,
-            gradient_clip_val=1.0,
-            callbacks=[EarlyStopping(SCORE, mode="max", patience=patience), best],
-            logger=False,
-            enable_progress_bar=progress and sys.stderr.isatty(),
-            enable_model_summary=False,
-            default_root_dir=scratch,
-        )
+    counts = {"steps_per_epoch": steps_per_epoch, "max_epochs": max_epochs, "patience": patience}
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name} must be at least 1, got {count}")
+    settings: dict[str, Any] = {
+        "network": {name: list(value.shape) for name, value in network.state_dict().items()},
+        "steps_per_epoch": steps_per_epoch,
+        "max_epochs": max_epochs,
+        "lr": lr,
+        "weight_decay": weight_decay,
+        "seed": seed,
+    }
+    terminal = sys.stderr.isatty()
+    with TemporaryDirectory() as scratch, _apart():
+        checkpoints = Path(scratch) if folder is None else folder
+        checkpoints.mkdir(parents=True, exist_ok=True)
         last = checkpoints / "last.ckpt"
-        trainer.fit(engine, loader, ckpt_path=last if last.exists() else None)
-        state = torch.load(best.best_model_path, weights_only=True, map_location="cpu")["state_dict"]
-        network.load_state_dict({key.removeprefix("network."): value for key, value in state.items()})
+        curve = _past(last, settings) if last.exists() else []
+        batches = _Epochs(shared(loader), seed=seed, epoch=len(curve))
+        engine = _Engine(
+            network,
+            batches,
+            losses,
+            validate,
+            curve,
+            settings,
+            patience,
+            checkpoints,
+            resumable=folder is not None,
+            lines=progress and not terminal,
+        )
+        if not engine.finished:
+            trainer = pl.Trainer(
+                **placement(),
+                max_epochs=max_epochs,
+                callbacks=[_Bar(steps_per_epoch)] if progress and terminal else [],
+                enable_progress_bar=progress and terminal,
+                enable_checkpointing=False,
+                enable_model_summary=False,
+                logger=False,
+                plugins=[_Files()],
+                default_root_dir=scratch,
+            )
+            trainer.fit(engine, batches, ckpt_path=last if last.exists() else None, weights_only=True)
+        if last.exists() or engine.global_rank == 0:
+            best = torch.load(checkpoints / "best.ckpt", weights_only=True, mmap=True, map_location="cpu")
+            state = best["state_dict"]
+            network.load_state_dict({name: state[f"network.{name}"] for name in settings["network"]})
+        if num_processes() > 1 and torch.distributed.is_initialized():
+            for tensor in network.state_dict().values():
+                torch.distributed.broadcast(tensor, 0)
         network.eval()
-        return engine.curve
+        return curve
+
+
+def _number(*parts: int) -> int:
+    """A seed for torch from several numbers."""
+    return int(hashed(*(torch.tensor(part) for part in parts)))
+
+
+def _past(last: Path, settings: dict[str, Any]) -> Curve:
+    """The curve of the run in a folder, if it is the same run."""
+    try:
+        run = torch.load(last, weights_only=True, mmap=True, map_location="cpu")["run"]
+    except (KeyError, RuntimeError, UnpicklingError):
+        raise ValueError(f"{last} is no checkpoint of such a run; choose another folder") from None
+    for name, value in settings.items():
+        then = run["settings"].get(name)
+        if then != value:
+            said = "another network" if name == "network" else f"{name}={then}, not {name}={value}"
+            raise ValueError(f"{last} is of a run with {said}; choose another folder, or delete it")
+    curve: Curve = run["curve"]
+    return curve
+
+
+@contextmanager
+def _apart() -> Iterator[None]:
+    """Leave the caller's random state, log levels, warnings and Ctrl-C as they were."""
+    loggers = {logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")}
+    levels = {logger: logger.level for logger in loggers}
+    handler = signal.getsignal(signal.SIGINT)
+    with torch.random.fork_rng(range(torch.cuda.device_count())), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="pytorch_lightning")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        except SystemExit as end:  # what the engine makes of a Ctrl-C
+            if isinstance(end.__context__, KeyboardInterrupt):
+                raise KeyboardInterrupt from None
+            raise
+        finally:
+            for logger, level in levels.items():
+                logger.setLevel(level)
+            if signal.getsignal(signal.SIGINT) is not handler:  # and it goes deaf to the next one
+                signal.signal(signal.SIGINT, handler)

@@ -1,0 +1,105 @@
+"""Where people stand in the network: spectral embeddings of the contact graph, each of a strict past."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.sparse import csr_array
+from torch import Tensor
+
+from graphrec.sampler.timeline import Timeline
+
+NUM_CONTACTS = 16
+"""People last in touch who stand for a user without a place."""
+
+
+class Structure:
+    """Embeddings of the contact graph at a series of moments; a query reads the latest that is not after it.
+
+    At a moment T, the weight of a pair is log1p of its contacts before T, each halved every `half_life` of
+    the history, and S the matrix of weights normalised by degrees to which the mean degree was added
+    (regularised spectral clustering; Qin & Rohe 2013, https://arxiv.org/abs/1309.4111). The embedding of a
+    user is their row of S U, normalised, where U is the leading subspace of S + I, found by orthogonal
+    iteration from the snapshot before. Users without contact before T have the zero vector.
+
+    Args:
+        timeline: the index.
+        start: [N, dim] float32, where the first iteration starts.
+        every: events between snapshots, at least 1.
+        half_life: as a share of the events before T.
+        iterations: of each snapshot; the first takes four times as many.
+
+    Attributes:
+        tick: [S] int64, ascending; snapshot s knows what is older than tick[s].
+        embedding: [S, N, dim] float32.
+    """
+
+    def __init__(
+        self,
+        timeline: Timeline,
+        start: Tensor,
+        *,
+        every: int,
+        half_life: float = 0.35,
+        iterations: int = 4,
+    ) -> None:
+        self._timeline = timeline
+        num_events, num_users = len(timeline.events), timeline.num_users
+        # Just after an event, never at the next one: when that comes is the future of queries in between.
+        after = timeline.event_tick[torch.arange(every - 1, num_events, every)].unique() + 1
+        self.tick = torch.cat([torch.zeros(1, dtype=torch.int64), after])
+        basis = np.linalg.qr(start[:, :num_users].numpy().astype(np.float64))[0]
+        self.embedding = torch.zeros(len(self.tick), *basis.shape)
+        for number, tick in enumerate(self.tick.tolist()):
+            if number:
+                matrix = _affinity(timeline, tick, half_life)
+                for _ in range(iterations if number > 1 else 4 * iterations):
+                    basis = np.linalg.qr(matrix @ basis + basis)[0]
+                rows = torch.from_numpy(matrix @ basis)
+                self.embedding[number] = F.normalize(rows, dim=1).float()
+
+    def place(self, user: Tensor, tick: Tensor) -> tuple[Tensor, Tensor]:
+        """Where users [B] stood before ticks [B].
+
+        Returns:
+            The latest snapshot that knows nothing at or after each tick, [B] int64, and embeddings
+            [B, dim]: the user's own there, or where there is none the normalised sum of those of the people
+            last in touch with them.
+        """
+        snapshot = torch.searchsorted(self.tick, tick.contiguous(), right=True) - 1
+        own = self.embedding[snapshot, user]
+        row, half_edge = self._timeline.last_contacts(user, tick, NUM_CONTACTS)
+        other = self.embedding[snapshot[row], self._timeline.halves.other[half_edge].long()]
+        circle = torch.zeros_like(own).index_add(0, row, other)
+        return snapshot, torch.where(own.any(1, keepdim=True), own, F.normalize(circle, dim=1))
+
+    def cosine(self, user: Tensor, tick: Tensor, row: Tensor, other: Tensor) -> Tensor:
+        """Of users [B] before ticks [B] and people [M] of rows [M]: [M] float32; 0 where one has no place."""
+        snapshot, place = self.place(user, tick)
+        return (place[row] * self.embedding[snapshot[row], other]).sum(1)
+
+    def cosines(self, user: Tensor, tick: Tensor, others: Tensor | slice = slice(None)) -> Tensor:
+        """Of users [B] before ticks [B] and the same people [C] for all, by default everyone: [B, C]."""
+        snapshot, place = self.place(user, tick)
+        out = torch.empty(len(user), self.embedding[0, others].size(0))
+        for number in snapshot.unique().tolist():
+            rows = (snapshot == number).nonzero().squeeze(1)
+            out[rows] = place[rows] @ self.embedding[number, others].T
+        return out
+
+
+def _affinity(timeline: Timeline, tick: int, half_life: float) -> csr_array:
+    """The normalised log of decayed contacts older than a tick, [N, N] float64."""
+    size = int(torch.searchsorted(timeline.event_tick, tick))
+    events, num_users = timeline.events, timeline.num_users
+    src, dst = events.src[:size].numpy(), events.dst[:size].numpy()
+    # Age in ticks of the log, so that tied events weigh the same and pace does not matter.
+    age = (tick - timeline.event_tick[:size].numpy()) / (half_life * tick)
+    weight = csr_array((np.exp2(-age), (src, dst)), shape=(num_users, num_users))
+    weight = (weight + weight.T).tocsr()
+    weight.data = np.log1p(weight.data)
+    degree = np.asarray(weight.sum(axis=1)).ravel()
+    scale = np.sqrt(degree + degree[degree > 0].mean())
+    weight.data /= np.repeat(scale, np.diff(weight.indptr)) * scale[weight.indices]
+    return weight
