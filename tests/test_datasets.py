@@ -15,12 +15,16 @@ import torch_geometric.transforms as T
 from graphrec.data import USER, DataError, FriendGraph, TemporalSplit
 from graphrec.datasets import (
     DATASETS,
+    AskUbuntu,
     CollegeMsg,
     CopenhagenNetworks,
+    DeezerHungary,
     EmailEuCore,
     FriendDataset,
+    LastFMAsia,
     MathOverflow,
     RawFile,
+    TwitchGermany,
     load_dataset,
     raw,
 )
@@ -99,8 +103,26 @@ def test_email_eu_core(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (num_pairs(graph), days(graph)) == (24_929, 803.9)
 
 
+def test_askubuntu(mirror: Path, tmp_path: Path) -> None:
+    if not (mirror / AskUbuntu.files[0].path).is_file():
+        pytest.skip(f"the mirror does not have {AskUbuntu.files[0].path}")
+    graph = AskUbuntu(tmp_path, mirror=mirror)[0]
+    assert (graph.num_users, num_active(graph), graph.num_self_loops) == (137_517, 134_035, 22_797)
+    assert counts(graph) == {"answer": 257_305}
+    assert (num_pairs(graph), days(graph)) == (247_253, 2613.8)
+
+
 def test_names(tmp_path: Path) -> None:
-    assert list(DATASETS.values()) == [CollegeMsg, EmailEuCore, MathOverflow, CopenhagenNetworks]
+    assert set(DATASETS.values()) >= {
+        CollegeMsg,
+        EmailEuCore,
+        MathOverflow,
+        CopenhagenNetworks,
+        AskUbuntu,
+        DeezerHungary,
+        LastFMAsia,
+        TwitchGermany,
+    }
     for name in ("Copenhagen", "copenhagen-networks", "COPENHAGENNETWORKS"):
         assert load_dataset(name).num_users == 844
     assert (tmp_path / "home/CopenhagenNetworks/processed/graph.pt").is_file()

@@ -307,7 +307,7 @@ BAD_ARRAYS: dict[str, tuple[Callable[[], EventLog], str]] = {
     "weight": (lambda: EventLog.from_arrays([1], [2], [3], weight=[math.nan]), "row 1, column 'weight'"),
     "table": (
         lambda: EventLog.from_table(pa.table({"src": [1], "dst": [2]}), where="T"),
-        "T: column 'time' is",
+        "T: column 'timestamp' is missing",
     ),
 }
 

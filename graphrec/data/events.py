@@ -14,6 +14,7 @@ from torch import Tensor
 
 from graphrec.data.errors import DataError
 from graphrec.data.ids import UserIds, plain_ids
+from graphrec.data.table import ArrowTable, as_table, get_column
 
 DEFAULT_ACTION = "contact"
 RESERVED_ACTIONS = ("friend", "event")
@@ -21,6 +22,9 @@ RESERVED_ACTIONS = ("friend", "event")
 
 Column: TypeAlias = Sequence[Any] | np.ndarray | Tensor | pa.ChunkedArray
 """What can be a column: a list, a NumPy array, a tensor, an Arrow array, a data frame's column."""
+
+TIME_COLUMNS = ("timestamp", "time")
+"""Where the time is looked for, unless its column is named."""
 
 LATEST_TIME = 253_402_300_799
 """The last second of year 9999: a larger time is surely not in seconds."""
@@ -73,41 +77,46 @@ class EventLog:
         lengths = {name: len(values) for name, values in given.items()}
         if len(set(lengths.values())) > 1:
             raise DataError(f"event columns differ in length: {lengths}")
-        return cls.from_table(pa.table(given), where=where)
+        return cls.from_table(pa.table(given), where=where, time="time")
 
     @classmethod
     def from_table(
         cls,
-        table: pa.Table,
+        source: ArrowTable,
         *,
-        where: str,
+        where: str = "the table given",
         src: str = "src",
         dst: str = "dst",
-        time: str = "time",
-        action: str = "action",
-        weight: str = "weight",
+        time: str | None = None,
+        action: str | None = None,
+        weight: str | None = None,
     ) -> EventLog:
-        """Validate an Arrow table.
+        """Validate a table in memory: a pandas or polars data frame, a pyarrow table, a DuckDB relation, ...
+
+        Columns that are not asked for are ignored.
 
         Args:
-            table: ids are integers or strings; times are integers, floats (rounded down to the second),
-                timestamps, or strings of any of these (ISO 8601; without a zone they are UTC).
+            source: ids are integers, decimals without a fraction, or strings; times are integers, floats or
+                decimals (rounded down to the second), timestamps, dates, or strings of any of these (ISO
+                8601). Without a zone times are UTC. Text may be categories. Nothing may be missing.
             where: what to call the table in an error, such as its file name.
             src: column of the acting user.
             dst: column of the user acted upon.
-            time: column of the time.
-            action: column of the action, if there is one.
-            weight: column of a weight, if there is one.
+            time: column of the time; by default `timestamp` or `time`.
+            action: column of the action; by default `action` if there is one.
+            weight: column of a weight; by default `weight` if there is one.
 
         Raises:
             DataError: naming `where`, the row (counted from 1, header excluded) and the column.
         """
+        table = as_table(source, where)
         if table.num_rows == 0:
             raise DataError(f"{where}: there are no events")
-        times = parse_times(get_column(table, time, where), where=where, column=time)
+        roles = event_columns(table.column_names, src=src, dst=dst, time=time, action=action, weight=weight)
+        times = parse_times(get_column(table, roles["time"], where), where=where, column=roles["time"])
         sources, targets, user_ids = _index_users(table, src, dst, where)
-        codes, actions = _index_actions(table, action, where)
-        weights = _parse_weights(table, weight, where)
+        codes, actions = _index_actions(table, roles.get("action"), where)
+        weights = _parse_weights(table, roles.get("weight"), where)
 
         keep = sources != targets
         num_self_loops = int(len(keep) - keep.sum())
@@ -126,6 +135,18 @@ class EventLog:
             weight=None if weights is None else torch.from_numpy(weights[order]),
             num_self_loops=num_self_loops,
         )
+
+
+def event_columns(
+    names: Sequence[str], *, src: str, dst: str, time: str | None, action: str | None, weight: str | None
+) -> dict[str, str]:
+    """The column of each role; those of action and weight where they are named, or there by default."""
+    time = time or next((name for name in TIME_COLUMNS if name in names), TIME_COLUMNS[0])
+    roles = {"src": src, "dst": dst, "time": time}
+    for role, given in (("action", action), ("weight", weight)):
+        if given is not None or role in names:
+            roles[role] = given or role
+    return roles
 
 
 def parse_times(values: pa.ChunkedArray, *, where: str, column: str) -> np.ndarray:
@@ -243,6 +264,8 @@ def id_column(table: pa.Table, column: str, where: str) -> pa.ChunkedArray:
             return values.cast(pa.int64())
         except pa.ArrowInvalid:  # too large for int64
             return values.cast(pa.string())
+    if pa.types.is_decimal(kind) and kind.scale == 0:
+        return values.cast(pa.string())
     if not pa.types.is_string(kind):
         raise DataError(f"{where}: column {column!r} holds {kind}; user ids are integers or strings")
     text = pc.utf8_trim_whitespace(values)
@@ -250,11 +273,14 @@ def id_column(table: pa.Table, column: str, where: str) -> pa.ChunkedArray:
     return text
 
 
-def _index_actions(table: pa.Table, column: str, where: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    if column not in table.column_names:
+def _index_actions(table: pa.Table, column: str | None, where: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    if column is None:
         return np.zeros(table.num_rows, dtype=np.int64), (DEFAULT_ACTION,)
     names_given = get_column(table, column, where)
     _forbid_nulls(names_given, where, column)
+    kind = names_given.type
+    if not (pa.types.is_string(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
+        raise DataError(f"{where}: column {column!r} holds {kind}; actions are strings or integers")
     text = pc.utf8_trim_whitespace(names_given.cast(pa.string()))
     _forbid_empty(text, where, column)
     encoded = pa.chunked_array(text.chunks, type=pa.string()).dictionary_encode().combine_chunks()
@@ -277,8 +303,8 @@ def forbid_reserved(name: str, where: str) -> None:
         )
 
 
-def _parse_weights(table: pa.Table, column: str, where: str) -> np.ndarray | None:
-    if column not in table.column_names:
+def _parse_weights(table: pa.Table, column: str | None, where: str) -> np.ndarray | None:
+    if column is None:
         return None
     values = get_column(table, column, where)
     _forbid_nulls(values, where, column)
@@ -319,24 +345,6 @@ def _forbid_empty(text: pa.ChunkedArray, where: str, column: str) -> None:
     empty = np.flatnonzero(pc.equal(text, "").to_numpy())
     if len(empty):
         raise DataError(f"{where}: row {empty[0] + 1}, column {column!r}: the value is missing")
-
-
-def require_column(names: Sequence[str], name: str, where: str) -> None:
-    """Raise DataError unless the name is among the names exactly once."""
-    if names.count(name) != 1:
-        fault = "is missing" if name not in names else "appears more than once"
-        raise DataError(f"{where}: column {name!r} {fault}; the columns are {', '.join(names)}")
-
-
-def get_column(table: pa.Table, name: str, where: str) -> pa.ChunkedArray:
-    """A column of a table; categories are decoded, and every form of text becomes a plain string."""
-    require_column(table.column_names, name, where)
-    values = table[name]
-    if pa.types.is_dictionary(values.type):
-        values = values.cast(values.type.value_type)
-    if pa.types.is_large_string(values.type) or pa.types.is_string_view(values.type):
-        values = values.cast(pa.string())
-    return values
 
 
 def to_arrow(values: Column, *, where: str, column: str) -> pa.ChunkedArray:

@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.csv
+import pyarrow.parquet
 
 from graphrec.data.errors import DataError
-from graphrec.data.events import EventLog, require_column
+from graphrec.data.events import EventLog, event_columns
+from graphrec.data.table import require_column
 from graphrec.data.users import UserTable
 
 DELIMITERS = ",\t; |"
-TIME_COLUMNS = ("timestamp", "time")
+PARQUET_SUFFIXES = (".parquet", ".pq")
 
 
 def read_events(
@@ -29,40 +31,44 @@ def read_events(
     weight: str | None = None,
     column_names: list[str] | None = None,
 ) -> EventLog:
-    """Read an event log from a CSV file, plain or gzipped.
+    """Read an event log from a CSV file, plain or gzipped, or a Parquet file.
 
-    The delimiter (comma, tab, semicolon, space or bar) is found from the first line. Columns that are not
-    asked for are ignored.
+    The delimiter of a CSV file (comma, tab, semicolon, space or bar) is found from the first line. Columns
+    that are not asked for are ignored.
 
     Args:
-        path: the file; one that ends in `.gz` is read as gzip.
-        src: column of the acting user; ids are integers or strings.
+        path: the file; one that ends in `.gz` is read as gzip, in `.parquet` or `.pq` as Parquet.
+        src: column of the acting user; for types see `EventLog.from_table`.
         dst: column of the user acted upon.
-        time: column of the time (see `EventLog.from_table`); by default `timestamp` or `time`.
+        time: column of the time; by default `timestamp` or `time`.
         action: column of the action; by default `action` if there is one.
         weight: column of a weight; by default `weight` if there is one.
-        column_names: names of the columns, for a file without a header.
+        column_names: names of the columns, for a CSV file without a header.
 
     Raises:
         FileNotFoundError: there is no such file.
         DataError: naming the file, and the row and column where they are known.
     """
-    path = Path(path)
-    names, delimiter = _header(path, column_names, {src, dst})
-    time = time or next((name for name in TIME_COLUMNS if name in names), TIME_COLUMNS[0])
-    columns = {"src": src, "dst": dst, "time": time}
-    for role, given in (("action", action), ("weight", weight)):
-        if given is not None or role in names:
-            columns[role] = given or role
+    path = _existing(path)
+    is_parquet = path.suffix in PARQUET_SUFFIXES
+    if is_parquet and column_names is not None:
+        raise DataError(f"{path}: a Parquet file names its own columns, so `column_names` must be left out")
+    names, delimiter = (_parquet_names(path), "") if is_parquet else _header(path, column_names, {src, dst})
+    columns = event_columns(names, src=src, dst=dst, time=time, action=action, weight=weight)
     wanted = list(dict.fromkeys(columns.values()))  # one column may have two roles
-    table = _read_columns(path, names, delimiter, wanted, has_header=column_names is None)
+    for name in wanted:
+        require_column(names, name, str(path))
+    if is_parquet:
+        table = _read_parquet(path, wanted)
+    else:
+        table = _read_csv(path, names, delimiter, wanted, has_header=column_names is None)
     return EventLog.from_table(table, where=str(path), **columns)
 
 
 def read_users(
     path: str | os.PathLike[str], *, user: str = "user", join_time: str = "join_time"
 ) -> UserTable:
-    """Read user features from a CSV file, plain or gzipped.
+    """Read user features from a CSV file, plain or gzipped, or a Parquet file.
 
     Args:
         path: the file.
@@ -71,18 +77,44 @@ def read_users(
 
     Every other column is a feature: numbers as they are, anything else one-hot (see `UserTable`).
     """
-    path = Path(path)
-    names, delimiter = _header(path, None, {user})
-    table = _read_columns(path, names, delimiter, names, has_header=True)
+    path = _existing(path)
+    if path.suffix in PARQUET_SUFFIXES:
+        table = _read_parquet(path)
+    else:
+        names, delimiter = _header(path, None, {user})
+        for name in names:
+            require_column(names, name, str(path))
+        table = _read_csv(path, names, delimiter, names, has_header=True)
     return UserTable.from_table(table, where=str(path), user=user, join_time=join_time)
 
 
-def _header(path: Path, column_names: list[str] | None, wanted: set[str]) -> tuple[list[str], str]:
-    """Column names and delimiter: the first one that separates the wanted names, else the commonest."""
+def _existing(path: str | os.PathLike[str]) -> Path:
+    path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no such file: {path}")
     if path.is_dir():
         raise DataError(f"{path}: is a folder, not a file")
+    return path
+
+
+def _parquet_names(path: Path) -> list[str]:
+    try:
+        return list(pa.parquet.read_schema(path).names)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: not a readable Parquet file ({error})") from None
+
+
+def _read_parquet(path: Path, wanted: list[str] | None = None) -> pa.Table:
+    """The wanted columns, or all."""
+    try:
+        with pa.parquet.ParquetFile(path) as file:
+            return file.read(columns=wanted)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: not a readable Parquet file ({error})") from None
+
+
+def _header(path: Path, column_names: list[str] | None, wanted: set[str]) -> tuple[list[str], str]:
+    """Column names and delimiter: the first one that separates the wanted names, else the commonest."""
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
             line = file.readline(1 << 20).decode("utf-8-sig")
@@ -112,12 +144,10 @@ def _header(path: Path, column_names: list[str] | None, wanted: set[str]) -> tup
     return rows[delimiter], delimiter
 
 
-def _read_columns(
+def _read_csv(
     path: Path, names: list[str], delimiter: str, wanted: list[str], *, has_header: bool
 ) -> pa.Table:
     """The wanted columns as strings, parsed on all cores."""
-    for name in wanted:
-        require_column(names, name, str(path))
     try:
         return _parse(path, names, delimiter, wanted, has_header, use_threads=True)
     except (pa.ArrowInvalid, OSError, zlib.error) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,10 +12,12 @@ import torch
 from torch import Tensor
 
 from graphrec.data.errors import DataError
-from graphrec.data.events import get_column, id_column, parse_numbers, parse_times
+from graphrec.data.events import id_column, parse_numbers, parse_times
 from graphrec.data.ids import plain_ids
+from graphrec.data.table import ArrowTable, as_table, decoded, get_column, index_columns
 
 MAX_CATEGORIES = 1000
+MAX_LISTED = 5000
 
 
 @dataclass(frozen=True)
@@ -24,10 +27,10 @@ class UserTable:
     Attributes:
         ids: [n] Arrow array of distinct raw ids, int64 or string.
         x: [n, F] float32. A column of numbers is kept as it is, with a second column `NAME_missing` if any
-            value is missing (the value is then 0); any other column becomes one column a category,
-            `NAME=VALUE`, all 0 where it is missing.
+            value is missing (the value is then 0); text and typed categories become one column a category,
+            `NAME=VALUE`, all 0 where it is missing; lists of strings or integers set as many ones.
         feature_names: F names.
-        join_time: [n] int64 seconds, or None.
+        join_time: [n] int64 seconds, -1 where it is missing; or None.
     """
 
     ids: pa.Array
@@ -37,9 +40,27 @@ class UserTable:
 
     @classmethod
     def from_table(
-        cls, table: pa.Table, *, where: str, user: str = "user", join_time: str = "join_time"
+        cls,
+        source: ArrowTable,
+        *,
+        where: str = "the users given",
+        user: str = "user",
+        join_time: str = "join_time",
     ) -> UserTable:
-        """Validate an Arrow table. Raises DataError naming `where`, the row and the column."""
+        """Validate a table in memory: a pandas or polars data frame, a pyarrow table, a DuckDB relation, ...
+
+        Every other column is a feature, but not an index of pandas.
+
+        Args:
+            source: one row a user; types as in `EventLog.from_table`.
+            where: what to call the table in an error, such as its file name.
+            user: column of the raw id.
+            join_time: column of the time the user joined, if there is one; it may be missing for some.
+
+        Raises:
+            DataError: naming `where`, the row (counted from 1, header excluded) and the column.
+        """
+        table = as_table(source, where)
         if table.num_rows == 0:
             raise DataError(f"{where}: there are no users")
         ids = id_column(table, user, where).combine_chunks()
@@ -49,19 +70,19 @@ class UserTable:
             row = again[0]
             raise DataError(f"{where}: row {row + 1}, column {user!r}: id {ids[row]} appears a second time")
 
-        columns: list[np.ndarray] = []
+        blocks: list[np.ndarray] = [np.zeros((table.num_rows, 0), dtype=np.float32)]
         names: list[str] = []
+        left_out = {user, join_time} | index_columns(table)
         for name in table.column_names:
-            if name not in (user, join_time):
-                added, titles = _encode(get_column(table, name, where), name, where)
-                columns += added
+            if name not in left_out:
+                encode = _one_hot if pa.types.is_dictionary(table[name].type) else _encode
+                block, titles = encode(get_column(table, name, where), name, where)
+                blocks.append(block)
                 names += titles
-        x = np.stack(columns, axis=1) if columns else np.zeros((table.num_rows, 0))
         joined = None
         if join_time in table.column_names:
-            times = get_column(table, join_time, where)
-            joined = torch.tensor(parse_times(times, where=where, column=join_time))
-        return cls(ids, torch.from_numpy(x.astype(np.float32)), tuple(names), joined)
+            joined = _join_times(get_column(table, join_time, where), join_time, where)
+        return cls(ids, torch.from_numpy(np.concatenate(blocks, axis=1)), tuple(names), joined)
 
 
 def _repeated(values: pa.Array) -> np.ndarray:
@@ -69,10 +90,30 @@ def _repeated(values: pa.Array) -> np.ndarray:
     return np.setdiff1d(np.arange(len(codes)), np.unique(codes, return_index=True)[1])
 
 
-def _encode(values: pa.ChunkedArray, name: str, where: str) -> tuple[list[np.ndarray], list[str]]:
+def _join_times(values: pa.ChunkedArray, name: str, where: str) -> Tensor:
     if pa.types.is_string(values.type):
-        text = pc.utf8_trim_whitespace(values)
-        values = pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
+        values = _without_blanks(values)
+    known = values.is_valid().to_numpy()
+    times = np.full(len(values), -1)
+    if known.any():
+        first = pc.drop_null(values)[0]
+        times = parse_times(pc.fill_null(values, first), where=where, column=name)  # keeps the rows' numbers
+    return torch.from_numpy(np.where(known, times, -1))
+
+
+def _without_blanks(values: Any) -> Any:
+    """Trimmed text, missing where nothing is left."""
+    text = pc.utf8_trim_whitespace(values)
+    return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
+
+
+def _encode(values: pa.ChunkedArray, name: str, where: str) -> tuple[np.ndarray, list[str]]:
+    """The columns [n, K] float32 of one feature, and their names."""
+    kind = values.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _multi_hot(values, name, where)
+    if pa.types.is_string(kind):
+        values = _without_blanks(values)
         try:
             values = values.cast(pa.float64())
         except pa.ArrowInvalid:
@@ -80,18 +121,37 @@ def _encode(values: pa.ChunkedArray, name: str, where: str) -> tuple[list[np.nda
     numbers = parse_numbers(values, where=where, column=name)
     missing = np.isnan(numbers)
     if not missing.any():
-        return [numbers], [name]
-    return [np.where(missing, 0.0, numbers), missing.astype(float)], [name, f"{name}_missing"]
+        return numbers[:, None].astype(np.float32), [name]
+    both = np.stack([np.where(missing, 0.0, numbers), missing], axis=1)
+    return both.astype(np.float32), [name, f"{name}_missing"]
 
 
-def _one_hot(values: pa.ChunkedArray, name: str, where: str) -> tuple[list[np.ndarray], list[str]]:
-    categories = sorted(pc.unique(values.drop_null()).to_pylist())
-    if len(categories) > MAX_CATEGORIES:
+def _one_hot(values: pa.ChunkedArray, name: str, where: str) -> tuple[np.ndarray, list[str]]:
+    return _hot(values, np.arange(len(values)), len(values), name, where, MAX_CATEGORIES)
+
+
+def _multi_hot(values: pa.ChunkedArray, name: str, where: str) -> tuple[np.ndarray, list[str]]:
+    lists = values.combine_chunks()
+    items = decoded(pc.list_flatten(lists))
+    if pa.types.is_string(items.type):
+        items = _without_blanks(items)
+    elif not (pa.types.is_integer(items.type) or pa.types.is_null(items.type)):
+        raise DataError(f"{where}: column {name!r} holds {values.type}; lists are of strings or integers")
+    rows = pc.list_parent_indices(lists).to_numpy(zero_copy_only=False)
+    return _hot(items, rows, len(values), name, where, MAX_LISTED)
+
+
+def _hot(
+    values: Any, rows: np.ndarray, num_rows: int, name: str, where: str, most: int
+) -> tuple[np.ndarray, list[str]]:
+    """A one in the column of each value [M], in the row it belongs to [M]."""
+    categories = pc.unique(pc.drop_null(values)).sort()
+    if len(categories) > most:
         raise DataError(
             f"{where}: column {name!r} has {len(categories)} distinct values, more than the "
-            f"{MAX_CATEGORIES} that can be features; leave it out or turn it into numbers"
+            f"{most} that can be features; leave it out or turn it into numbers"
         )
-    codes = pc.fill_null(pc.index_in(values, value_set=pa.array(categories, pa.string())), -1).to_numpy()
-    return [(codes == code).astype(float) for code in range(len(categories))], [
-        f"{name}={category}" for category in categories
-    ]
+    codes = pc.fill_null(pc.index_in(values, value_set=categories), -1).to_numpy()
+    block = np.zeros((num_rows, len(categories)), dtype=np.float32)
+    block[rows[codes >= 0], codes[codes >= 0]] = 1.0
+    return block, [f"{name}={category}" for category in categories.to_pylist()]

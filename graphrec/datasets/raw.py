@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
 import os
 import shutil
+import tarfile
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
 from importlib import resources
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 from urllib.request import urlopen
 from uuid import uuid4
 
 from graphrec.data import DataError
 
+_BROKEN_ARCHIVE = (EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile)
 MIRROR_VARIABLE = "GRAPHREC_MIRROR"
 TIMEOUT_SECONDS = 60
 
@@ -26,16 +32,20 @@ class RawFile:
     """One file of a data set.
 
     Attributes:
-        path: where it lies in a mirror and among the bundled files, such as `snap/CollegeMsg.txt.gz`.
+        path: where it lies in a mirror and among the bundled files, such as `snap/CollegeMsg.txt.gz`; a
+            mirror may also hold it compressed, with `.gz` at the end.
         sha256: checksum of the published file.
         source: its original address; a page to visit where the file has no address of its own.
-        downloadable: whether `source` is the file itself.
+        downloadable: whether `source` is the file itself, or the archive.
+        archive: whether `source` is an archive (zip or tar) that holds the file, under whatever name: it is
+            known by its checksum.
     """
 
     path: str
     sha256: str
     source: str
     downloadable: bool = True
+    archive: bool = False
 
     @property
     def name(self) -> str:
@@ -56,10 +66,10 @@ class RawFile:
             try:
                 with _open(place) as stream, replacing(folder / self.name) as partial:
                     with partial.open("wb") as out:
-                        shutil.copyfileobj(stream, out)
+                        shutil.copyfileobj(self._unpacked(place, stream), out)
                     self._check(partial)
                 return
-            except (OSError, HTTPException, ValueError) as error:
+            except (OSError, HTTPException, ValueError, *_BROKEN_ARCHIVE) as error:
                 failures.append(f"{place} ({error})")
         tried = "; ".join(failures) or "nothing, since no mirror is named and it has no address of its own"
         raise DataError(f"{self.name} could not be obtained. Tried: {tried}. {self._by_hand(folder)}")
@@ -71,6 +81,16 @@ class RawFile:
         except DataError as error:
             raise DataError(f"{folder / self.name}: {error}. Delete it. {self._by_hand(folder)}") from None
 
+    def _unpacked(self, place: str, stream: IO[bytes]) -> IO[bytes]:
+        if self.archive and place == self.source:
+            for content in _members(io.BytesIO(stream.read())):
+                if hashlib.sha256(content).hexdigest() == self.sha256:
+                    return io.BytesIO(content)
+            raise DataError(f"no file in this archive has the SHA-256 {self.sha256}")
+        if place.endswith(".gz") and not self.path.endswith(".gz"):
+            return cast(IO[bytes], gzip.GzipFile(fileobj=stream))
+        return stream
+
     def _check(self, path: Path) -> None:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -78,8 +98,9 @@ class RawFile:
             raise DataError(f"the SHA-256 is {found}, expected {self.sha256}")
 
     def _by_hand(self, folder: Path) -> str:
+        source = f"the archive {self.source}" if self.archive else self.source
         return (
-            f"To get it by hand, take {self.name} from {self.source} (SHA-256 {self.sha256}) and put it at "
+            f"To get it by hand, take {self.name} from {source} (SHA-256 {self.sha256}) and put it at "
             f"{folder / self.name}; or name a mirror, a folder or URL prefix that holds {self.path}, by the "
             f"argument `mirror` or the environment variable {MIRROR_VARIABLE}."
         )
@@ -92,6 +113,8 @@ class RawFile:
         mirror = mirror or os.environ.get(MIRROR_VARIABLE)
         if mirror:
             yield f"{os.fspath(mirror).rstrip('/')}/{self.path}"
+            if not self.path.endswith(".gz"):
+                yield f"{os.fspath(mirror).rstrip('/')}/{self.path}.gz"
         if self.downloadable:
             yield self.source
 
@@ -101,6 +124,17 @@ def _open(place: str) -> IO[bytes]:
         stream: IO[bytes] = urlopen(place, timeout=TIMEOUT_SECONDS)
         return stream
     return Path(place).expanduser().open("rb")
+
+
+def _members(archive: IO[bytes]) -> Iterator[bytes]:
+    """The content of each file in a zip or tar archive."""
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as opened:
+            yield from (opened.read(name) for name in opened.namelist())
+    else:
+        archive.seek(0)
+        with tarfile.open(fileobj=archive) as tar:
+            yield from (file.read() for member in tar if (file := tar.extractfile(member)))
 
 
 @contextmanager

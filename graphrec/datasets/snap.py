@@ -115,3 +115,23 @@ class MathOverflow(SnapDataset):
         "comment_question": 146_649,
         "comment_answer": 139_654,
     }
+
+
+class AskUbuntu(SnapDataset):
+    """Answers on the question-and-answer site Ask Ubuntu, over 7.2 years.
+
+    From `"Motifs in Temporal Networks" <https://doi.org/10.1145/3018661.3018731>`_. 137,517 users, of whom
+    134,035 have an event; 257,305 events of the action `answer`, from who answers to who asked.
+    """
+
+    name = "AskUbuntu"
+    source = "https://snap.stanford.edu/data/sx-askubuntu.html"
+    licence = MathOverflow.licence
+    citation = EmailEuCore.citation
+    files = (
+        _snap_file(
+            "sx-askubuntu-a2q.txt.gz", "46c2f034aa4fb8d89e69e5cb33ae9f422bdf6a42bb7b76c4ed20538bea496b83"
+        ),
+    )
+    expected_users = 137_517
+    expected_events: ClassVar[Mapping[str, int]] = {"answer": 257_305}

@@ -1,0 +1,58 @@
+"""Friendship networks without times, split by pairs: who ranks the friends that were held out?
+
+python -m benchmarks.static [--datasets NAME ...] [--models MODEL ...] [--seed S]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from tabulate import tabulate
+from tqdm import tqdm
+
+from graphrec.data import DataError, TemporalSplit
+from graphrec.datasets import DATASETS, load_dataset
+from graphrec.datasets.static import StaticDataset
+from graphrec.evaluate import evaluate_streaming
+from graphrec.models import HEURISTICS
+
+STATIC = [name for name, dataset in DATASETS.items() if issubclass(dataset, StaticDataset)]
+MODELS = ("random", "popularity", "common_neighbors", "jaccard", "adamic_adar", "ppr")
+"""The rules that need no order of events."""
+
+
+def judged(name: str, model_name: str, seed: int) -> list[str]:
+    """Fit on the pairs of training, judge on those of test."""
+    graph = load_dataset(name, seed=seed)
+    split = TemporalSplit.of(graph)
+    model = HEURISTICS[model_name]().fit(graph, until=split.t_val)
+    new = next(r for r in evaluate_streaming(model, graph, split=split).rows() if r["slice"] == "new")
+    return [
+        name,
+        model_name,
+        f"{new['n']:,}",
+        f"{new['mrr']:.4f} [{new['mrr_low']:.4f}, {new['mrr_high']:.4f}]",
+        f"{new['hits@10']:.4f}",
+    ]
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.static")
+    parser.add_argument("--datasets", nargs="+", metavar="NAME", default=STATIC, choices=STATIC)
+    parser.add_argument("--models", nargs="+", metavar="MODEL", default=MODELS, choices=list(HEURISTICS))
+    parser.add_argument("--seed", type=int, default=0, help="of the split")
+    options = parser.parse_args()
+    try:
+        tasks = [(name, model) for name in options.datasets for model in options.models]
+        bar = tqdm(tasks, unit="model", disable=None, leave=False)
+        rows = [judged(name, model, options.seed) for name, model in bar]
+    except DataError as error:
+        sys.exit(f"static: {error}")
+    header = ["data set", "model", "n", "test MRR, new", "Hits@10"]
+    print(tabulate(rows, headers=header, disable_numparse=True))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Tables in memory, whoever made them, as Arrow tables."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from graphrec.data.errors import DataError
+
+_UNNAMED = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
+"""What pandas calls an index without a name: in a CSV file, read from one again, in Arrow and Parquet."""
+
+
+class ArrowTable(Protocol):
+    """A table that hands over its columns as an Arrow stream: pandas, polars, pyarrow, DuckDB, ..."""
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        """The stream, in a PyCapsule."""
+
+
+def as_table(source: ArrowTable, where: str) -> pa.Table:
+    """The Arrow table of any `ArrowTable`; an index that pandas has given a name becomes a column.
+
+    Raises:
+        DataError: it is no table, or a column holds values of several types.
+    """
+    if not hasattr(source, "__arrow_c_stream__"):
+        raise DataError(
+            f"{where}: {type(source).__name__} is not a table of pandas, polars, pyarrow or any other kind "
+            "that has '__arrow_c_stream__'"
+        )
+    try:
+        table = source if isinstance(source, pa.Table) else pa.table(source)
+    except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
+        raise DataError(f"{where}: not a table of plain columns ({error})") from None
+    for index in _pandas_index(table):
+        if isinstance(index, dict) and index.get("name") is not None:  # 0, 1, 2, ... are not stored
+            values = range(index["start"], index["stop"], index["step"])
+            table = table.append_column(str(index["name"]), pa.array(values, pa.int64()))
+    return table
+
+
+def index_columns(table: pa.Table) -> set[str]:
+    """Names of the columns that are an index of pandas, and so say nothing of their rows."""
+    stored = {index for index in _pandas_index(table) if isinstance(index, str)}
+    ranges = {str(index["name"]) for index in _pandas_index(table) if isinstance(index, dict)}
+    return stored | ranges | {name for name in table.column_names if _UNNAMED.fullmatch(name)}
+
+
+def _pandas_index(table: pa.Table) -> list[Any]:
+    metadata = (table.schema.metadata or {}).get(b"pandas")
+    return list(json.loads(metadata).get("index_columns", [])) if metadata else []
+
+
+def require_column(names: Sequence[str], name: str, where: str) -> None:
+    """Raise DataError unless the name is among the names exactly once."""
+    if names.count(name) != 1:
+        fault = "is missing" if name not in names else "appears more than once"
+        raise DataError(f"{where}: column {name!r} {fault}; the columns are {', '.join(names)}")
+
+
+def get_column(table: pa.Table, name: str, where: str) -> pa.ChunkedArray:
+    """A column of a table that has rows, its chunks `decoded`."""
+    require_column(table.column_names, name, where)
+    return pa.chunked_array([decoded(chunk) for chunk in table[name].chunks])
+
+
+def decoded(values: pa.Array) -> pa.Array:
+    """The values of categories, and every form of text as plain strings."""
+    if pa.types.is_dictionary(values.type):
+        return decoded(values.dictionary).take(values.indices)
+    if pa.types.is_large_string(values.type) or pa.types.is_string_view(values.type):
+        return values.cast(pa.string())
+    return values

@@ -1,0 +1,186 @@
+"""Friendship networks without times."""
+
+from __future__ import annotations
+
+import json
+import os
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from graphrec.data import FriendGraph, UserTable
+from graphrec.datasets.base import FriendDataset
+from graphrec.datasets.pairs import BEFRIEND, static_split
+from graphrec.datasets.raw import RawFile
+
+
+def _archived(path: str, sha256: str, archive: str) -> RawFile:
+    return RawFile(path, sha256, f"https://snap.stanford.edu/data/{archive}", archive=True)
+
+
+class StaticDataset(FriendDataset):
+    """Undirected friendships without times, each two events of the action `befriend`: see `static_split`.
+
+    The first file lists the pairs, under a header; the others tell of the users.
+
+    Args:
+        root, transform, pre_transform, force_reload, mirror: as in `FriendDataset`.
+        seed: of the split; each has its own processed file.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str] | None = None,
+        transform: Callable[[Any], Any] | None = None,
+        pre_transform: Callable[[Any], Any] | None = None,
+        force_reload: bool = False,
+        *,
+        mirror: str | os.PathLike[str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.seed = seed
+        super().__init__(root, transform, pre_transform, force_reload, mirror=mirror)
+
+    @property
+    def processed_file_names(self) -> list[str]:
+        """Name of the graph's file in `processed_dir`."""
+        return [f"graph_seed_{self.seed}.pt"]
+
+    def read(self, paths: list[Path]) -> FriendGraph:
+        """Build the graph, split by the seed."""
+        pairs = pa.csv.read_csv(paths[0])
+        users = UserTable.from_table(self.read_people(paths[1:]), where=self.name)
+        return static_split(pairs[0], pairs[1], users=users, seed=self.seed)
+
+    @abstractmethod
+    def read_people(self, paths: list[Path]) -> pa.Table:
+        """The table of users (see `UserTable.from_table`) from the files after the first."""
+
+
+class DeezerHungary(StaticDataset):
+    """Friendships of users of the music service Deezer in Hungary, and the genres they like.
+
+    From `"GEMSEC: Graph Embedding with Self Clustering" <https://doi.org/10.1145/3341161.3342890>`_. 47,538
+    users, 222,887 friendships. `x` is [47538, 84], a one for each genre among the tracks a user liked.
+    """
+
+    name = "DeezerHungary"
+    source = "https://snap.stanford.edu/data/gemsec-Deezer.html"
+    licence = "MIT"
+    citation = (
+        "Benedek Rozemberczki, Ryan Davies, Rik Sarkar, Charles Sutton: GEMSEC: Graph embedding with self "
+        "clustering. Proceedings of the 2019 IEEE/ACM International Conference on Advances in Social "
+        "Networks Analysis and Mining, 65-72, 2019. https://doi.org/10.1145/3341161.3342890"
+    )
+    files = (
+        _archived(
+            "deezer/HU_edges.csv",
+            "4f89a0cba9d89d25d4fe97403097731a0fc909e9fcf03c8b9d9c0ddeb5b4c6c1",
+            "gemsec_deezer_dataset.tar.gz",
+        ),
+        _archived(
+            "deezer/HU_genres.json",
+            "194f2830de93939dc018c0a3c8c0f2a546b2ec584f1134cd2fbba19dbb74738c",
+            "gemsec_deezer_dataset.tar.gz",
+        ),
+    )
+    expected_users = 47_538
+    expected_events: ClassVar[Mapping[str, int]] = {BEFRIEND: 2 * 222_887}
+
+    def read_people(self, paths: list[Path]) -> pa.Table:
+        """One multi-hot feature, `genre`."""
+        return _lists(paths[0], "genre")
+
+
+class LastFMAsia(StaticDataset):
+    """Mutual follows of users of the music service LastFM in Asia, and their countries.
+
+    From `"Characteristic Functions on Graphs" <https://arxiv.org/abs/2005.07959>`_. 7,624 users, 27,806
+    friendships. `x` is [7624, 18], one-hot: `country=0` to `country=17`, as the source numbers them.
+    """
+
+    name = "LastFMAsia"
+    source = "https://snap.stanford.edu/data/feather-lastfm-social.html"
+    licence = "MIT"
+    citation = (
+        "Benedek Rozemberczki, Rik Sarkar: Characteristic functions on graphs: Birds of a feather, from "
+        "statistical descriptors to parametric models. Proceedings of the 29th ACM International Conference "
+        "on Information and Knowledge Management, 1325-1334, 2020. https://arxiv.org/abs/2005.07959"
+    )
+    files = (
+        _archived(
+            "lastfm_asia/lastfm_asia_edges.csv",
+            "548eacff61bff564ab5007831fa4a7a30e1a3956075ffd24e43310ed33555842",
+            "lastfm_asia.zip",
+        ),
+        _archived(
+            "lastfm_asia/lastfm_asia_target.csv",
+            "91f19215f6eca8321feec038bd32900cf13fd4f7e041a9976cf202807c72ac16",
+            "lastfm_asia.zip",
+        ),
+    )
+    expected_users = 7_624
+    expected_events: ClassVar[Mapping[str, int]] = {BEFRIEND: 2 * 27_806}
+
+    def read_people(self, paths: list[Path]) -> pa.Table:
+        """One categorical feature, `country`."""
+        people = pa.csv.read_csv(paths[0])
+        return pa.table({"user": people["id"], "country": people["target"].dictionary_encode()})
+
+
+class TwitchGermany(StaticDataset):
+    """Friendships of German streamers on Twitch, with what they play and what became of their channels.
+
+    From `"Multi-scale Attributed Node Embedding" <https://doi.org/10.1093/comnet/cnab014>`_. 9,498 users,
+    153,138 friendships. `x` is [9498, 2518] (91 MiB): `days`, `mature`, `views`, `partner`, and a one for
+    each of 2,514 `feature`s that stand for games, places and habits.
+    """
+
+    name = "TwitchGermany"
+    source = "https://snap.stanford.edu/data/twitch-social-networks.html"
+    licence = "MIT"
+    citation = (
+        "Benedek Rozemberczki, Carl Allen, Rik Sarkar: Multi-scale attributed node embedding. Journal of "
+        "Complex Networks 9(2), cnab014, 2021. https://doi.org/10.1093/comnet/cnab014"
+    )
+    files = (
+        _archived(
+            "twitch/DE_edges.csv",
+            "54feaf3e3e70a485fe07f8611e4d2677841b97f77b8358204bcf4a48cc884d86",
+            "twitch.zip",
+        ),
+        _archived(
+            "twitch/DE_target.csv",
+            "2188f58a093bb9db363d3eaf7c3a52c2adc8ff6b23cbcb4f53875f87061c0321",
+            "twitch.zip",
+        ),
+        _archived(
+            "twitch/DE_features.json",
+            "7b39c42570f05cd46017c765df8d8a1bc03f19787c3eb0f9684f50a52476ae3a",
+            "twitch.zip",
+        ),
+    )
+    expected_users = 9_498
+    expected_events: ClassVar[Mapping[str, int]] = {BEFRIEND: 2 * 153_138}
+
+    def read_people(self, paths: list[Path]) -> pa.Table:
+        """Numbers of the channel, and the multi-hot `feature`; the files' key is `new_id`."""
+        channels, played = pa.csv.read_csv(paths[0]), _lists(paths[1], "feature")
+        row = pc.index_in(channels["new_id"], value_set=played["user"])
+        names = ["days", "mature", "views", "partner"]
+        return (
+            channels.select(names)
+            .append_column("user", channels["new_id"])
+            .append_column("feature", played["feature"].take(row))
+        )
+
+
+def _lists(path: Path, name: str) -> pa.Table:
+    """What a JSON object of lists tells, by user."""
+    lists = json.loads(path.read_text())
+    return pa.table({"user": [int(user) for user in lists], name: list(lists.values())})

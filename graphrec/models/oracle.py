@@ -1,0 +1,181 @@
+"""The best that anybody can do on a synthetic world: its own probabilities."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from graphrec.data import FriendGraph, Query
+from graphrec.datasets.world import ACCEPT, ACTIONS, REQUEST, SLICE, START, WATCHED, World
+from graphrec.models.recommender import Recommender
+from graphrec.sampler import TimedAdjacency, Timeline, everyone, ragged
+
+
+class Oracle(Recommender):
+    """Scores people by the true probability that the act asked about turns to them.
+
+    Given that a user acts at a time, by an action, that is the probability with which the world chooses from
+    its state at the start of the slice (an hour) that contains the time. Other events of that slice have no
+    part in the choice, and the oracle does not look at them. The state is read from the log, people
+    (communities, openness, ...) from the `World`.
+
+    Args:
+        world: of the graph that it will be fitted on.
+    """
+
+    name = "oracle"
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def fit(self, graph: FriendGraph, *, until: int) -> Self:
+        """Index the log; there is nothing to learn.
+
+        Raises:
+            ValueError: there is no event before `until`, or the graph is not one of this world.
+        """
+        if (graph.num_users, graph.actions) != (self.world.num_users, ACTIONS):
+            raise ValueError(
+                f"{self.name}: a graph of {graph.num_users} users and actions {graph.actions} is none of a "
+                f"world of {self.world.num_users} users and actions {ACTIONS}"
+            )
+        timeline = Timeline.of(graph)
+        if int(timeline.events.time[0]) >= until:
+            raise ValueError(f"{self.name}: there is no event before until={until} to fit on")
+        self._graph, self._timeline = graph, timeline
+        events, tick = timeline.events, timeline.event_tick
+        self._contacts = _by_owner(timeline, *_both_ways(events.src, events.dst, tick))
+        accepts, requests = events.action == ACCEPT, events.action == REQUEST
+        one, other, when = events.src[accepts], events.dst[accepts], tick[accepts]
+        self._friends = _Pairs(timeline, *_both_ways(one, other, when))
+        one, other, when = events.src[requests], events.dst[requests], tick[requests]
+        self._asked = _Pairs(timeline, *_both_ways(one, other, when))
+        self._requests = _Pairs(timeline, other, one, when)
+        return self
+
+    def score_all(self, query: Query) -> Tensor:
+        """Natural logarithms of the probabilities, [B, N] float64; about -708 where it is impossible."""
+        chance = self.probabilities(query)
+        return chance.clamp_(min=torch.finfo(chance.dtype).tiny).log_()
+
+    def probabilities(self, query: Query) -> Tensor:
+        """Whom each act turns to, [B, N] float64: rows sum to 1, or to 0 where there can be no such act."""
+        chance = torch.zeros(len(query), self.graph.num_users, dtype=torch.float64)
+        accepts = query.action == ACCEPT
+        for rows, chances in ((accepts, self._accepting), (~accepts, self._turning)):
+            if rows.any():
+                chance[rows] = chances(query[rows])
+        total = chance.sum(1, keepdim=True)
+        return chance.div_(torch.where(total > 0, total, 1.0))
+
+    def _turning(self, query: Query) -> Tensor:
+        """The mixture of all ways to choose, [B, N], where people who do not fit have none."""
+        world, timeline, num_users = self.world, self._timeline, self.graph.num_users
+        user, now = query.user, world.slice_of(query.time)
+        begins = START + SLICE * now
+        tick = timeline.tick(begins)
+        weight = world.choice[query.action]  # [B, 8], in the order of WAYS
+        recency, friends, two_hops, popularity, presence, community, cell, anyone = weight.t()
+        chance = torch.zeros(len(query), num_users, dtype=torch.float64)
+
+        def add(row: Tensor, person: Tensor, amount: Tensor) -> None:
+            chance.view(-1).index_add_(0, row * num_users + person, amount)
+
+        end, memory = self._contacts.end(user, tick), world.memory
+        row, back = ragged(torch.zeros_like(end), (end - self._contacts.ptr[user]).clamp(max=len(memory)))
+        add(row, self._contacts.other[end[row] - 1 - back].long(), (recency[row] * memory[back]))
+
+        row, friend = self._friends.before(user, tick)
+        share = 1 / torch.bincount(row, minlength=len(query)).double()
+        add(row, friend, (friends * share)[row])
+        hop, friend = self._friends.before(friend, tick[row])
+        size = torch.bincount(hop, minlength=len(row)).double()
+        add(row[hop], friend, (two_hops * share)[row[hop]] / size[hop])
+
+        people = torch.arange(num_users)
+        moment, which = tick.unique(return_inverse=True)
+        received = everyone.num_received(timeline, moment)[which]
+        acts = timeline.num_acts(people, moment[:, None])[which].double()
+        moment, which = timeline.tick(begins - WATCHED * SLICE).unique(return_inverse=True)
+        acts -= timeline.num_acts(people, moment[:, None])[which]
+        for way, count in ((popularity, received), (presence, acts)):
+            chance += count * (way / count.sum(1).clamp(min=1))[:, None]
+
+        joined = world.join_time < begins[:, None]
+        for way, group in (
+            (community, world.community),
+            (cell, world.cell),
+            (anyone, torch.zeros(num_users)),
+        ):
+            inside = joined & (group == group[user][:, None])
+            chance += inside * (way / inside.sum(1).clamp(min=1))[:, None]
+
+        chance[torch.arange(len(query)), user] = 0.0
+        row, person = self._asked.before(user, tick)
+        asks = query.action[row] == REQUEST
+        chance[row[asks], person[asks]] = 0.0
+        return chance
+
+    def _accepting(self, query: Query) -> Tensor:
+        """The probability that each open request is answered in the slice, [B, N]."""
+        world, timeline = self.world, self._timeline
+        now = world.slice_of(query.time)
+        tick = timeline.tick(START + SLICE * now)
+        row, asker = self._requests.before(query.user, tick)
+        user = query.user[row]
+        is_open = self._friends.since(user, asker) >= tick[row]
+        row, asker, user = row[is_open], asker[is_open], user[is_open]
+        asked = world.slice_of(timeline.instants[self._requests.since(user, asker)])
+        ever = world.answered(
+            asker, user, self._num_common(asker, user, timeline.tick(START + SLICE * asked))
+        )
+        late = now[row] - asked
+        before = world.answered_within(late - 1)
+        chance = torch.zeros(len(query), self.graph.num_users, dtype=torch.float64)
+        chance[row, asker] = ever * (world.answered_within(late) - before) / (1 - ever * before)
+        return chance
+
+    def _num_common(self, one: Tensor, other: Tensor, tick: Tensor) -> Tensor:
+        """Friends that both had before the ticks, [M] int64."""
+        row, friend = self._friends.before(one, tick)
+        both = self._friends.since(friend, other[row]) < tick[row]
+        return torch.bincount(row[both], minlength=len(one))
+
+
+class _Pairs:
+    """Ordered pairs of people, each from the first time it occurs.
+
+    Args:
+        timeline: which knows how many users and ticks there are.
+        owner, other, tick: [M] int64; pairs may repeat.
+    """
+
+    def __init__(self, timeline: Timeline, owner: Tensor, other: Tensor, tick: Tensor) -> None:
+        self._num_users, self._never = timeline.num_users, timeline.instants.numel()
+        order = tick.argsort(stable=True)
+        key, first = np.unique((owner * self._num_users + other)[order].numpy(), return_index=True)
+        self._key, self._tick = torch.from_numpy(key), tick[order][first]
+        owner, other = self._key // self._num_users, self._key % self._num_users
+        self.before = _by_owner(timeline, owner, other, self._tick).before
+
+    def since(self, owner: Tensor, other: Tensor) -> Tensor:
+        """The tick of the first time of each pair, or the number of ticks if there is none: [M] int64."""
+        key = owner * self._num_users + other
+        place = torch.searchsorted(self._key, key).clamp(max=max(len(self._key) - 1, 0))
+        if not len(self._key):
+            return torch.full_like(key, self._never)
+        return torch.where(self._key[place] == key, self._tick[place], self._never)
+
+
+def _both_ways(src: Tensor, dst: Tensor, tick: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.cat([src, dst]), torch.cat([dst, src]), tick.repeat(2)
+
+
+def _by_owner(timeline: Timeline, owner: Tensor, other: Tensor, tick: Tensor) -> TimedAdjacency:
+    """Edges by (owner, tick, other)."""
+    order = torch.from_numpy(np.lexsort((other.numpy(), tick.numpy(), owner.numpy())))
+    num_users, num_ticks = timeline.num_users, timeline.instants.numel()
+    return TimedAdjacency(owner[order], tick[order], other[order], num_users=num_users, num_ticks=num_ticks)
