@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 from graphrec.data import DataError, FriendGraph, TemporalSplit, read_events, read_users
-from graphrec.datasets import DATASETS, load_dataset
+from graphrec.datasets import DATASETS, SyntheticFriends, World, load_dataset
 from graphrec.evaluate import StreamingRanks, evaluate_mutual, evaluate_streaming
-from graphrec.models import HEURISTICS, LEARNED, Random, Recommender, TwoTower, suggest
+from graphrec.models import HEURISTICS, LEARNED, Oracle, Random, Recommender, TwoTower, suggest
 from graphrec.report import (
     Network,
     degree_and_reciprocity,
@@ -39,10 +39,15 @@ NUM_BINS = 8
 SHOWN_USERS = 3
 
 NAMES = (*HEURISTICS, *LEARNED)
+ORACLE = "oracle"
 
 
-def fitted(name: str, graph: FriendGraph, split: TemporalSplit, seed: int) -> Recommender:
+def fitted(
+    name: str, graph: FriendGraph, split: TemporalSplit, seed: int, world: World | None = None
+) -> Recommender:
     """A recommender by its row name, fitted on the training part; a learned one chooses on validation."""
+    if name == ORACLE and world is not None:
+        return Oracle(world).fit(graph, until=split.t_val)
     if name in LEARNED:
         model = TwoTower(sources=LEARNED[name], seed=seed)
         return model.fit(graph, until=split.t_val, validate_until=split.t_test)
@@ -51,24 +56,20 @@ def fitted(name: str, graph: FriendGraph, split: TemporalSplit, seed: int) -> Re
     return HEURISTICS[name]().fit(graph, until=split.t_val)
 
 
-def judge(name: str, graph: FriendGraph, split: TemporalSplit, seed: int) -> dict[str, Any]:
-    """Fit one recommender on the training part and judge it on validation and test."""
-    began = time.perf_counter()
-    model = fitted(name, graph, split, seed)
+def judge(model: Recommender, graph: FriendGraph, split: TemporalSplit, fit_seconds: float) -> dict[str, Any]:
+    """Judge a fitted recommender on validation and test."""
+    name = model.name
+    kind = "learned" if name in LEARNED else "oracle" if name == ORACLE else "heuristic"
     ready = time.perf_counter()
     ranks = [evaluate_streaming(model, graph, part=part, split=split) for part in ("val", "test")]
     seconds = time.perf_counter() - ready
     queries = sum(len(r.event_id) for r in ranks)
     return {
-        "rows": [
-            {"model": name, "kind": "learned" if name in LEARNED else "heuristic"} | row
-            for r in ranks
-            for row in r.rows()
-        ],
+        "rows": [{"model": name, "kind": kind} | row for r in ranks for row in r.rows()],
         "mutual": evaluate_mutual(model, graph, part="test", split=split),
         "timing": {
             "model": name,
-            "fit_s": ready - began,
+            "fit_s": fit_seconds,
             "queries_per_s": queries / seconds,
             "parameters": model.num_parameters,
         },
@@ -88,7 +89,15 @@ def _curve(ranks: list[StreamingRanks]) -> dict[str, list[float]]:
     return {"time": times, "mrr": scores}
 
 
-def run(graph: FriendGraph, dataset: str, models: list[str], seed: int, out: Path, resume: bool) -> None:
+def run(
+    graph: FriendGraph,
+    dataset: str,
+    models: list[str],
+    seed: int,
+    out: Path,
+    resume: bool,
+    world: World | None = None,
+) -> None:
     """Judge all models, writing what is known after each, then show it."""
     split = TemporalSplit.of(graph)
     network = Network.of(graph)
@@ -119,9 +128,12 @@ def run(graph: FriendGraph, dataset: str, models: list[str], seed: int, out: Pat
         if kept["head"] == head:
             judged = {name: result for name, result in kept["judged"].items() if name in models}
             print(f"resuming: {len(judged)} of {len(models)} models are done")
+    ready: dict[str, Recommender] = {}
     for number, name in enumerate(models, 1):
         if name not in judged:
-            judged[name] = judge(name, graph, split, seed)
+            began = time.perf_counter()
+            ready[name] = fitted(name, graph, split, seed, world)
+            judged[name] = judge(ready[name], graph, split, time.perf_counter() - began)
             partial.write_text(json.dumps({"head": head, "judged": judged}))
         row = next(r for r in judged[name]["rows"] if r["part"] == "test" and r["slice"] == "all")
         print(f"[{number}/{len(models)}] {name}: test MRR {row['mrr']:.3f} ({row['n']:,} events)", flush=True)
@@ -140,28 +152,33 @@ def run(graph: FriendGraph, dataset: str, models: list[str], seed: int, out: Pat
     best = _best_on_validation(results["rows"])
     print(f"\n{slice_table(results['rows'], 'test')}\n\n{mutual_table(results['mutual'])}\n")
     print(f"{timing_table(results['timing'])}\n")
-    suggestions = _suggestions(graph, split, best, seed)
+    if best not in ready:
+        ready[best] = fitted(best, graph, split, seed, world)
+    suggestions = _suggestions(graph, ready[best])
     print(suggestions)
     _write_report(out, results, network, suggestions)
     print(f"\nwritten: {out / 'results.json'}, {out / 'report.html'}, {out / 'scores.png'}")
 
 
 def _best_on_validation(rows: list[dict[str, Any]]) -> str:
-    """The model that ranks new ties best on validation (all events, where there are no new ties)."""
+    """What ranks new ties best on validation (all events, where there are no new ties), the oracle aside."""
     for name in ("new", "all"):
-        shown = [row for row in rows if row["part"] == "val" and row["slice"] == name]
+        shown = [
+            row for row in rows if (row["part"], row["slice"]) == ("val", name) and row["kind"] != "oracle"
+        ]
         if shown:
             return str(max(shown, key=lambda row: row["mrr"])["model"])
     raise AssertionError("every part has events")
 
 
-def _suggestions(graph: FriendGraph, split: TemporalSplit, name: str, seed: int) -> str:
+def _suggestions(graph: FriendGraph, model: Recommender) -> str:
     """New people for the users who acted last, after the end of the log."""
-    model = fitted(name, graph, split, seed)
     events = graph.events()
     last = dict.fromkeys(events.src.flip(0)[:1000].tolist())  # distinct, latest first
     users = torch.tensor(list(last)[:SHOWN_USERS])
-    lines = [f"suggestions by {name}, the best on new ties in validation, for the users who acted last:"]
+    lines = [
+        f"suggestions by {model.name}, the best on new ties in validation, for the users who acted last:"
+    ]
     for given in suggest(model, users, k=5):
         lines.append(
             f"  {given.user}: {', '.join(str(person) for person in given.people) or 'nobody is left'}"
@@ -222,17 +239,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line, and turn what a user can mend into one line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ladder", description=__doc__)
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--events", metavar="FILE", help="CSV, plain or .gz, with src,dst,timestamp[,action]")
     source.add_argument(
-        "--dataset", metavar="NAME", default="MathOverflow", help=f"one of {', '.join(DATASETS)}"
+        "--events", metavar="FILE", help="CSV, plain or .gz, or Parquet: src,dst,timestamp[,action]"
     )
-    parser.add_argument("--users", metavar="FILE", help="CSV with a column 'user' and features")
+    source.add_argument(
+        "--dataset", metavar="NAME", default="MathOverflow", help=f"one of {', '.join(DATASETS)}, Synthetic"
+    )
+    parser.add_argument("--users", metavar="FILE", help="CSV or Parquet with a column 'user' and features")
     parser.add_argument(
         "--models",
         nargs="+",
         metavar="MODEL",
-        default=list(HEURISTICS),
-        help=f"some of {', '.join(NAMES)}; by default all but the learned",
+        default=None,
+        help=f"some of {', '.join(NAMES)}, and {ORACLE} for a synthetic network; by default all",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
@@ -240,19 +259,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--resume", action="store_true", help="keep the models an interrupted run has finished"
     )
     options = parser.parse_args(arguments)
-    unknown = [name for name in options.models if name not in NAMES]
+    synthetic = not options.events and options.dataset.lower() == "synthetic"
+    names = (*NAMES, ORACLE) if synthetic else NAMES
+    models = list(dict.fromkeys(options.models or names))
+    unknown = [name for name in models if name not in names]
     if unknown:
-        parser.error(f"unknown model {unknown[0]!r}; the models are {', '.join(NAMES)}")
+        parser.error(f"unknown model {unknown[0]!r}; the models are {', '.join(names)}")
     if options.users and not options.events:
         parser.error("--users goes with --events")
+    world = None
     try:
         if options.events:
             users = read_users(options.users) if options.users else None
             graph = FriendGraph.from_events(read_events(options.events), users)
             dataset = Path(options.events).name
+        elif synthetic:
+            friends = SyntheticFriends()
+            graph, dataset, world = friends[0], friends.name, friends.world
         else:
             graph, dataset = load_dataset(options.dataset), options.dataset
-        run(graph, dataset, list(dict.fromkeys(options.models)), options.seed, options.out, options.resume)
+        run(graph, dataset, models, options.seed, options.out, options.resume, world)
     except (DataError, FileNotFoundError, KeyError) as error:
         sys.exit(f"ladder: {error.args[0] if error.args else error}")
 

@@ -22,10 +22,9 @@ def count_above(scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         ([B], [B]) int64.
     """
-    own = scores.gather(1, target[:, None])
-    return (scores > own).sum(1, dtype=torch.int32).long(), (scores == own).sum(
-        1, dtype=torch.int32
-    ).long() - 1
+    everyone, own = scores.numpy(), scores.gather(1, target[:, None]).numpy()
+    above, same = (np.count_nonzero(compared, axis=1) for compared in (everyone > own, everyone == own))
+    return torch.from_numpy(above), torch.from_numpy(same - 1)
 
 
 def mean_rank(
@@ -117,9 +116,10 @@ def top_k_share(scores: Tensor, k: int, exclude: tuple[Tensor, Tensor]) -> tuple
         (row [L], user [L]) int64, rows ascending, and share [L] float64 in (0, 1]; the shares of a row sum to
         k, or to the number of users left.
     """
-    scores = scores.double().index_put(exclude, torch.tensor(-torch.inf, dtype=torch.float64))
+    scores = scores.to(torch.float64, copy=True, memory_format=torch.contiguous_format)
+    scores[exclude] = -torch.inf
     border = scores.topk(min(k, scores.size(1)), dim=1).values[:, -1:]
-    row, user = (scores >= border).nonzero(as_tuple=True)
+    row, user = map(torch.from_numpy, np.nonzero(scores.numpy() >= border.numpy()))
     value = scores[row, user]
     listed = value > -torch.inf
     row, user, value = row[listed], user[listed], value[listed]

@@ -1,6 +1,8 @@
 """The protocols, against numbers worked out on paper, a naive evaluation, and what must change nothing."""
 
 import itertools
+import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -540,6 +542,56 @@ def test_a_score_that_is_not_finite(
     who = "user index 5 at time 300" if evaluate is streaming else "user index [07] at time 250"
     with pytest.raises(EvaluationError, match=rf"^broken gave the score {value} to user index 3 for {who}"):
         evaluate(Broken(value, user=3), *paper)
+
+
+def test_large_scores_are_finite_though_their_sum_is_not(paper: tuple[FriendGraph, TemporalSplit]) -> None:
+    class Large(Alphabet):
+        def score(self, query: Query) -> torch.Tensor:
+            return super().score(query).double() * 2.0**1021
+
+    assert streaming(Large(), *paper).rank_all.tolist() == streaming(Alphabet(), *paper).rank_all.tolist()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.int32])
+def test_scores_of_any_type(paper: tuple[FriendGraph, TemporalSplit], dtype: torch.dtype) -> None:
+    class Typed(Alphabet):
+        def score(self, query: Query) -> torch.Tensor:
+            return super().score(query).to(dtype)
+
+    assert streaming(Typed(), *paper).rows() == streaming(Alphabet(), *paper).rows()
+    assert mutual(Typed(), *paper) == mutual(Alphabet(), *paper)
+
+
+def test_batches_may_be_judged_by_several_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = graph_of(random_rows(3, users=20, events=400, times=200, scale=UNIT), 20)
+    split = TemporalSplit.of(graph)
+    model = HEURISTICS["ppr"]().fit(graph, until=split.t_val)
+    alone, used = torch.get_num_threads(), set()
+
+    class Watched:
+        name = "watched"
+
+        def score(self, query: Query) -> torch.Tensor:
+            assert torch.get_num_threads() == 1
+            used.add(threading.get_ident())
+            time.sleep(0.002)  # so that one thread cannot do all
+            return model.score(query)
+
+    whole = streaming(model, graph, split).rows(), mutual(model, graph, split)
+    monkeypatch.setattr(protocol, "BATCH_SCORES", 60)
+    try:
+        torch.set_num_threads(3)
+        watched = streaming(Watched(), graph, split).rows(), mutual(Watched(), graph, split)
+        assert len(used) > 1
+        assert threading.get_ident() not in used
+        assert torch.get_num_threads() == 3
+        with pytest.raises(EvaluationError, match=r"^broken gave the score nan to user index 3"):
+            streaming(Broken(float("nan"), user=3, num_users=20), graph, split)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(alone)
+    assert [{**row, "model": "ppr"} for row in watched[0]] == whole[0]
+    assert {name: {**row, "model": "ppr"} for name, row in watched[1].items()} == whole[1]
 
 
 @pytest.mark.parametrize("evaluate", [streaming, mutual])

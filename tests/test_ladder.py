@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.ladder import main
+from benchmarks.ladder import NAMES, main
 from graphrec.evaluate import SLICES
-from graphrec.models import HEURISTICS
+from graphrec.models import LEARNED
 from tests.graphs import random_rows
 
 ROOT = Path(__file__).parent.parent
@@ -56,18 +56,18 @@ def test_events_become_a_report(events: Path, tmp_path: Path) -> None:
     assert results["split"]["evaluated"] == {part: results["split"][part] for part in ("val", "test")}
     for row in results["rows"]:
         assert set(row) == {"model", "kind", "part", "slice", "n"} | METRICS
-        assert row["kind"] == "heuristic"
+        assert row["kind"] == ("learned" if row["model"] in LEARNED else "heuristic")
         assert row["slice"] in SLICES
         assert row["mrr_low"] <= row["mrr"] <= row["mrr_high"]
     for part in ("val", "test"):
-        for model in HEURISTICS:
+        for model in NAMES:
             sizes = {r["slice"]: r["n"] for r in results["rows"] if (r["model"], r["part"]) == (model, part)}
             assert sizes["all"] == results["split"][part]
             assert sizes["all"] == sum(sizes.get(name, 0) for name in ("repeat", "reply", "new"))
-    assert [row["model"] for row in results["timing"]] == list(HEURISTICS)
-    assert {row["model"] for row in results["mutual"]} == set(HEURISTICS)
+    assert [row["model"] for row in results["timing"]] == list(NAMES)
+    assert {row["model"] for row in results["mutual"]} == set(NAMES)
     page = (tmp_path / "out" / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 3
+    assert page.count("data:image/png;base64,") == 4
     assert not re.search(r'(src|href)="(?!data:)', page), "the page loads nothing from elsewhere"
     assert (tmp_path / "out" / "scores.png").read_bytes().startswith(b"\x89PNG")
     assert "reply_recency" in done.stdout

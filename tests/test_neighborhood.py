@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from graphrec.data import Query
 from graphrec.nn import Votes, path_features, person_features
 from graphrec.nn.mixture import ABSENT
-from graphrec.sampler import Neighborhood, Reach, Timeline
+from graphrec.sampler import Activity, Neighborhood, Reach, Timeline
 
 USERS = 6
 WIDE = Reach(contacts=9, contact_window=99, middles=9, ends=9, end_window=99, recent=9, recent_window=99)
@@ -30,6 +30,10 @@ def around(rows: Sequence[Row], time: int, reach: Reach) -> tuple[Timeline, Quer
     user = torch.arange(USERS)
     query = Query(user, torch.full_like(user, time), torch.zeros_like(user))
     return timeline, query, Neighborhood.of(timeline, user, timeline.tick(query.time), reach)
+
+
+def now(timeline: Timeline, query: Query, found: Neighborhood) -> Activity:
+    return timeline.activity(found.user, timeline.tick(query.time)[found.row])
 
 
 def people(found: Neighborhood, at: torch.Tensor, user: int) -> set[int]:
@@ -80,14 +84,16 @@ def test_the_future_is_invisible(rows: list[Row], time: int, seed: int) -> None:
     (a, query, one), (b, _, two) = (around(log, time, WIDE) for log in (rows, other))
     assert torch.equal(one.row, two.row)
     assert torch.equal(one.user, two.user)
-    torch.testing.assert_close(person_features(a, query, one), person_features(b, query, two))
+    torch.testing.assert_close(
+        person_features(a, query, one, now(a, query, one)), person_features(b, query, two, now(b, query, two))
+    )
     for x, y in zip(rows_of_paths(a, query, one), rows_of_paths(b, query, two), strict=True):
         torch.testing.assert_close(x, y)
 
 
 def rows_of_paths(timeline: Timeline, query: Query, found: Neighborhood) -> list[torch.Tensor]:
     """Path features in an order that does not depend on ties."""
-    features = path_features(timeline, query, found)
+    features = path_features(timeline, query, found, now(timeline, query, found))
     key = (found.contacts.row[found.first] * USERS + found.contacts.user[found.first]) * USERS
     return list(features[(key + found.second.user).argsort()])
 
@@ -97,7 +103,9 @@ def rows_of_paths(timeline: Timeline, query: Query, found: Neighborhood) -> list
 def test_the_order_of_tied_rows_leaves_no_trace(rows: list[Row], seed: int) -> None:
     (a, query, one), (b, _, two) = (around(log, 4, WIDE) for log in (rows, shuffled_in_ties(rows, seed)))
     assert torch.equal(one.user, two.user)
-    torch.testing.assert_close(person_features(a, query, one), person_features(b, query, two))
+    torch.testing.assert_close(
+        person_features(a, query, one, now(a, query, one)), person_features(b, query, two, now(b, query, two))
+    )
 
 
 @checked
@@ -107,7 +115,10 @@ def test_new_names_permute_the_people(rows: list[Row], new_id: list[int]) -> Non
     renamed = torch.tensor(new_id)
     order = (renamed[one.row] * USERS + renamed[one.user]).argsort()
     assert torch.equal(renamed[one.user][order], two.user)
-    torch.testing.assert_close(person_features(a, query, one)[order], person_features(b, query, two))
+    torch.testing.assert_close(
+        person_features(a, query, one, now(a, query, one))[order],
+        person_features(b, query, two, now(b, query, two)),
+    )
 
 
 @checked
@@ -146,10 +157,10 @@ def test_common_contacts_are_counted() -> None:
     """0 and 3 have both met 1 and 2; 4 has met 1 alone."""
     rows = [Row(0, 1, 0), Row(2, 0, 1), Row(1, 3, 2), Row(3, 2, 3), Row(4, 1, 4)]
     timeline, query, found = around(rows, 9, WIDE)
-    features = person_features(timeline, query, found)[found.row == 0]
-    common = dict(zip(found.user[found.row == 0].tolist(), features[:, -1].expm1().tolist(), strict=True))
+    features = person_features(timeline, query, found, now(timeline, query, found))[found.row == 0]
+    common = dict(zip(found.user[found.row == 0].tolist(), features[:, -2].expm1().tolist(), strict=True))
     assert common == pytest.approx({1: 0, 2: 0, 3: 2, 4: 1}, abs=1e-5)
-    weights = features[found.user[found.row == 0] == 3, -2].expm1().item()
+    weights = features[found.user[found.row == 0] == 3, -3].expm1().item()
     assert weights == pytest.approx(1 / math.log(3) + 1 / math.log(2))
 
 

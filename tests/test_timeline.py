@@ -140,6 +140,7 @@ def test_sweeps_equal_the_lookups(rows: list[Row], moments: list[int]) -> None:
         (everyone.degree(timeline, ticks), timeline.degree(user, column).double()),
         (everyone.last_time(timeline, ticks, role="src"), last_act),
         (everyone.last_time(timeline, ticks, role="dst"), last_received),
+        (everyone.last_time(timeline, ticks, role="either"), torch.maximum(last_act, last_received)),
     ):
         assert found.dtype == expected.dtype
         assert torch.equal(found, expected)
@@ -158,8 +159,26 @@ def test_sweep_of_recent_popularity_equals_the_naive_loop(
     rows = [row._replace(time=row.time * scale) for row in rows]
     times = [moment * scale for moment in moments]  # up to 10^7 half-lives apart
     naive = [[Naive(rows, t).popularity(user, half_life) for user in range(USERS)] for t in times]
-    found = everyone.recent_popularity(index_of(rows)[1], torch.tensor(times), half_life)
-    torch.testing.assert_close(found, torch.tensor(naive, dtype=torch.float64), rtol=1e-9, atol=1e-300)
+    for spacing in (1, 1000):  # with and without totals kept on the way: there are but few users
+        found = recent_popularity(rows, times, half_life, spacing)
+        torch.testing.assert_close(found, torch.tensor(naive, dtype=torch.float64), rtol=1e-9, atol=1e-300)
+
+
+def recent_popularity(rows: list[Row], times: list[int], half_life: float, spacing: int) -> Tensor:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(everyone, "MIN_SPACING", spacing)
+        return everyone.RecentPopularity(index_of(rows)[1], half_life).at(torch.tensor(times))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_kept_totals_tell_nothing_of_the_order_of_tied_rows(seed: int) -> None:
+    """Bit by bit, so that who is equally popular stays so; and nothing of what comes later."""
+    rows = random_rows(seed, users=USERS, events=200, times=12)
+    times = [3, 7, 7, 11, 30]
+    found = recent_popularity(rows, times, 1.7, 1)
+    assert torch.equal(recent_popularity(shuffled_in_ties(rows, seed), times, 1.7, 1), found)
+    past = [row for row in rows if row.time < times[0]]
+    assert torch.equal(recent_popularity(past, times[:1], 1.7, 1), found[:1])
 
 
 @checked
@@ -308,7 +327,7 @@ def test_an_event_at_the_time_itself_or_later_is_invisible(time: int) -> None:
     assert everyone.num_received(timeline, tick)[0].tolist() == [1, 0, 0, 0, 0, 0]
     assert everyone.degree(timeline, tick)[0].tolist() == [1, 1, 0, 0, 0, 0]
     assert everyone.last_time(timeline, tick, role="src")[0].tolist() == [NEVER, time - 1] + [NEVER] * 4
-    assert everyone.recent_popularity(timeline, times, 1.0)[0].tolist() == [0.5, 0, 0, 0, 0, 0]
+    assert everyone.RecentPopularity(timeline, 1.0).at(times)[0].tolist() == [0.5, 0, 0, 0, 0, 0]
     one = torch.ones(USERS, 1, dtype=torch.float64)
     assert everyone.ContactGraph(timeline, tick).spread(one)[:, 0].tolist() == [1, 1, 0, 0, 0, 0]
 

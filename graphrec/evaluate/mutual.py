@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from graphrec.data import FriendGraph, Part, Query, TemporalSplit
-from graphrec.evaluate.protocol import Row, Scorer, and_self, sampled, scored_batches
+from graphrec.evaluate.protocol import Row, Scorer, and_self, judged_batches, sampled
 from graphrec.metrics import HITS_AT, bootstrap_interval, count_above, gini, mean_rank, top_k_share
 from graphrec.sampler import Timeline
 
@@ -130,12 +130,14 @@ def _ranks_without_contacts(
     scorer: Scorer, graph: FriendGraph, query: Query, target: Tensor, *, title: str, progress: bool
 ) -> np.ndarray:
     timeline = Timeline.of(graph)
-    ranks = np.empty(len(query))
-    for rows, asked, scores in scored_batches(scorer, query, graph.num_users, title=title, progress=progress):
+
+    def judge(rows: slice, asked: Query, scores: Tensor) -> np.ndarray:
         goal = target[rows]
         excluded = and_self(asked, timeline.contacts.before(asked.user, timeline.tick(asked.time)))
-        ranks[rows] = mean_rank(scores, goal, count_above(scores, goal), excluded)
-    return ranks
+        return mean_rank(scores, goal, count_above(scores, goal), excluded).numpy()
+
+    ranks = judged_batches(scorer, query, graph.num_users, judge, title=title, progress=progress)
+    return np.concatenate(list(ranks))
 
 
 def _snapshot(
@@ -161,9 +163,16 @@ def _snapshot(
     exposure = torch.zeros(n, dtype=torch.float64)
     reciprocated, decided = np.zeros(len(users)), np.zeros(len(users))
     title = f"{scorer.name} {part} snapshot"
-    for rows, asked, scores in scored_batches(scorer, query, n, title=title, progress=progress):
+
+    def judge(
+        rows: slice, asked: Query, scores: Tensor
+    ) -> tuple[slice, Query, tuple[Tensor, Tensor, Tensor]]:
         excluded = and_self(asked, timeline.contacts.before(asked.user, timeline.tick(asked.time)))
-        at, listed, share = top_k_share(scores, k, excluded)
+        return rows, asked, top_k_share(scores, k, excluded)
+
+    for rows, asked, (at, listed, share) in judged_batches(
+        scorer, query, n, judge, title=title, progress=progress
+    ):
         exposure.index_add_(0, listed, share)
         wanted = (asked.user[at] * n + listed).numpy()
         found = np.minimum(np.searchsorted(approach, wanted), max(len(approach) - 1, 0))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -16,10 +17,11 @@ MAX_SCORES = 500_000_000
 """Where events x users exceed this, a fixed random sample of `SAMPLE_SIZE` events is judged."""
 
 SAMPLE_SIZE = 6000
-BATCH_SCORES = 2**21
-"""Scores held at once, in numbers."""
+BATCH_SCORES = 2**20
+"""Scores of one batch, in numbers; each thread works on one."""
 
 
+T = TypeVar("T")
 Row = dict[str, Any]
 """A row of the results file."""
 
@@ -34,7 +36,7 @@ class Scorer(Protocol):
     name: str
 
     def score(self, query: Query) -> Tensor:
-        """Scores seeing only what is strictly older than each query."""
+        """Scores seeing only what is strictly older than each query; called from several threads at once."""
 
 
 def sampled(ids: np.ndarray, num_users: int) -> np.ndarray:
@@ -44,32 +46,57 @@ def sampled(ids: np.ndarray, num_users: int) -> np.ndarray:
     return np.random.default_rng(0).choice(ids, SAMPLE_SIZE, replace=False)
 
 
-def scored_batches(
-    scorer: Scorer, query: Query, num_users: int, *, title: str, progress: bool
-) -> Iterator[tuple[slice, Query, Tensor]]:
-    """Scores of consecutive queries, which should be in order of time: (rows, queries, [b, N])."""
-    rows = max(1, BATCH_SCORES // num_users)
-    starts = range(0, len(query), rows)
-    for start in tqdm(starts, desc=title, unit="batch", disable=None if progress else True, leave=False):
-        part = query[start : start + rows]
+def judged_batches(
+    scorer: Scorer,
+    query: Query,
+    num_users: int,
+    judge: Callable[[slice, Query, Tensor], T],
+    *,
+    title: str,
+    progress: bool,
+) -> Iterator[T]:
+    """What `judge` makes of (rows, queries, scores [b, N]) of consecutive queries, in their order.
+
+    The queries should be in order of time. As many batches are scored and judged at once as torch uses
+    threads, each by one thread: many steps of a batch know no threads of their own.
+    """
+    size = max(1, BATCH_SCORES // num_users)
+    starts = range(0, len(query), size)
+
+    def work(start: int) -> T:
+        part = query[start : start + size]
         with torch.no_grad():
-            scores = scorer.score(part)
-        if scores.shape != (len(part), num_users):
-            raise EvaluationError(
-                f"{scorer.name} gave scores of shape {list(scores.shape)} for {len(part)} queries "
-                f"and {num_users} users"
-            )
-        low, high = scores.aminmax()
-        if not (torch.isfinite(low) and torch.isfinite(high)):
-            row, user = (~torch.isfinite(scores)).nonzero()[0].tolist()
-            raise EvaluationError(
-                f"{scorer.name} gave the score {scores[row, user].item()} to user index {user} "
-                f"for user index {int(part.user[row])} at time {int(part.time[row])}"
-            )
-        yield slice(start, start + len(part)), part, scores
+            return judge(slice(start, start + len(part)), part, _scores(scorer, part, num_users))
+
+    num_threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(num_threads, "judge", torch.set_num_threads, (1,)) as pool:
+            bar = {"desc": title, "unit": "batch", "disable": None if progress else True, "leave": False}
+            yield from tqdm(pool.map(work, starts), total=len(starts), **bar)
+    finally:
+        torch.set_num_threads(num_threads)  # what threads begin with that are started later
 
 
-def and_self(query: Query, people: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Pairs (row [M], user [M]) that are no candidates, and each row's own user."""
-    row, user = people
-    return torch.cat([torch.arange(len(query)), row]), torch.cat([query.user, user])
+def _scores(scorer: Scorer, query: Query, num_users: int) -> Tensor:
+    scores = scorer.score(query).detach()
+    if scores.dtype is torch.bfloat16:  # which NumPy does not know
+        scores = scores.float()
+    if scores.shape != (len(query), num_users):
+        raise EvaluationError(
+            f"{scorer.name} gave scores of shape {list(scores.shape)} for {len(query)} queries "
+            f"and {num_users} users"
+        )
+    # A sum is finite only where its terms are; where it is not, it may have overflown.
+    if not torch.isfinite(scores.sum()) and not (finite := torch.isfinite(scores)).all():
+        row, user = (~finite).nonzero()[0].tolist()
+        raise EvaluationError(
+            f"{scorer.name} gave the score {scores[row, user].item()} to user index {user} "
+            f"for user index {int(query.user[row])} at time {int(query.time[row])}"
+        )
+    return scores
+
+
+def and_self(query: Query, *people: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Pairs (row [M], user [M]) that are no candidates, of any number of lists, and each row's own user."""
+    everybody = (torch.arange(len(query)), query.user), *people
+    return torch.cat([row for row, _ in everybody]), torch.cat([user for _, user in everybody])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from graphrec.data import FriendGraph, Part, Query, TemporalSplit
-from graphrec.evaluate.protocol import Row, Scorer, and_self, sampled, scored_batches
+from graphrec.evaluate.protocol import Row, Scorer, and_self, judged_batches, sampled
 from graphrec.metrics import count_above, mean_rank, ranking_metrics
 from graphrec.sampler import Timeline, contains
 
@@ -122,8 +122,8 @@ def rank_events(
     rank_all = np.empty(len(query))
     rank_slice = np.empty(len(query))
     members: dict[str, np.ndarray] = {name: np.zeros(len(query), dtype=bool) for name in SLICES[1:]}
-    batches = scored_batches(scorer, query, graph.num_users, title=f"{scorer.name} {part}", progress=progress)
-    for rows, asked, scores in batches:
+
+    def judge(rows: slice, asked: Query, scores: Tensor) -> None:
         goal = target[rows]
         tick = timeline.tick(asked.time)
         approached = timeline.approached.before(asked.user, tick)
@@ -133,13 +133,9 @@ def rank_events(
         new = ~repeat & ~reply
 
         counts = count_above(scores, goal)
-        nobody = torch.empty(0, dtype=torch.int64)
-        ranks = mean_rank(scores, goal, counts, and_self(asked, (nobody, nobody)))
-        rank_all[rows] = ranks
-        for inside, people in ((reply, approached), (new, met)):
-            left = mean_rank(scores, goal, counts, and_self(asked, people))
-            ranks = torch.where(inside, left, ranks)
-        rank_slice[rows] = ranks
+        hidden = and_self(asked, _of_rows(approached, reply), _of_rows(met, new))
+        rank_all[rows] = mean_rank(scores, goal, counts, and_self(asked))
+        rank_slice[rows] = mean_rank(scores, goal, counts, hidden)
 
         two_hops = new & _share_a_contact(timeline, met, goal, tick)
         acts = timeline.num_acts(asked.user, tick)
@@ -159,6 +155,10 @@ def rank_events(
             "target_unseen": unseen,
         }.items():
             members[name][rows] = mask.numpy()
+
+    title = f"{scorer.name} {part}"
+    for _ in judged_batches(scorer, query, graph.num_users, judge, title=title, progress=progress):
+        pass
     return StreamingRanks(
         name=scorer.name,
         part=part,
@@ -171,8 +171,15 @@ def rank_events(
     )
 
 
+def _of_rows(people: tuple[Tensor, Tensor], inside: Tensor) -> tuple[Tensor, Tensor]:
+    """The pairs (row [M], user [M]) of some of B rows, given as [B] bool."""
+    row, user = people
+    return row[inside[row]], user[inside[row]]
+
+
 def _share_a_contact(timeline: Timeline, met: tuple[Tensor, Tensor], target: Tensor, tick: Tensor) -> Tensor:
     """Whether the row's user and the target had both met somebody, [B] bool."""
+    known = torch.zeros(len(target), timeline.num_users, dtype=torch.bool)
+    known[met] = True
     row, user = timeline.contacts.before(target, tick)
-    common = torch.isin(row * timeline.num_users + user, met[0] * timeline.num_users + met[1])
-    return torch.bincount(row[common], minlength=len(target)) > 0
+    return torch.bincount(row[known[row, user]], minlength=len(target)) > 0

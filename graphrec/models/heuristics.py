@@ -21,6 +21,9 @@ DAY = 86_400
 MAX_FRESH = 2**21
 """Contacts between the first and the last query times queries, held at once."""
 
+CACHED = 2**17
+"""Scores worked on at once where an expression has temporary values, so that these stay in the cache."""
+
 FIXED_POINT = 2.0**32
 """Real weights become whole numbers (exact in float64), so that sums do not depend on the order of users."""
 
@@ -29,7 +32,7 @@ class Heuristic(Recommender):
     """A rule with nothing to learn but the pace of the training period."""
 
     _timeline: Timeline
-    _half_life: float
+    _popularity: everyone.RecentPopularity
 
     def fit(self, graph: FriendGraph, *, until: int) -> Self:
         """Take the index of the graph; the training span sets the half-life of popularity."""
@@ -38,7 +41,8 @@ class Heuristic(Recommender):
         if not training.numel():
             raise ValueError(f"{self.name}: there is no event before until={until} to fit on")
         self._graph, self._timeline = graph, timeline
-        self._half_life = max(3.0 * DAY, (until - int(training[0])) / 48)
+        half_life = max(3.0 * DAY, (until - int(training[0])) / 48)
+        self._popularity = everyone.RecentPopularity(timeline, half_life)
         return self
 
     def score_all(self, query: Query) -> Tensor:
@@ -56,19 +60,18 @@ class Heuristic(Recommender):
     def _score_in_order(self, query: Query) -> Tensor:
         """Scores [B, N] float64 for queries in order of time."""
 
-    def _recent_popularity(self, query: Query) -> Tensor:
-        return everyone.recent_popularity(self._timeline, query.time, self._half_life)
-
     def _far_apart(self, query: Query) -> bool:
         """Whether so many contacts lie between the queries that each half should have its own matrix."""
         ticks = self._timeline.tick(query.time)
         fresh = everyone.ContactGraph.num_fresh(self._timeline, ticks)
         return len(query) > 1 and fresh * len(query) > MAX_FRESH
 
-    def _with_fallback(self, query: Query, scores: Tensor) -> Tensor:
-        """Scores [B, N] whose distinct values lie at least 1 apart, ties broken by recent popularity."""
-        popular = self._recent_popularity(query)
-        return scores.add_(popular.div_(popular + 1.0))
+    def _fallback(self, query: Query) -> Tensor:
+        """Recent popularity [B, N], squeezed into [0, 1): it breaks the ties of values at least 1 apart."""
+        popular = self._popularity.at(query.time)
+        for rows in _blocks(popular):
+            rows.div_(rows + 1.0)
+        return popular
 
 
 class Random(Heuristic):
@@ -86,8 +89,12 @@ class Random(Heuristic):
 
     def _score_in_order(self, query: Query) -> Tensor:
         row = hashed(self._salt, query.user, query.time, query.action)
-        drawn = mix(row[:, None] + mix(self._salt + torch.arange(self.graph.num_users)))
-        return (drawn & (2**53 - 1)).double() / 2.0**53
+        column = mix(self._salt + torch.arange(self.graph.num_users))
+        scores = torch.empty(len(query), self.graph.num_users, dtype=torch.float64)
+        blocks = _blocks(scores)
+        for drawn, salts in zip(blocks, row.split(len(blocks[0])), strict=True):
+            drawn.copy_(mix(salts[:, None] + column) & (2**53 - 1)).div_(2.0**53)
+        return scores
 
 
 class Popularity(Heuristic):
@@ -105,21 +112,17 @@ class RecentPopularity(Heuristic):
     name = "recent_popularity"
 
     def _score_in_order(self, query: Query) -> Tensor:
-        return self._recent_popularity(query)
+        return self._popularity.at(query.time)
 
 
 class LastActive(Heuristic):
     """The time a person last acted."""
 
     name = "last_active"
+    _role: Literal["src", "either"] = "src"
 
     def _score_in_order(self, query: Query) -> Tensor:
-        return self._since_the_start(self._last(self._timeline.tick(query.time), "src"))
-
-    def _last(self, ticks: Tensor, role: Literal["src", "dst"]) -> Tensor:
-        return everyone.last_time(self._timeline, ticks, role=role)
-
-    def _since_the_start(self, last: Tensor) -> Tensor:
+        last = everyone.last_time(self._timeline, self._timeline.tick(query.time), role=self._role)
         return last.sub_(self._timeline.instants[0] - 1).clamp_(min=0).double()
 
 
@@ -127,10 +130,7 @@ class LastSeen(LastActive):
     """The time a person last acted or was acted upon."""
 
     name = "last_seen"
-
-    def _score_in_order(self, query: Query) -> Tensor:
-        ticks = self._timeline.tick(query.time)
-        return self._since_the_start(torch.maximum(self._last(ticks, "src"), self._last(ticks, "dst")))
+    _role = "either"
 
 
 class RepeatRecency(Heuristic):
@@ -144,8 +144,7 @@ class RepeatRecency(Heuristic):
         last = torch.maximum(met.last_out, met.last_in) if self._either_way else met.last_out
         happened = last > NEVER
         row, user, last = met.row[happened], met.user[happened], last[happened]
-        popular = self._recent_popularity(query)
-        scores = popular.div_(popular + 1.0)
+        scores = self._fallback(query)
         scores[row, user] = (last - self._timeline.instants[0] + 1).double()
         return scores
 
@@ -163,11 +162,11 @@ class CommonNeighbors(Heuristic):
     name = "common_neighbors"
 
     def _score_in_order(self, query: Query) -> Tensor:
-        return self._with_fallback(query, self._two_hop(query))
+        return self._fallback(query).add_(self._two_hop(query))
 
     def _weight(self, degree: Tensor) -> Tensor:
-        """What a person in the middle of a path counts: whole numbers, float64 for int64 degrees."""
-        return torch.ones_like(degree, dtype=torch.float64)
+        """What a person in the middle of a path counts: whole numbers whose sums are exact."""
+        return torch.ones_like(degree, dtype=torch.float32)
 
     def _two_hop(self, query: Query) -> Tensor:
         """Weighted paths of two contacts from each user to everyone, [B, N] float64, whole numbers."""
@@ -176,9 +175,10 @@ class CommonNeighbors(Heuristic):
             return torch.cat([self._two_hop(query[:middle]), self._two_hop(query[middle:])])
         ticks = self._timeline.tick(query.time)
         row, person = self._timeline.contacts.before(query.user, ticks)
-        reached = torch.zeros(self.graph.num_users, len(query), dtype=torch.float64)
-        reached[person, row] = self._weight(self._timeline.degree(person, ticks[row]))
-        return everyone.ContactGraph(self._timeline, ticks).spread(reached).T.contiguous()
+        weight = self._weight(self._timeline.degree(person, ticks[row]))
+        reached = weight.new_zeros(self.graph.num_users, len(query))
+        reached[person, row] = weight
+        return everyone.ContactGraph(self._timeline, ticks).spread(reached).T.contiguous().double()
 
 
 class Jaccard(CommonNeighbors):
@@ -190,10 +190,10 @@ class Jaccard(CommonNeighbors):
         common = self._two_hop(query)
         tick = self._timeline.tick(query.time)
         own = self._timeline.degree(query.user, tick).double()
-        union = own[:, None] + everyone.degree(self._timeline, tick) - common
+        union = everyone.degree(self._timeline, tick).add_(own[:, None]).sub_(common)
         # Two distinct fractions of integers up to N differ by at least 1 / N^2.
         squared = float(self.graph.num_users) ** 2
-        return self._with_fallback(query, common.div_(union.clamp_(min=1.0)).mul_(squared))
+        return self._fallback(query).add_((common / union.clamp_(min=1.0)).mul_(squared))
 
 
 class AdamicAdar(CommonNeighbors):
@@ -213,7 +213,7 @@ class PreferentialAttachment(Heuristic):
     def _score_in_order(self, query: Query) -> Tensor:
         tick = self._timeline.tick(query.time)
         own = self._timeline.degree(query.user, tick).double()
-        return self._with_fallback(query, everyone.degree(self._timeline, tick).mul_(own[:, None]))
+        return self._fallback(query).add_(everyone.degree(self._timeline, tick).mul_(own[:, None]))
 
 
 class PPR(Heuristic):
@@ -235,8 +235,7 @@ class PPR(Heuristic):
         self.num_steps = num_steps
 
     def _score_in_order(self, query: Query) -> Tensor:
-        visits = self.visits(query)
-        return self._with_fallback(query, (visits * FIXED_POINT).round_())
+        return self._fallback(query).add_(self.visits(query).mul_(FIXED_POINT).round_())
 
     def visits(self, query: Query) -> Tensor:
         """Visiting probabilities of a walk from each user, [B, N] float64, for queries in order of time."""
@@ -245,13 +244,22 @@ class PPR(Heuristic):
             return torch.cat([self.visits(query[:middle]), self.visits(query[middle:])])
         ticks = self._timeline.tick(query.time)
         graph = everyone.ContactGraph(self._timeline, ticks)
-        degree = everyone.degree(self._timeline, ticks).T.clamp(min=1.0)
-        home = torch.zeros(self.graph.num_users, len(query), dtype=torch.float64)
-        home[query.user, torch.arange(len(query))] = self.restart
-        visits = home / self.restart
+        # Of what is at a user, 1 - restart goes on, in equal parts to each contact.
+        outflow = (
+            everyone.degree(self._timeline, ticks).clamp_(min=1.0).div_(1.0 - self.restart).T.contiguous()
+        )
+        visits = torch.zeros(self.graph.num_users, len(query), dtype=torch.float64)
+        home = query.user, torch.arange(len(query))
+        visits[home] = 1.0
         for _ in range(self.num_steps):
-            visits = graph.spread(visits / degree).mul_(1.0 - self.restart).add_(home)
+            visits = graph.spread(visits.div_(outflow))
+            visits[home] += self.restart
         return visits.T.contiguous()
+
+
+def _blocks(scores: Tensor) -> list[Tensor]:
+    """Views of a few rows each."""
+    return list(scores.split(max(1, CACHED // scores.size(1))))
 
 
 HEURISTICS: dict[str, type[Heuristic]] = {

@@ -115,8 +115,8 @@ class Recommender(ABC):
             k: how many; more than there are gives padding.
 
         Returns:
-            users [B, k] int64, padded with -1, and scores [B, k] float64, padded with -inf. Ties are broken by
-            a fixed shuffle.
+            users [B, k] int64, padded with -1, and scores [B, k] float64, padded with -inf. Ties are broken
+            by a fixed shuffle.
 
         Raises:
             ValueError: k is smaller than 1.

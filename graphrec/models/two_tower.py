@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphrec.data import USER, FriendGraph, Query
@@ -20,6 +20,11 @@ from graphrec.nn import (
     PRESENCE,
     SOURCES,
     STRUCTURE,
+    Activation,
+    Candidates,
+    History,
+    Interaction,
+    Profiles,
     Timelines,
     TwoTowerNet,
     Votes,
@@ -28,6 +33,7 @@ from graphrec.nn import (
     person_features,
     presence_features,
     query_features,
+    sampled_log_softmax,
 )
 from graphrec.sampler import Neighborhood, Reach, Structure, Timeline, contains
 from graphrec.sampler.draws import below, hashed
@@ -41,15 +47,19 @@ SNAPSHOTS, MAX_ROWS = 16, 10**7
 JUDGED_SCORES = 25_000_000
 """Events times users judged after each epoch, about."""
 
-MIN_SLICE = 1 / 8
-"""A slice with a smaller share of the events counts for less than the others."""
-
 LEARNED: dict[str, tuple[str, ...]] = {
     "two_tower": (PRESENCE,),
     "two_tower_pointer": ("pointer", PRESENCE),
     "two_tower_mixture": (*SOURCES, PRESENCE, STRUCTURE),
 }
 """The sources of the two-tower, by the name of its row."""
+
+PARTS = {
+    "history": get_args(History),
+    "interaction": get_args(Interaction),
+    "activation": get_args(Activation),
+}
+"""What its parts may be."""
 
 
 class TwoTower(Recommender):
@@ -60,18 +70,27 @@ class TwoTower(Recommender):
     the mixture.
 
     Candidates of the loss are those of the event's own slice: every event is judged among all, a reply also
-    among people not acted upon, a new tie also among strangers; all three count about alike, however rare.
+    among people not acted upon, a new tie also among strangers. A slice counts as the root of its share of
+    the events, so that a rare one is not lost.
+
+    Where the graph has features of users (`graph["user"].x`), whoever is known by them at a query's time (see
+    `Profiles`) is placed by them too, with or without a history.
 
     Args:
         sources: what is joined with the user embeddings: any of 'pointer', 'paths', 'union' (see
             `NeighborhoodMixture`), 'presence', how present a person is, and 'structure', how near a person
             stands in the network.
         reach: how far the neighbourhood reaches.
+        history: how a timeline is encoded: 'transformer' (`HistoryEncoder`), 'pooled' (`PooledHistory`) or
+            'mean' (`MeanHistory`).
+        interaction: how the parts of the user tower meet: 'mlp', or 'moe', a mixture of experts.
+        activation: 'gelu' or 'swiglu', in encoder and user tower.
         embedding_dim: D, width of the user tables.
-        hidden_channels, num_layers, num_heads, window: of the `HistoryEncoder`.
+        hidden_channels, num_layers, num_heads, window: of the encoder.
         dropout: in the encoder and the towers.
-        num_rand_negs: random users beside the in-batch ones as candidates of a training step.
-        temporal_weight: weight of all acts of a timeline but the last one's.
+        num_rand_negs: random users as negatives of a training step.
+        in_batch: whether the targets of a step are negatives of each other.
+        temporal_weight: weight of all acts of a timeline but the last one; 0 trains on the last ones alone.
         batch_acts: acts on the timelines of a batch.
         max_queries: prefixes of a batch that are asked about.
         epoch_batches: the most batches of an epoch; each epoch draws others.
@@ -86,13 +105,17 @@ class TwoTower(Recommender):
         *,
         sources: Collection[str] = LEARNED["two_tower_mixture"],
         reach: Reach | None = None,
+        history: History = "transformer",
+        interaction: Interaction = "mlp",
+        activation: Activation = "gelu",
         embedding_dim: int = 64,
         hidden_channels: int = 64,
         num_layers: int = 2,
         num_heads: int = 4,
-        window: int = 64,
+        window: int = 32,
         dropout: float = 0.1,
         num_rand_negs: int = 512,
+        in_batch: bool = True,
         temporal_weight: float = 1.0,
         batch_acts: int = 1024,
         max_queries: int = 64,
@@ -107,6 +130,12 @@ class TwoTower(Recommender):
         unknown = [name for name in sources if name not in known]
         if unknown:
             raise ValueError(f"unknown source {unknown[0]!r}; there are {', '.join(known)}")
+        parts = {"history": history, "interaction": interaction, "activation": activation}
+        for part, given in parts.items():
+            if given not in PARTS[part]:
+                raise ValueError(f"unknown {part} {given!r}; there are {', '.join(PARTS[part])}")
+        if not in_batch and num_rand_negs < 1:
+            raise ValueError("there are no negatives where in_batch is False and num_rand_negs is 0")
         self.name = next(
             (name for name, given in LEARNED.items() if set(given) == set(sources)),
             "_".join(["two_tower", *(sources or ["embeddings"])]),
@@ -119,14 +148,14 @@ class TwoTower(Recommender):
         self.sizes: dict[str, Any] = {
             "embedding_dim": embedding_dim,
             "sources": sources,
+            **parts,
             "hidden_channels": hidden_channels,
             "num_layers": num_layers,
             "num_heads": num_heads,
             "window": window,
             "dropout": dropout,
         }
-        self.history_length = num_layers * window
-        self.num_rand_negs, self.temporal_weight = num_rand_negs, temporal_weight
+        self.num_rand_negs, self.in_batch, self.temporal_weight = num_rand_negs, in_batch, temporal_weight
         self.max_queries, self.epoch_batches = max_queries, epoch_batches
         self.batch_acts, self.max_epochs, self.patience = batch_acts, max_epochs, patience
         self.seed, self.folder, self.progress = seed, folder, progress
@@ -153,17 +182,19 @@ class TwoTower(Recommender):
         self._first_tick = torch.full_like(everyone, len(timeline.instants))
         first_event = timeline.event[timeline.halves.ptr[:-1][has_events]].long()
         self._first_tick[has_events] = timeline.event_tick[first_event]
-        known = (lengths > 0).nonzero().squeeze(1)
-        if not known.numel():
+        if not lengths.any():
             raise ValueError(f"{self.name}: there is no event before until={until} to fit on")
-        # Rows follow what people did, never their index: first appearance, then activity.
+        self._profiles = Profiles.of(graph, until=until)
+        # Rows follow what people did and are, never their index: first appearance, activity, profile.
+        order = everyone if self._profiles is None else self._profiles.key(until).argsort(stable=True)
+        known, strangers = order[lengths[order] > 0], order[lengths[order] == 0]
         past = tick.expand(len(known))
         for quantity in (timeline.num_acts, timeline.last_received, timeline.last_act):
             known = known[quantity(known, past).argsort(stable=True)]
         known = known[self._first_tick[known].argsort(stable=True)]
         self._row = torch.zeros_like(everyone)
         self._row[known] = torch.arange(1, known.numel() + 1)
-        self._in_order = torch.cat([known, (self._row == 0).nonzero().squeeze(1)])
+        self._in_order = torch.cat([known, strangers])
         train_events = int(torch.searchsorted(timeline.event_tick, tick))
         self._warm = int(timeline.events.time[train_events // 10])
         self._structure = None
@@ -180,12 +211,15 @@ class TwoTower(Recommender):
             for pairs in (timeline.approached, timeline.contacts)
         )
         # A contact is one of both sides; what opens a direction but no contact is a reply.
-        self._slice_sizes = 1.0, max(first - met / 2, MIN_SLICE), max(met / 2, MIN_SLICE)
+        self._slice_sizes = [max(share, TINY) ** 0.5 for share in (1.0, first - met / 2, met / 2)]
         share = torch.bincount(timeline.events.dst[:train_events], minlength=graph.num_users)
         self._share = share.double() / train_events
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            self.network = TwoTowerNet(known.numel(), len(graph.actions), **self.sizes)
+            columns = 0 if self._profiles is None else self._profiles.x.size(1)
+            self.network = TwoTowerNet(
+                known.numel(), len(graph.actions), profile_columns=columns, **self.sizes
+            )
         batches = TimelineBatches(
             lengths[known], budget=self.batch_acts, most=self.epoch_batches, seed=self.seed
         )
@@ -231,54 +265,42 @@ class TwoTower(Recommender):
         """Likelihood of every own act on the batch's timelines, each from its own past."""
         timeline = self._timeline
         acts = Timelines.of_batch(batch, self.graph.actions)
-        own = ((acts.kind % 2 == 1) & (acts.time >= self._warm)).nonzero().squeeze(1)
-        most = max(1, self.max_queries // num_processes())
-        if len(own) > most:
-            owner, other = self._row[batch[USER].n_id[acts.row[own]]], self._row[acts.other[own]]
-            lot = hashed(self.seed, epoch, acts.time[own], acts.kind[own], owner, other)
-            own = own[lot.argsort()[:most].sort().values]
+        own, weight = self._asked(acts, batch, epoch)
         user = batch[USER].n_id[acts.row[own]]
         query = Query(user, acts.time[own], acts.kind[own] // 2)
         target, tick = acts.other[own], timeline.tick(query.time)
         position = acts.before(acts.row[own], query.time)
-        vector, features = self._query_tower(query, acts, position)
+        vector, features, asker = self._query_tower(query, acts, position)
 
-        # Candidates: the batch's targets and random users, each with the probability of being among them.
         draws = hashed(self.seed, epoch, batch.input_id[0], torch.arange(self.num_rand_negs))
-        drawn = self._in_order[below(draws, len(self._in_order))]
-        candidates = torch.unique(torch.cat([target, drawn]))
-        expected = len(target) * self._share[candidates] + self.num_rand_negs / len(self._row)
-        log_q = torch.log1p(-torch.exp(-expected)).float()  # Horvitz-Thompson, so that the sum is unbiased
-        scores = self._table_logits(vector, candidates, query)
+        random = self._in_order[below(draws, len(self._in_order))]
+        candidates = Candidates.of(target, random, self._share, in_batch=self.in_batch)
+        scores = self._table_logits(vector, asker, candidates.user, query)
         device = self._device  # the index and its masks are on the CPU, what the network computes is here
-        goal = scores.gather(1, torch.searchsorted(candidates, target)[:, None].to(device)).squeeze(1)
-        never = ((candidates == query.user[:, None]) | (candidates == target[:, None])).to(device)
-        logits = (scores - log_q.to(device)).masked_fill(never, -torch.inf)
+        log_q, weight = candidates.log_q.to(device), weight.to(device)
+        goal = scores.gather(1, candidates.place(target)[:, None].to(device)).squeeze(1)
+        never = (candidates.user == user[:, None]) | (candidates.user == target[:, None]) | ~candidates.drawn
 
         met = timeline.contacts.before(user, tick)
         approached = timeline.approached.before(user, tick)
         everyone = torch.ones_like(user, dtype=torch.bool)
         is_first = ~contains(approached, target)
         is_new = is_first & ~contains(met, target)
-        around = self._around(query, tick, features) if self.sources else None
-        last = torch.ones_like(user, dtype=torch.bool)
-        last[:-1] = acts.row[own].diff() != 0
-        weight = torch.where(last, 1.0, self.temporal_weight).to(device)
+        around = self._around(query, tick, features, asker) if self.sources else None
         loss = vector.new_zeros(())
         slices = (everyone, None), (is_first & ~is_new, approached), (is_new, met)
         for size, (inside, people) in zip(self._slice_sizes, slices, strict=True):
-            inside = inside.to(device)
+            barred = never if people is None else never | candidates.members(people, len(query))
             rows = inside.nonzero().squeeze(1)
-            others = logits[rows]
-            if people is not None:
-                barred = _members(people, candidates, len(query)).to(device)
-                others = others.masked_fill(barred[rows], -torch.inf)
-                people = people[0].to(device), people[1].to(device)
-            table = goal[rows] - torch.logaddexp(goal[rows], others.logsumexp(1))
+            barred, rows = barred[rows].to(device), rows.to(device)
+            table = sampled_log_softmax(goal[rows], scores[rows], log_q, barred)
             table = vector.new_zeros(len(query)).index_put((rows,), table)
+            if people is not None:
+                people = people[0].to(device), people[1].to(device)
             log_p = table if around is None else around.log_likelihood(target.to(device), people, table)
-            share = torch.where(inside, weight, 0.0)
-            loss = loss - torch.where(inside, share * log_p, 0.0).sum() / (size * weight.sum().clamp(min=1.0))
+            log_p = torch.where(inside.to(device), weight * log_p, 0.0)
+            loss = loss - log_p.sum() / (size * weight.sum().clamp(min=1.0))
+        never = never.to(device)
         with torch.no_grad():
             above = (scores.masked_fill(never, -torch.inf) > goal[:, None]).sum(1).float()
         return {
@@ -288,6 +310,21 @@ class TwoTower(Recommender):
             "mean_rank": 1.0 + above.mean(),
             "events": torch.tensor(float(len(query))),
         }
+
+    def _asked(self, acts: Timelines, batch: HeteroData, epoch: int) -> tuple[Tensor, Tensor]:
+        """Own acts of a batch's timelines that are asked about, [n] int64, and their weights [n]."""
+        own = ((acts.kind % 2 == 1) & (acts.time >= self._warm)).nonzero().squeeze(1)
+        last = torch.ones_like(own, dtype=torch.bool)
+        last[:-1] = acts.row[own].diff() != 0
+        weight = torch.where(last, 1.0, self.temporal_weight)
+        own, weight = own[weight > 0], weight[weight > 0]
+        most = max(1, self.max_queries // num_processes())
+        if len(own) > most:
+            owner, other = self._row[batch[USER].n_id[acts.row[own]]], self._row[acts.other[own]]
+            lot = hashed(self.seed, epoch, acts.time[own], acts.kind[own], owner, other)
+            chosen = lot.argsort()[:most].sort().values
+            own, weight = own[chosen], weight[chosen]
+        return own, weight
 
     def score_all(self, query: Query) -> Tensor:
         """Log-probabilities of everyone, [B, N] float32."""
@@ -302,25 +339,41 @@ class TwoTower(Recommender):
         timeline = self._timeline
         tick = timeline.tick(query.time)
         with torch.no_grad():
-            acts = Timelines.of_index(timeline, query.user, tick, self.history_length)
+            acts = Timelines.of_index(timeline, query.user, tick, self.network.reach)
             position = acts.before(torch.arange(len(query)), query.time)
-            vector, features = self._query_tower(query, acts, position)
-            table = self._table_logits(vector, None, query).log_softmax(1)
+            vector, features, asker = self._query_tower(query, acts, position)
+            table = self._table_logits(vector, asker, None, query).log_softmax(1)
             if not self.sources:
                 return table.cpu()
-            around = self._around(query, tick, features)
+            around = self._around(query, tick, features, asker)
             inside, beyond = around.shares()
             out = table.exp_().mul_(beyond[:, None])
             out[around.row, around.user] += inside
             return out.clamp_(min=TINY).log_().cpu()
 
-    def _query_tower(self, query: Query, acts: Timelines, position: Tensor) -> tuple[Tensor, Tensor]:
-        """Query vectors [B, D] and standardised query features [B, Q], where the network is."""
+    def _query_tower(
+        self, query: Query, acts: Timelines, position: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Query vectors [B, D], standardised query features [B, Q], askers [B, R], where the network is."""
         network, device = self.network, self._device
         features = network.standardize_query(query_features(self._timeline, query).to(device))
-        state = network.state(acts.to(device), self._row[acts.other].to(device), position.to(device))
-        actor = self._rows_at(query.user, self._timeline.tick(query.time))
-        return network.query(state, actor.to(device), query.action.to(device), features), features
+        other = network.actor(self._row[acts.other].to(device))
+        actor = network.actor(self._rows_at(query.user, self._timeline.tick(query.time)).to(device))
+        asker = None
+        if network.profile is not None:
+            other = other + self._profile(network.profile.actor, acts.other, acts.time)
+            actor = actor + self._profile(network.profile.actor, query.user, query.time)
+            asker = self._profile(network.profile.asker, query.user, query.time)
+        state = network.state(acts.to(device), other, position.to(device))
+        return network.query(state, actor, query.action.to(device), features), features, asker
+
+    def _profile(self, layer: nn.Module, user: Tensor, time: Tensor) -> Tensor:
+        """A linear map of the profiles of users [n] at times [n]: [n, K], 0 for whoever is not known yet."""
+        assert self._profiles is not None
+        who, at = user.unique(return_inverse=True)
+        known = self._profiles.known(user, time).to(self._device)
+        out: Tensor = layer(self._profiles.x[who].to(self._device))[at.to(self._device)] * known[:, None]
+        return out
 
     @property
     def _device(self) -> torch.device:
@@ -331,7 +384,9 @@ class TwoTower(Recommender):
         """Table rows of users at ticks: the stranger's until their first event."""
         return torch.where(self._first_tick[user] < tick, self._row[user], 0)
 
-    def _table_logits(self, vector: Tensor, users: Tensor | None, query: Query) -> Tensor:
+    def _table_logits(
+        self, vector: Tensor, asker: Tensor | None, users: Tensor | None, query: Query
+    ) -> Tensor:
         """[B, C] logits of users [C], or of everyone; those not yet seen at a query's tick are strangers."""
         tick = self._timeline.tick(query.time)[:, None]
         rows, first = (
@@ -341,12 +396,16 @@ class TwoTower(Recommender):
         if tick.numel() and bool((first[rows > 0] >= tick.min()).any()):
             stranger = self.network.logits(vector, torch.zeros(1, dtype=torch.int64, device=self._device))
             out = torch.where((first < tick).to(self._device), out, stranger)
+        if self.network.profile is not None and self._profiles is not None and asker is not None:
+            people = slice(None) if users is None else users
+            more = self.network.profile.logits(vector, asker, self._profiles.x[people].to(self._device))
+            out = out + more * self._profiles.known(people, query.time[:, None]).to(self._device)
         if self.network.presence is None:
             return out
         blocks = presence_features(self._timeline, query, users, self._structure)
         return out + torch.cat([self.network.presence(block.to(self._device)) for block in blocks])
 
-    def _around(self, query: Query, tick: Tensor, features: Tensor) -> Votes:
+    def _around(self, query: Query, tick: Tensor, features: Tensor, asker: Tensor | None) -> Votes:
         """What the sources say of the people around the queries."""
         timeline, mixture = self._timeline, self.network.mixture
         assert mixture is not None
@@ -355,14 +414,20 @@ class TwoTower(Recommender):
         pair = pair_features(timeline, query, around.contacts).to(device)
         if not {"paths", "union"} & set(self.sources):
             return mixture.vote(around.to(device), features, pair)
+        now = timeline.activity(around.user, tick[around.row])
+        similarity = None
+        if self.network.profile is not None and asker is not None:
+            person = self._profile(self.network.profile.person, around.user, query.time[around.row])
+            similarity = self.network.profile.similarity(asker[around.row.to(device)], person)
         kinds = [around.contacts.half_edge[around.first], around.second.half_edge]
         return mixture.vote(
             around.to(device),
             features,
             pair,
-            path=path_features(timeline, query, around).to(device),
+            path=path_features(timeline, query, around, now).to(device),
             kinds=torch.stack([timeline.kind(half_edge) for half_edge in kinds], dim=1).to(device),
-            person=person_features(timeline, query, around, self._structure).to(device),
+            person=person_features(timeline, query, around, now, self._structure).to(device),
+            similarity=similarity,
         )
 
     def _validate(self, event_id: Tensor) -> dict[str, float]:
@@ -374,13 +439,3 @@ class TwoTower(Recommender):
         }
         both = [value for value in scores.values() if value]
         return scores | {"val_score": float(np.prod(both) ** (1.0 / max(len(both), 1)))}
-
-
-def _members(people: tuple[Tensor, Tensor], candidates: Tensor, num_rows: int) -> Tensor:
-    """Which candidates (ascending, [C]) are among each row's people: [B, C] bool."""
-    row, user = people
-    at = torch.searchsorted(candidates, user).clamp(max=len(candidates) - 1)
-    found = candidates[at] == user
-    out = torch.zeros(num_rows, len(candidates), dtype=torch.bool)
-    out[row[found], at[found]] = True
-    return out

@@ -1,5 +1,7 @@
 """The parts that models are made of."""
 
+from graphrec.nn.candidates import Candidates as Candidates
+from graphrec.nn.candidates import sampled_log_softmax as sampled_log_softmax
 from graphrec.nn.features import NUM_PRESENCE_FEATURES as NUM_PRESENCE_FEATURES
 from graphrec.nn.features import NUM_QUERY_FEATURES as NUM_QUERY_FEATURES
 from graphrec.nn.features import pair_features as pair_features
@@ -9,12 +11,21 @@ from graphrec.nn.features import presence_features as presence_features
 from graphrec.nn.features import query_features as query_features
 from graphrec.nn.history import HistoryEncoder as HistoryEncoder
 from graphrec.nn.history import Timelines as Timelines
+from graphrec.nn.layers import Activation as Activation
+from graphrec.nn.layers import MixtureOfExperts as MixtureOfExperts
 from graphrec.nn.layers import Standardize as Standardize
+from graphrec.nn.layers import feed_forward as feed_forward
 from graphrec.nn.layers import mlp as mlp
 from graphrec.nn.layers import segment_logsumexp as segment_logsumexp
 from graphrec.nn.mixture import SOURCES as SOURCES
 from graphrec.nn.mixture import NeighborhoodMixture as NeighborhoodMixture
 from graphrec.nn.mixture import Votes as Votes
+from graphrec.nn.pooling import MeanHistory as MeanHistory
+from graphrec.nn.pooling import PooledHistory as PooledHistory
+from graphrec.nn.profiles import ProfileNet as ProfileNet
+from graphrec.nn.profiles import Profiles as Profiles
 from graphrec.nn.towers import PRESENCE as PRESENCE
 from graphrec.nn.towers import STRUCTURE as STRUCTURE
+from graphrec.nn.towers import History as History
+from graphrec.nn.towers import Interaction as Interaction
 from graphrec.nn.towers import TwoTowerNet as TwoTowerNet

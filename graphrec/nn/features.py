@@ -27,7 +27,7 @@ POPULARITY_EVENTS = (300, 3000)
 BLOCK = 2**16
 """Scores of presence worked out at once, in numbers."""
 
-FAR_RANK = 2048
+FAR_RANK = 1024
 """The rank of people who are not in the list that is ranked."""
 
 
@@ -75,12 +75,12 @@ def query_features(timeline: Timeline, query: Query) -> Tensor:
     )
 
 
-def path_features(timeline: Timeline, query: Query, around: Neighborhood) -> Tensor:
+def path_features(timeline: Timeline, query: Query, around: Neighborhood, now: Activity) -> Tensor:
     """Both hops' gaps, counts and recency ranks, degrees, the end's gaps: [P, NUM_PATH_FEATURES] float32."""
     first, second = around.contacts.select(around.first), around.second
     row = first.row
-    time, pace, tick = query.time[row], _pace(timeline, query)[row], timeline.tick(query.time)[row]
-    end = timeline.activity(second.user, tick)
+    time, pace = query.time[row], _pace(timeline, query)[row]
+    degree = now.degree.float().log1p()
     return torch.stack(
         [
             *(
@@ -94,17 +94,21 @@ def path_features(timeline: Timeline, query: Query, around: Neighborhood) -> Ten
                     hop.rank.float().log1p(),
                 )
             ),
-            timeline.degree(first.user, tick).float().log1p(),
-            end.degree.float().log1p(),
-            _gap(time, end.last_received, pace),
-            _gap(time, end.last_act, pace),
+            degree[around.contact][around.first],
+            degree[around.end],
+            _gap(time, now.last_received[around.end], pace),
+            _gap(time, now.last_act[around.end], pace),
         ],
         dim=1,
     )
 
 
 def person_features(
-    timeline: Timeline, query: Query, around: Neighborhood, structure: Structure | None = None
+    timeline: Timeline,
+    query: Query,
+    around: Neighborhood,
+    now: Activity,
+    structure: Structure | None = None,
 ) -> Tensor:
     """How present the people around a query are, their ranks among those seen lately, common contacts.
 
@@ -112,6 +116,7 @@ def person_features(
         timeline: the index.
         query: B queries.
         around: M people around them.
+        now: of these M, just before their queries.
         structure: for the cosine of user and person; 0 without it.
 
     Returns:
@@ -119,7 +124,6 @@ def person_features(
     """
     row, tick = around.row, timeline.tick(query.time)
     time, pace = query.time[row], _pace(timeline, query)[row]
-    now = timeline.activity(around.user, tick[row])
     seen, ticks = torch.searchsorted(timeline.event_tick, tick), timeline.event_tick
     fresh = [
         now.num_received - timeline.num_received(around.user, ticks[(seen - size).clamp(min=0)][row])
@@ -130,7 +134,7 @@ def person_features(
         rank = torch.full_like(row, FAR_RANK)
         rank[around.recent] = _rank_of(last[around.recent], row[around.recent])
         ranks += _both_forms(rank)
-    middle = timeline.degree(around.contacts.user, tick[around.contacts.row])[around.first].float()
+    middle = now.degree[around.contact][around.first].float()
     zero = torch.zeros(len(around))
     adamic_adar = zero.index_add(0, around.end, 1.0 / middle.clamp(min=2.0).log())
     common = zero.index_add(0, around.end, torch.ones_like(middle))
@@ -163,7 +167,7 @@ def presence_features(
         structure: for the cosine of user and person; 0 without it.
 
     Yields:
-        [b, C, NUM_PRESENCE_FEATURES] float32 for a few consecutive queries at a time, small enough for a
+        [NUM_PRESENCE_FEATURES, b, C] float32 for a few consecutive queries at a time, small enough for a
         processor's cache.
     """
     tick, time, pace = timeline.tick(query.time), query.time[:, None], _pace(timeline, query)[:, None]
@@ -185,8 +189,7 @@ def presence_features(
                 received[block].float().log1p(),
                 degree[block].float().log1p(),
                 near[block],
-            ],
-            dim=2,
+            ]
         )
 
 

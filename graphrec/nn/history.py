@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphrec.data import USER
+from graphrec.nn.layers import Activation, feed_forward
 from graphrec.sampler import REVERSE, Timeline
 
 
@@ -67,8 +68,8 @@ class Timelines:
 
     def to(self, device: torch.device) -> Timelines:
         """The same acts on a device."""
-        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **moved)
+        row, other, kind, time = (x.to(device) for x in (self.row, self.other, self.kind, self.time))
+        return Timelines(row, other, kind, time, self.num_rows)
 
     def __len__(self) -> int:
         return self.row.numel()
@@ -87,12 +88,91 @@ class Timelines:
         return torch.where(found, position, -1)
 
 
+class ActEmbedding(nn.Module):
+    """Each act of a timeline on its own: whom with, which way, and how long after the act before.
+
+    Args:
+        num_kinds: twice the number of actions.
+        in_channels: width of the embeddings of users.
+        hidden_channels: width of the acts.
+
+    Shapes:
+        forward: `Timelines` of M acts and embeddings [M, in_channels] of their other sides -> [M, hidden].
+    """
+
+    def __init__(self, num_kinds: int, in_channels: int, hidden_channels: int) -> None:
+        super().__init__()
+        self.kind = nn.Embedding(num_kinds, hidden_channels)
+        self.other = nn.Linear(in_channels, hidden_channels, bias=False)
+        self.gap = nn.Linear(2, hidden_channels)
+
+    def forward(self, timelines: Timelines, other: Tensor) -> Tensor:
+        """The sum of the three."""
+        out: Tensor = self.other(other) + self.kind(timelines.kind) + self.gap(self._gaps(timelines))
+        return out
+
+    @staticmethod
+    def _gaps(timelines: Timelines) -> Tensor:
+        """log1p seconds since the act before, tied ones skipped, and whether there is one: [M, 2]."""
+        time, row = timelines.time, timelines.row
+        position = torch.arange(time.numel(), device=time.device)
+        opens = torch.ones_like(row, dtype=torch.bool)
+        opens[1:] = (row[1:] != row[:-1]) | (time[1:] != time[:-1])
+        last = torch.where(opens, position, 0).cummax(0).values - 1  # the act before this one's tie
+        found = (last >= 0) & (row[last.clamp(min=0)] == row)
+        gap = torch.where(found, time - time[last.clamp(min=0)], 0)
+        return torch.stack([gap.float().log1p() / 10, found.float()], dim=1)
+
+
+class Blocks:
+    """A stream of M acts cut into blocks of W, each of which sees itself and the block before.
+
+    So the cost of attention grows with the number of acts, and no history is padded to the longest.
+
+    Args:
+        timelines: M acts.
+        window: W, how many acts back an act sees, itself included.
+
+    Attributes:
+        mask: [blocks, 1, W, 2 W] bool, which acts each act sees: itself, and those of its row that are
+            strictly older. Tied acts do not see each other.
+        age: [blocks, 1, W, 2 W] float32, log1p seconds from an act that is seen to its viewer, over 10.
+    """
+
+    def __init__(self, timelines: Timelines, window: int) -> None:
+        self._window, self._number = window, -(-len(timelines) // window)
+        row, time = self._both(timelines.row + 1), self._both(timelines.time)  # row 0 is what fills up
+        own_row, own_time = row[:, window:, None], time[:, window:, None]
+        self._seconds = own_time - time[:, None, :]
+        place = torch.arange(2 * window, device=row.device)
+        back = place[window:, None] - place
+        older = (self._seconds > 0) & (row[:, None, :] == own_row)
+        self.mask = ((older & (back < window)) | (back == 0))[:, None]
+
+    @property
+    def age(self) -> Tensor:
+        """See the class."""
+        return (self._seconds.clamp(min=0).float().log1p() / 10)[:, None]
+
+    def cut(self, x: Tensor) -> Tensor:
+        """[M, ...] -> [blocks, W, ...], filled up with zeros."""
+        pad = self._number * self._window - x.size(0)
+        x = torch.cat([x, x.new_zeros(pad, *x.shape[1:])])
+        return x.view(self._number, self._window, *x.shape[1:])
+
+    def _both(self, x: Tensor) -> Tensor:
+        return with_block_before(self.cut(x))
+
+
+def with_block_before(x: Tensor) -> Tensor:
+    """[blocks, W, ...] -> [blocks, 2 W, ...]; before the first block are zeros."""
+    return torch.cat([torch.cat([torch.zeros_like(x[:1]), x[:-1]]), x], dim=1)
+
+
 class HistoryEncoder(nn.Module):
     """A transformer over timelines that sees, at each act, that act and the strictly older ones.
 
-    Attention is masked by time, not by position, so tied acts do not see each other, and reaches back over
-    `window` acts. The stream is cut into blocks of `window`; each block attends to itself and to the one
-    before, so the cost grows with the number of acts and no history is padded to the longest.
+    Attention is masked by time, not by position (see `Blocks`), and reaches back over `window` acts a layer.
 
     Args:
         num_kinds: twice the number of actions.
@@ -101,6 +181,10 @@ class HistoryEncoder(nn.Module):
         num_layers, num_heads: its size.
         window: how many acts back an act sees.
         dropout: on the residual branches.
+        activation: 'gelu' or 'swiglu'.
+
+    Attributes:
+        reach: acts that matter to the last one, and one more, the gap to which matters.
 
     Shapes:
         forward: `Timelines` of M acts and embeddings [M, in_channels] of their other sides -> [M, hidden].
@@ -116,13 +200,14 @@ class HistoryEncoder(nn.Module):
         num_heads: int = 4,
         window: int = 64,
         dropout: float = 0.1,
+        activation: Activation = "gelu",
     ) -> None:
         super().__init__()
-        self.window = window
-        self.kind = nn.Embedding(num_kinds, hidden_channels)
-        self.other = nn.Linear(in_channels, hidden_channels, bias=False)
-        self.gap = nn.Linear(2, hidden_channels)
-        self.layers = nn.ModuleList(Layer(hidden_channels, num_heads, dropout) for _ in range(num_layers))
+        self.window, self.reach = window, num_layers * (window - 1) + 2
+        self.acts = ActEmbedding(num_kinds, in_channels, hidden_channels)
+        self.layers = nn.ModuleList(
+            Layer(hidden_channels, num_heads, dropout, activation) for _ in range(num_layers)
+        )
         self.norm = nn.LayerNorm(hidden_channels)
 
     def forward(self, timelines: Timelines, other: Tensor, wanted: Tensor | None = None) -> Tensor:
@@ -134,46 +219,15 @@ class HistoryEncoder(nn.Module):
             wanted: [W] int64, acts whose encoding is needed; all by default. The last layer works for these
                 alone.
         """
-        size, window = len(timelines), self.window
-        if not size:
+        if not len(timelines):
             return other.new_zeros(0, self.norm.normalized_shape[0])
-        x = self.other(other) + self.kind(timelines.kind) + self.gap(self._gaps(timelines))  # [M, H]
-        blocks = -(-size // window)
-        x = F.pad(x, (0, 0, 0, blocks * window - size)).view(blocks, window, -1)  # [blocks, W, H]
-        mask = self._mask(timelines, blocks)
-        wanted = torch.arange(size, device=x.device) if wanted is None else wanted
+        blocks = Blocks(timelines, self.window)
+        x = blocks.cut(self.acts(timelines, other))  # [blocks, W, H]
+        wanted = torch.arange(len(timelines), device=x.device) if wanted is None else wanted
         for layer in self.layers[:-1]:
-            x = layer(x, mask)
-        out: Tensor = self.norm(self.layers[-1](x, mask, wanted))
+            x = layer(x, blocks.mask)
+        out: Tensor = self.norm(self.layers[-1](x, blocks.mask, wanted))
         return out
-
-    @staticmethod
-    def _gaps(timelines: Timelines) -> Tensor:
-        """log1p seconds since the act before, tied ones skipped, and whether there is one: [M, 2]."""
-        time, row = timelines.time, timelines.row
-        position = torch.arange(time.numel(), device=time.device)
-        opens = torch.ones_like(row, dtype=torch.bool)
-        opens[1:] = (row[1:] != row[:-1]) | (time[1:] != time[:-1])
-        last = torch.where(opens, position, 0).cummax(0).values - 1  # the act before this one's tie
-        found = (last >= 0) & (row[last.clamp(min=0)] == row)
-        gap = torch.where(found, time - time[last.clamp(min=0)], 0)
-        return torch.stack([gap.float().log1p() / 10, found.float()], dim=1)
-
-    def _mask(self, timelines: Timelines, blocks: int) -> Tensor:
-        """Which of the 2 W acts of the block before and its own each act sees: [blocks, 1, W, 2 W] bool."""
-        window, size = self.window, len(timelines)
-        pad = blocks * window - size
-        device = timelines.row.device
-        row = F.pad(timelines.row, (0, pad), value=-1).view(blocks, window)
-        time = F.pad(timelines.time, (0, pad)).view(blocks, window)
-        row_before = torch.cat([row.new_full((1, window), -2), row[:-1]])
-        time_before = torch.cat([time[:1], time[:-1]])
-        key_row, key_time = torch.cat([row_before, row], 1), torch.cat([time_before, time], 1)
-        back = torch.arange(window, 2 * window, device=device)[:, None] - torch.arange(
-            2 * window, device=device
-        )
-        older = (key_time[:, None, :] < time[:, :, None]) & (key_row[:, None, :] == row[:, :, None])
-        return ((older & (back > 0) & (back < window)) | (back == 0))[:, None]
 
 
 class Layer(nn.Module):
@@ -184,26 +238,26 @@ class Layer(nn.Module):
         of the flattened blocks.
     """
 
-    def __init__(self, channels: int, num_heads: int, dropout: float) -> None:
+    def __init__(
+        self, channels: int, num_heads: int, dropout: float, activation: Activation = "gelu"
+    ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.norm_attention = nn.LayerNorm(channels)
         self.norm_mlp = nn.LayerNorm(channels)
         self.qkv = nn.Linear(channels, 3 * channels, bias=False)
         self.out = nn.Linear(channels, channels, bias=False)
-        self.mlp = nn.Sequential(
-            nn.Linear(channels, 4 * channels), nn.GELU(), nn.Linear(4 * channels, channels)
-        )
+        self.mlp = feed_forward(channels, 4 * channels, channels, activation=activation)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor, wanted: Tensor | None = None) -> Tensor:
         """Attention, then the pointwise network, each on a residual branch."""
         blocks, window, channels = x.shape
+        q, k, v = self.qkv(self.norm_attention(x)).split(channels, dim=-1)
         q, k, v = (
-            part.view(blocks, window, self.num_heads, -1).transpose(1, 2)  # [blocks, heads, W, H / heads]
-            for part in self.qkv(self.norm_attention(x)).split(channels, dim=-1)
+            part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # [blocks, heads, W or 2 W, H / heads]
+            for part in (q, with_block_before(k), with_block_before(v))
         )
-        k, v = (torch.cat([F.pad(part[:-1], (0, 0, 0, 0, 0, 0, 1, 0)), part], dim=2) for part in (k, v))
         heard = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         heard = heard.transpose(1, 2).reshape(blocks, window, channels)
         if wanted is not None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
+
+Activation = Literal["gelu", "swiglu"]
 
 
 class Standardize(nn.Module):
@@ -41,6 +45,80 @@ class Standardize(nn.Module):
             self.mean += (flat.mean(0) - self.mean) / self.seen
             self.square += (flat.square().mean(0) - self.square) / self.seen
         return self.mean, (self.square - self.mean.square()).clamp(min=1e-4).sqrt()
+
+
+class SwiGLU(nn.Module):
+    """A gated hidden layer, silu(x W) * (x V) (Shazeer 2020, https://arxiv.org/abs/2002.05202).
+
+    Shapes:
+        forward: [..., in_channels] -> [..., hidden_channels].
+    """
+
+    def __init__(self, in_channels: int, hidden_channels: int) -> None:
+        super().__init__()
+        self.both = nn.Linear(in_channels, 2 * hidden_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Gate and value from one product."""
+        gate, value = self.both(x).chunk(2, dim=-1)
+        out: Tensor = nn.functional.silu(gate) * value
+        return out
+
+
+def feed_forward(
+    in_channels: int,
+    hidden_channels: int,
+    out_channels: int,
+    *,
+    activation: Activation = "gelu",
+    dropout: float = 0.0,
+) -> nn.Sequential:
+    """One hidden layer; a gated one has two thirds of the width, and so about as many parameters."""
+    if activation == "gelu":
+        hidden: list[nn.Module] = [nn.Linear(in_channels, hidden_channels), nn.GELU()]
+    else:
+        hidden_channels = max(1, 2 * hidden_channels // 3)
+        hidden = [SwiGLU(in_channels, hidden_channels)]
+    return nn.Sequential(*hidden, nn.Dropout(dropout), nn.Linear(hidden_channels, out_channels))
+
+
+class MixtureOfExperts(nn.Module):
+    """A few small networks, each of which counts by a gate's softmax (Jacobs et al. 1991).
+
+    Dense: at this size every expert works on every input, so that none starves.
+
+    Args:
+        in_channels, hidden_channels, out_channels: widths of each expert.
+        num_experts: how many.
+        activation: 'gelu' or 'swiglu'.
+        dropout: on the hidden layers.
+
+    Shapes:
+        forward: [B, in_channels] -> [B, out_channels].
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        hidden_channels: int,
+        out_channels: int,
+        *,
+        num_experts: int = 4,
+        activation: Activation = "gelu",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.experts = nn.ModuleList(
+            feed_forward(in_channels, hidden_channels, out_channels, activation=activation, dropout=dropout)
+            for _ in range(num_experts)
+        )
+        self.gate = nn.Linear(in_channels, num_experts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The experts' sum, weighed by the gate."""
+        said = torch.stack([expert(x) for expert in self.experts], dim=1)  # [B, E, out]
+        out: Tensor = (self.gate(x).softmax(1)[:, None] @ said).squeeze(1)
+        return out
 
 
 def mlp(in_channels: int, hidden_channels: int, out_channels: int) -> nn.Sequential:

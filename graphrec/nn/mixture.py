@@ -107,9 +107,17 @@ class NeighborhoodMixture(nn.Module):
         sources: some of `SOURCES`.
         num_kinds: twice the number of actions.
         hidden_channels: width of the scorers.
+        has_profiles: whether `union` is also told how similar the profiles of user and person are.
     """
 
-    def __init__(self, sources: Collection[str], num_kinds: int, *, hidden_channels: int = 32) -> None:
+    def __init__(
+        self,
+        sources: Collection[str],
+        num_kinds: int,
+        *,
+        hidden_channels: int = 32,
+        has_profiles: bool = False,
+    ) -> None:
         super().__init__()
         self.sources = [name for name in SOURCES if name in sources]
         self.standardize_pair = Standardize(NUM_PAIR_FEATURES)
@@ -127,7 +135,7 @@ class NeighborhoodMixture(nn.Module):
         if "union" in sources:
             self.standardize_person = Standardize(NUM_PERSON_FEATURES)
             width = 3 + NUM_PAIR_FEATURES + NUM_PERSON_FEATURES + CHANNELS + NUM_QUERY_FEATURES
-            self.union = mlp(width, hidden_channels, 1)
+            self.union = mlp(width + has_profiles, hidden_channels, 1)
         self.gate = mlp(NUM_QUERY_FEATURES + 2, hidden_channels, len(self.sources) + 1)
         leads = [2.0 if name == "pointer" else 0.0 for name in self.sources]  # at first
         last = self.gate[-1]
@@ -143,6 +151,7 @@ class NeighborhoodMixture(nn.Module):
         path: Tensor | None = None,
         kinds: Tensor | None = None,
         person: Tensor | None = None,
+        similarity: Tensor | None = None,
     ) -> Votes:
         """Score the M people around B queries.
 
@@ -153,6 +162,7 @@ class NeighborhoodMixture(nn.Module):
             path: [P, F] float32; it, kinds and person are needed unless the pointer is alone.
             kinds: [P, 2] int64, the last act of both hops: 2 x action + (1 if it went out).
             person: [M, F] float32.
+            similarity: [M] float32, of profiles, where there are any.
         """
         size, row = len(around), around.row
         pair = self.standardize_pair(pair)
@@ -179,8 +189,9 @@ class NeighborhoodMixture(nn.Module):
             flags = torch.stack([is_contact, is_end, is_recent], 1).float()
             pairs = query.new_zeros(size, pair.size(1)).index_put((around.contact,), pair)
             person = self.standardize_person(person)
-            everything = torch.cat([flags, pairs, person, weight.log1p(), query[row]], 1)
-            scores.append(self.union(everything).squeeze(1))
+            everything = [flags, pairs, person, weight.log1p(), query[row]]
+            everything += [] if similarity is None else [similarity[:, None]]
+            scores.append(self.union(torch.cat(everything, 1)).squeeze(1))
         number = [
             torch.bincount(row[mask], minlength=len(query)).float().log1p() / 4
             for mask in (is_contact, ~is_contact)

@@ -2,7 +2,7 @@
 
 Each function takes ascending ticks [B] and returns a dense [B, N] tensor whose row b knows exactly the events
 older than ticks[b]: what all rows share comes from the index, what happens between the first and the last
-tick is scattered to the row that sees it first and carried down the rows.
+tick is carried down the rows, in the columns of those it happens to.
 """
 
 from __future__ import annotations
@@ -14,68 +14,96 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from graphrec.sampler.timeline import Timeline
+from graphrec.sampler.timeline import NEVER, Timeline, ragged
 
 MAX_HALF_LIVES = 256
+MIN_SPACING = 1024
+"""Totals of recent popularity are kept after at least so many events."""
 
 
 def num_received(timeline: Timeline, ticks: Tensor) -> Tensor:
     """How often everyone was acted upon, [B, N] float64."""
-    everyone = torch.arange(timeline.num_users)
+    first = timeline.num_received(torch.arange(timeline.num_users), ticks[0])
     between, row = _between(timeline, ticks)
-    out = torch.zeros(len(ticks), timeline.num_users, dtype=torch.float64)
-    out[0] = timeline.num_received(everyone, ticks[0]).double()
-    _add(out, row, timeline.events.dst[between], 1.0)
-    return out.cumsum_(0)
+    return _counted(first.double(), len(ticks), row, timeline.events.dst[between])
 
 
 def degree(timeline: Timeline, ticks: Tensor) -> Tensor:
     """How many distinct people everyone had met, [B, N] float64."""
-    everyone = torch.arange(timeline.num_users)
-    tick, owner, _ = timeline.contacts.chronological
-    low, high = torch.searchsorted(tick, ticks[[0, -1]]).tolist()
-    row = torch.searchsorted(ticks, tick[low:high], right=True)
-    out = torch.zeros(len(ticks), timeline.num_users, dtype=torch.float64)
-    out[0] = timeline.degree(everyone, ticks[0]).double()
-    _add(out, row, owner[low:high], 1.0)
-    return out.cumsum_(0)
+    first = timeline.degree(torch.arange(timeline.num_users), ticks[0])
+    tick, owner, _ = _fresh_contacts(timeline, ticks)
+    return _counted(first.double(), len(ticks), torch.searchsorted(ticks, tick, right=True), owner)
 
 
-def last_time(timeline: Timeline, ticks: Tensor, *, role: Literal["src", "dst"]) -> Tensor:
-    """When everyone last acted ('src') or was acted upon ('dst'), [B, N] int64 seconds or `NEVER`."""
-    everyone = torch.arange(timeline.num_users)
+def last_time(timeline: Timeline, ticks: Tensor, *, role: Literal["src", "dst", "either"]) -> Tensor:
+    """When everyone last acted ('src'), was acted upon ('dst') or either: [B, N] int64 seconds or `NEVER`."""
+    everyone, roles = torch.arange(timeline.num_users), ("src", "dst") if role == "either" else (role,)
+    look_up = {"src": timeline.last_act, "dst": timeline.last_received}
+    first = torch.stack([look_up[name](everyone, ticks[0]) for name in roles]).amax(0)
     between, row = _between(timeline, ticks)
-    acted = role == "src"
-    out = (timeline.last_act if acted else timeline.last_received)(everyone, ticks[0]).repeat(len(ticks), 1)
-    user = (timeline.events.src if acted else timeline.events.dst)[between]
-    cell = row * timeline.num_users + user
-    out.view(-1).scatter_reduce_(0, cell, timeline.events.time[between], "amax")
-    np.maximum.accumulate(out.numpy(), axis=0, out=out.numpy())
-    return out
+    user = torch.cat([getattr(timeline.events, name)[between] for name in roles])
+    user, column = user.unique(return_inverse=True)
+    carried = first[user].repeat(len(ticks), 1)
+    cell = row.repeat(len(roles)) * len(user) + column
+    time = timeline.events.time[between].repeat(len(roles))
+    carried.view(-1).scatter_reduce_(0, cell, time, "amax")
+    np.maximum.accumulate(carried.numpy(), axis=0, out=carried.numpy())
+    return first.repeat(len(ticks), 1).index_copy_(1, user, carried)
 
 
-def recent_popularity(timeline: Timeline, times: Tensor, half_life: float) -> Tensor:
-    """Acts received, each halved every `half_life` seconds, at ascending times [B]: [B, N] float64."""
-    if int(times[-1] - times[0]) > MAX_HALF_LIVES * half_life:  # keeps the powers of two below in range
-        middle = len(times) // 2
-        halves = (recent_popularity(timeline, part, half_life) for part in (times[:middle], times[middle:]))
-        return torch.cat(list(halves))
-    ticks = timeline.tick(times)
-    between, row = _between(timeline, ticks)
-    events, size = timeline.events, between.start
-    age = (times[0] - events.time).double() / half_life
-    out = torch.zeros(len(times), timeline.num_users, dtype=torch.float64)
-    out[0].index_add_(0, events.dst[:size], torch.exp2(-age[:size]))
-    _add(out, row, events.dst[between], torch.exp2(-age[between]))
-    out = out.cumsum_(0)
-    return out.mul_(torch.exp2((times[0] - times).double() / half_life)[:, None])
+class RecentPopularity:
+    """Acts received, each halved every `half_life` seconds.
+
+    Totals are kept after about every N events: no moment is further than that from one that is kept, and
+    memory grows with the number of events.
+
+    Args:
+        timeline: the index.
+        half_life: seconds.
+    """
+
+    def __init__(self, timeline: Timeline, half_life: float) -> None:
+        self._timeline, self._half_life = timeline, half_life
+        tick = timeline.event_tick
+        # After whole ties: their order may change no sum, and no later event whether a total is kept.
+        every = tick[:: max(timeline.num_users, MIN_SPACING)].contiguous()
+        after = torch.searchsorted(tick, every, right=True).unique()
+        self._kept = torch.cat([torch.zeros_like(after[:1]), after])
+        self._moment = timeline.events.time[self._kept - 1]
+        self._moment[0] = NEVER
+        self._total = torch.zeros(len(self._kept), timeline.num_users, dtype=torch.float64)
+        for number in range(1, len(self._kept)):
+            end, moment = int(self._kept[number]), self._moment[number]
+            self._total[number] = self._continued(number - 1, end, moment)
+
+    def at(self, times: Tensor) -> Tensor:
+        """Everyone's at ascending times [B], from what is strictly older: [B, N] float64."""
+        if int(times[-1] - times[0]) > MAX_HALF_LIVES * self._half_life:  # keeps powers of two in range
+            middle = len(times) // 2
+            return torch.cat([self.at(times[:middle]), self.at(times[middle:])])
+        between, row = _between(self._timeline, self._timeline.tick(times))
+        number = int(torch.searchsorted(self._kept, between.start, right=True)) - 1
+        first = self._continued(number, between.start, times[0])
+        received = self._timeline.events.dst[between], self._halved(between, times[0])
+        out = _counted(first, len(times), row, *received)
+        return out.mul_(torch.exp2((times[0] - times).double() / self._half_life)[:, None])
+
+    def _continued(self, number: int, end: int, moment: Tensor) -> Tensor:
+        """At a moment, of all events before position `end`, from a kept total: [N]."""
+        since = slice(int(self._kept[number]), end)
+        passed = (self._moment[number] - moment).double() / self._half_life
+        out = self._total[number] * torch.exp2(passed)
+        return out.index_add_(0, self._timeline.events.dst[since], self._halved(since, moment))
+
+    def _halved(self, events: slice, moment: Tensor) -> Tensor:
+        return torch.exp2((self._timeline.events.time[events] - moment).double() / self._half_life)
 
 
 class ContactGraph:
     """Everyone's contacts at each of B moments, as one linear map of [N, B] columns.
 
-    The contacts of the first moment are one sparse matrix; the P that come until the last are extra columns
-    of it, fed only with the rows that see them.
+    The contacts of the first moment are one sparse matrix; the P that come until the last are added in the
+    columns that see them.
 
     Args:
         timeline: the index.
@@ -83,29 +111,25 @@ class ContactGraph:
     """
 
     def __init__(self, timeline: Timeline, ticks: Tensor) -> None:
-        num_users = timeline.num_users
-        tick, owner, other = timeline.contacts.chronological
-        low, high = torch.searchsorted(tick, ticks[[0, -1]]).tolist()
-        self._fresh = owner[low:high].numpy()
-        self._sees = (ticks > tick[low:high, None]).numpy()  # [P, B]
-        column = np.concatenate([owner[:low].numpy(), num_users + np.arange(high - low)])
-        self._matrix = csr_array(
-            (np.ones(high), (other[:high].numpy(), column)), shape=(num_users, num_users + high - low)
-        )
-        self._input = np.empty((num_users + high - low, len(ticks)))
+        num_users, contacts = timeline.num_users, timeline.contacts
+        start, end = contacts.ptr[:-1], contacts.end(torch.arange(num_users), ticks[0])
+        _, known = ragged(start, end)
+        ptr = np.zeros(num_users + 1, dtype=np.int32)
+        np.cumsum((end - start).numpy(), out=ptr[1:])
+        ones = np.ones(len(known), dtype=np.int8)
+        self._matrix = csr_array((ones, contacts.other[known].numpy(), ptr), shape=(num_users, num_users))
+        tick, self._owner, self._other = _fresh_contacts(timeline, ticks)
+        self._sees = ticks > tick[:, None]  # [P, B]
 
     @staticmethod
     def num_fresh(timeline: Timeline, ticks: Tensor) -> int:
         """P, the number of contacts from the first tick to before the last, which the map holds B times."""
-        low, high = torch.searchsorted(timeline.contacts.chronological[0], ticks[[0, -1]]).tolist()
-        return int(high - low)
+        return len(_fresh_contacts(timeline, ticks)[0])
 
     def spread(self, amounts: Tensor) -> Tensor:
-        """For each column the sum of the amounts at a user's contacts: [N, B] -> [N, B] float64."""
-        size = amounts.size(0)
-        self._input[:size] = amounts
-        self._input[size:] = self._input[self._fresh] * self._sees
-        return torch.from_numpy(self._matrix @ self._input)
+        """For each column the sum of the amounts at a user's contacts: [N, B] -> [N, B] of the same dtype."""
+        out = torch.from_numpy(self._matrix @ amounts.numpy())
+        return out.index_add_(0, self._owner, amounts[self._other] * self._sees)
 
 
 def _between(timeline: Timeline, ticks: Tensor) -> tuple[slice, Tensor]:
@@ -114,6 +138,18 @@ def _between(timeline: Timeline, ticks: Tensor) -> tuple[slice, Tensor]:
     return slice(low, high), torch.searchsorted(ticks, timeline.event_tick[low:high], right=True)
 
 
-def _add(out: Tensor, row: Tensor, user: Tensor, amount: Tensor | float) -> None:
-    amounts = torch.as_tensor(amount, dtype=out.dtype).expand(row.numel())
-    out.view(-1).index_add_(0, row * out.size(1) + user, amounts)
+def _fresh_contacts(timeline: Timeline, ticks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """First contacts from the first tick to before the last: (tick [P] ascending, owner [P], other [P])."""
+    tick, owner, other = timeline.contacts.chronological
+    low, high = torch.searchsorted(tick, ticks[[0, -1]]).tolist()
+    return tick[low:high], owner[low:high], other[low:high]
+
+
+def _counted(first: Tensor, num_rows: int, row: Tensor, user: Tensor, amount: Tensor | float = 1.0) -> Tensor:
+    """Rows [B, N] that begin as `first`, [N] float64; each amount counts for its user from its row on."""
+    user, column = user.unique(return_inverse=True)
+    carried = torch.zeros(num_rows, len(user), dtype=torch.float64)
+    carried[0] = first[user]
+    amounts = torch.as_tensor(amount, dtype=torch.float64).expand(len(row))
+    carried.view(-1).index_add_(0, row * len(user) + column, amounts)
+    return first.repeat(num_rows, 1).index_copy_(1, user, carried.cumsum_(0))

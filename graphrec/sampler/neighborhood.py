@@ -29,8 +29,8 @@ class Reach:
     middles: int = 32
     ends: int = 24
     end_window: int = 48
-    recent: int = 512
-    recent_window: int = 2048
+    recent: int = 256
+    recent_window: int = 1024
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.linalg import solve_triangular
 from scipy.sparse import csr_array
 from torch import Tensor
 
@@ -49,13 +50,13 @@ class Structure:
         # Just after an event, never at the next one: when that comes is the future of queries in between.
         after = timeline.event_tick[torch.arange(every - 1, num_events, every)].unique() + 1
         self.tick = torch.cat([torch.zeros(1, dtype=torch.int64), after])
-        basis = np.linalg.qr(start[:, :num_users].numpy().astype(np.float64))[0]
+        basis = _orthonormal(start[:, :num_users].numpy().astype(np.float64))
         self.embedding = torch.zeros(len(self.tick), *basis.shape)
         for number, tick in enumerate(self.tick.tolist()):
             if number:
                 matrix = _affinity(timeline, tick, half_life)
                 for _ in range(iterations if number > 1 else 4 * iterations):
-                    basis = np.linalg.qr(matrix @ basis + basis)[0]
+                    basis = _orthonormal(matrix @ basis + basis)
                 rows = torch.from_numpy(matrix @ basis)
                 self.embedding[number] = F.normalize(rows, dim=1).float()
 
@@ -87,6 +88,13 @@ class Structure:
             rows = (snapshot == number).nonzero().squeeze(1)
             out[rows] = place[rows] @ self.embedding[number, others].T
         return out
+
+
+def _orthonormal(basis: np.ndarray) -> np.ndarray:
+    """The same subspace by Cholesky QR: on tall matrices, far faster than by reflections."""
+    triangle = np.linalg.cholesky(basis.T @ basis)
+    out: np.ndarray = solve_triangular(triangle, basis.T, lower=True).T
+    return out
 
 
 def _affinity(timeline: Timeline, tick: int, half_life: float) -> csr_array:

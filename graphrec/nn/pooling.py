@@ -1,0 +1,113 @@
+"""Histories as pools of acts, by the same call as `HistoryEncoder`: every prefix in one pass, no padding."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from graphrec.nn.history import ActEmbedding, Blocks, Timelines, with_block_before
+from graphrec.nn.layers import Activation, feed_forward
+
+
+class PooledHistory(nn.Module):
+    """At each act, learned queries attend to that act and the strictly older ones of its window.
+
+    Pooling by multi-head attention (Lee et al. 2019, https://arxiv.org/abs/1810.00825) for every prefix at
+    once. A learned query's product with the keys is a linear map of the acts, the same for all prefixes; what
+    a prefix adds is its mask (see `Blocks`), and a learned decay with the age of an act.
+
+    Args:
+        num_kinds: twice the number of actions.
+        in_channels: width of the embeddings of users.
+        hidden_channels: width of the encoding.
+        num_queries, num_heads: learned queries, and heads of each.
+        window: how many acts back an act sees.
+        dropout: on the residual branch.
+        activation: 'gelu' or 'swiglu'.
+
+    Attributes:
+        reach: acts that matter to the last one, and one more, the gap to which matters.
+
+    Shapes:
+        forward: `Timelines` of M acts and embeddings [M, in_channels] of their other sides -> [M, hidden].
+    """
+
+    def __init__(
+        self,
+        num_kinds: int,
+        in_channels: int,
+        hidden_channels: int,
+        *,
+        num_queries: int = 4,
+        num_heads: int = 4,
+        window: int = 64,
+        dropout: float = 0.1,
+        activation: Activation = "gelu",
+    ) -> None:
+        super().__init__()
+        self.window, self.reach = window, window + 1
+        self.num_queries, self.num_heads = num_queries, num_heads
+        self.acts = ActEmbedding(num_kinds, in_channels, hidden_channels)
+        self.norm_acts = nn.LayerNorm(hidden_channels)
+        self.score = nn.Linear(hidden_channels, num_queries * num_heads, bias=False)
+        self.decay = nn.Parameter(torch.zeros(num_queries, num_heads))
+        self.value = nn.Linear(hidden_channels, hidden_channels, bias=False)
+        self.out = nn.Linear(num_queries * hidden_channels, hidden_channels)
+        self.norm_mlp = nn.LayerNorm(hidden_channels)
+        self.mlp = feed_forward(hidden_channels, 4 * hidden_channels, hidden_channels, activation=activation)
+        self.dropout = nn.Dropout(dropout)
+        self.norm = nn.LayerNorm(hidden_channels)
+
+    def forward(self, timelines: Timelines, other: Tensor, wanted: Tensor | None = None) -> Tensor:
+        """Encode each act in the light of those before it.
+
+        Args:
+            timelines: M acts.
+            other: [M, in_channels], embeddings of their other sides.
+            wanted: [W] int64, acts whose encoding is needed; all by default.
+        """
+        if not len(timelines):
+            return other.new_zeros(0, self.norm.normalized_shape[0])
+        blocks = Blocks(timelines, self.window)
+        x = self.norm_acts(self.acts(timelines, other))
+        score, value = (with_block_before(blocks.cut(part)) for part in (self.score(x), self.value(x)))
+        score = score.unflatten(2, (self.num_queries, self.num_heads)).permute(0, 2, 3, 1)
+        value = value.unflatten(2, (self.num_heads, -1)).transpose(1, 2)  # [blocks, heads, 2 W, H / heads]
+        logits = score[..., None, :] - self.decay[:, :, None, None] * blocks.age[:, None]
+        weight = logits.masked_fill(~blocks.mask[:, None], -torch.inf).softmax(-1)
+        heard = weight @ value[:, None]  # [blocks, queries, heads, W, H / heads]
+        heard = heard.permute(0, 3, 1, 2, 4).flatten(2).flatten(0, 1)  # [blocks x W, queries x H]
+        x = self.dropout(self.out(heard[: len(timelines)] if wanted is None else heard[wanted]))
+        out: Tensor = self.norm(x + self.dropout(self.mlp(self.norm_mlp(x))))
+        return out
+
+
+class MeanHistory(nn.Module):
+    """At each act, the mean of that act and the strictly older ones of its window: the plain baseline.
+
+    Args:
+        num_kinds, in_channels, hidden_channels, window: as of `PooledHistory`.
+
+    Attributes:
+        reach: acts that matter to the last one, and one more, the gap to which matters.
+
+    Shapes:
+        forward: `Timelines` of M acts and embeddings [M, in_channels] of their other sides -> [M, hidden].
+    """
+
+    def __init__(self, num_kinds: int, in_channels: int, hidden_channels: int, *, window: int = 64) -> None:
+        super().__init__()
+        self.window, self.reach = window, window + 1
+        self.acts = ActEmbedding(num_kinds, in_channels, hidden_channels)
+        self.norm = nn.LayerNorm(hidden_channels)
+
+    def forward(self, timelines: Timelines, other: Tensor, wanted: Tensor | None = None) -> Tensor:
+        """Encode each act in the light of those before it; see `PooledHistory.forward`."""
+        if not len(timelines):
+            return other.new_zeros(0, self.norm.normalized_shape[0])
+        blocks = Blocks(timelines, self.window)
+        x = with_block_before(blocks.cut(self.acts(timelines, other)))
+        weight = blocks.mask[:, 0].to(x.dtype)  # [blocks, W, 2 W]
+        mean = (weight @ x / weight.sum(-1, keepdim=True)).flatten(0, 1)
+        out: Tensor = self.norm(mean[: len(timelines)] if wanted is None else mean[wanted])
+        return out
