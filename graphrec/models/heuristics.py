@@ -6,7 +6,6 @@ their first contact either way; the degree of a person counts the distinct peopl
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from typing import Literal, Self
 
 import torch
@@ -44,21 +43,6 @@ class Heuristic(Recommender):
         half_life = max(3.0 * DAY, (until - int(training[0])) / 48)
         self._popularity = everyone.RecentPopularity(timeline, half_life)
         return self
-
-    def score_all(self, query: Query) -> Tensor:
-        """Scores of everyone, [B, N] float64."""
-        num_users = self.graph.num_users
-        if not len(query):
-            return torch.zeros(0, num_users, dtype=torch.float64)
-        order = query.time.argsort(stable=True)
-        scores = self._score_in_order(query[order])
-        if torch.equal(order, torch.arange(len(order))):
-            return scores
-        return torch.empty_like(scores).index_copy_(0, order, scores)
-
-    @abstractmethod
-    def _score_in_order(self, query: Query) -> Tensor:
-        """Scores [B, N] float64 for queries in order of time."""
 
     def _far_apart(self, query: Query) -> bool:
         """Whether so many contacts lie between the queries that each half should have its own matrix."""

@@ -56,7 +56,7 @@ class Oracle(Recommender):
         self._requests = _Pairs(timeline, other, one, when)
         return self
 
-    def score_all(self, query: Query) -> Tensor:
+    def _score_in_order(self, query: Query) -> Tensor:
         """Natural logarithms of the probabilities, [B, N] float64; about -708 where it is impossible."""
         chance = self.probabilities(query)
         return chance.clamp_(min=torch.finfo(chance.dtype).tiny).log_()

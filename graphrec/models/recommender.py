@@ -21,6 +21,9 @@ class Recommender(ABC):
     """
 
     name: str
+    dtype = torch.float64
+    """Of the scores."""
+
     _graph: FriendGraph | None = None
 
     @property
@@ -38,8 +41,19 @@ class Recommender(ABC):
         """Learn from the events strictly before `until` (seconds), and remember the graph."""
 
     @abstractmethod
+    def _score_in_order(self, query: Query) -> Tensor:
+        """Scores of everyone for B > 0 queries in order of time, [B, N], finite; higher is likelier."""
+
     def score_all(self, query: Query) -> Tensor:
         """Scores of everyone for B queries, [B, N], finite; higher is likelier."""
+        num_users = self.graph.num_users
+        if not len(query):
+            return torch.empty(0, num_users, dtype=self.dtype)
+        order = query.time.argsort(stable=True)
+        scores = self._score_in_order(query[order])
+        if torch.equal(order, torch.arange(len(order))):
+            return scores
+        return torch.empty_like(scores).index_copy_(0, order, scores)
 
     @property
     def graph(self) -> FriendGraph:

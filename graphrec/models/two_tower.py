@@ -100,6 +100,8 @@ class TwoTower(Recommender):
         progress: show training.
     """
 
+    dtype = torch.float32
+
     def __init__(
         self,
         *,
@@ -178,10 +180,6 @@ class TwoTower(Recommender):
         tick = timeline.tick(torch.tensor(until))
         everyone = torch.arange(graph.num_users)
         lengths = timeline.halves.count(everyone, tick.expand(len(everyone)))
-        has_events = timeline.halves.count(everyone, torch.full_like(everyone, len(timeline.instants))) > 0
-        self._first_tick = torch.full_like(everyone, len(timeline.instants))
-        first_event = timeline.event[timeline.halves.ptr[:-1][has_events]].long()
-        self._first_tick[has_events] = timeline.event_tick[first_event]
         if not lengths.any():
             raise ValueError(f"{self.name}: there is no event before until={until} to fit on")
         self._profiles = Profiles.of(graph, until=until)
@@ -191,7 +189,7 @@ class TwoTower(Recommender):
         past = tick.expand(len(known))
         for quantity in (timeline.num_acts, timeline.last_received, timeline.last_act):
             known = known[quantity(known, past).argsort(stable=True)]
-        known = known[self._first_tick[known].argsort(stable=True)]
+        known = known[timeline.first_tick[known].argsort(stable=True)]
         self._row = torch.zeros_like(everyone)
         self._row[known] = torch.arange(1, known.numel() + 1)
         self._in_order = torch.cat([known, strangers])
@@ -326,16 +324,8 @@ class TwoTower(Recommender):
             own, weight = own[chosen], weight[chosen]
         return own, weight
 
-    def score_all(self, query: Query) -> Tensor:
-        """Log-probabilities of everyone, [B, N] float32."""
-        num_users = self.graph.num_users
-        if not len(query):
-            return torch.empty(0, num_users)
-        order = query.time.argsort(stable=True)
-        scores = self._score_in_order(query[order])
-        return torch.empty_like(scores).index_copy_(0, order, scores)
-
     def _score_in_order(self, query: Query) -> Tensor:
+        """Log-probabilities of everyone, [B, N] float32."""
         timeline = self._timeline
         tick = timeline.tick(query.time)
         with torch.no_grad():
@@ -382,16 +372,15 @@ class TwoTower(Recommender):
 
     def _rows_at(self, user: Tensor, tick: Tensor) -> Tensor:
         """Table rows of users at ticks: the stranger's until their first event."""
-        return torch.where(self._first_tick[user] < tick, self._row[user], 0)
+        return torch.where(self._timeline.first_tick[user] < tick, self._row[user], 0)
 
     def _table_logits(
         self, vector: Tensor, asker: Tensor | None, users: Tensor | None, query: Query
     ) -> Tensor:
         """[B, C] logits of users [C], or of everyone; those not yet seen at a query's tick are strangers."""
         tick = self._timeline.tick(query.time)[:, None]
-        rows, first = (
-            (self._row, self._first_tick) if users is None else (self._row[users], self._first_tick[users])
-        )
+        seen = self._timeline.first_tick
+        rows, first = (self._row, seen) if users is None else (self._row[users], seen[users])
         out = self.network.logits(vector, rows.to(self._device))
         if tick.numel() and bool((first[rows > 0] >= tick.min()).any()):
             stranger = self.network.logits(vector, torch.zeros(1, dtype=torch.int64, device=self._device))

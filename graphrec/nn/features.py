@@ -13,7 +13,16 @@ import torch
 from torch import Tensor
 
 from graphrec.data import Query
-from graphrec.sampler import NEVER, Activity, Contacts, Neighborhood, Structure, Timeline, everyone
+from graphrec.sampler import (
+    NEVER,
+    Activity,
+    Contacts,
+    Neighborhood,
+    Structure,
+    Timeline,
+    everyone,
+    run_starts,
+)
 
 NO_GAP = 2.0
 NUM_PAIR_FEATURES = 12
@@ -201,22 +210,14 @@ def _rank_of(time: Tensor, row: Tensor) -> Tensor:
     """How many entries of its row are later than each entry, [M] int64."""
     order = time.argsort(descending=True, stable=True)
     order = order[row[order].argsort(stable=True)]
-    when, where = time[order], row[order]
-    position = torch.arange(len(row))
-    opens_row, opens_tie = torch.ones_like(row, dtype=torch.bool), torch.ones_like(row, dtype=torch.bool)
-    opens_row[1:] = where[1:] != where[:-1]
-    opens_tie[1:] = opens_row[1:] | (when[1:] != when[:-1])
-    first, tie = (torch.where(opens, position, 0).cummax(0).values for opens in (opens_row, opens_tie))
-    return torch.empty_like(row).index_copy_(0, order, tie - first)
+    rank = run_starts(row[order], time[order]) - run_starts(row[order])
+    return torch.empty_like(row).index_copy_(0, order, rank)
 
 
 def _rank_among(chosen: Tensor, row: Tensor) -> Tensor:
     """How many chosen entries of its row stand before each entry, [M] int64."""
     before = chosen.long().cumsum(0) - chosen.long()
-    opens = torch.ones_like(chosen)
-    opens[1:] = row[1:] != row[:-1]
-    start = torch.where(opens, torch.arange(len(row)), 0).cummax(0).values
-    return before - before[start]
+    return before - before[run_starts(row)]
 
 
 def _gap(time: Tensor, last: Tensor, pace: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch_geometric.data import HeteroData
 
 from graphrec.data import USER
 from graphrec.nn.layers import Activation, feed_forward
-from graphrec.sampler import REVERSE, Timeline
+from graphrec.sampler import REVERSE, Timeline, run_starts
 
 
 @dataclass(frozen=True)
@@ -115,10 +115,7 @@ class ActEmbedding(nn.Module):
     def _gaps(timelines: Timelines) -> Tensor:
         """log1p seconds since the act before, tied ones skipped, and whether there is one: [M, 2]."""
         time, row = timelines.time, timelines.row
-        position = torch.arange(time.numel(), device=time.device)
-        opens = torch.ones_like(row, dtype=torch.bool)
-        opens[1:] = (row[1:] != row[:-1]) | (time[1:] != time[:-1])
-        last = torch.where(opens, position, 0).cummax(0).values - 1  # the act before this one's tie
+        last = run_starts(row, time) - 1  # the act before this one's tie
         found = (last >= 0) & (row[last.clamp(min=0)] == row)
         gap = torch.where(found, time - time[last.clamp(min=0)], 0)
         return torch.stack([gap.float().log1p() / 10, found.float()], dim=1)

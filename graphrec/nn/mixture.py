@@ -56,9 +56,8 @@ class Votes:
             left[place[place >= 0]] = False
         total, share = self._normalize(left)
         hit = self._find(torch.arange(len(target), device=target.device), target)
-        at = torch.cat([self.scores, self.scores.new_full((len(self.scores), 1), ABSENT)], 1)[
-            :, hit
-        ]  # [S, B]
+        absent = self.scores.new_full((len(self.scores), 1), ABSENT)
+        at = torch.cat([self.scores, absent], 1)[:, hit]  # [S, B]
         inside = torch.where(at > ABSENT, share.T[:-1] + at - total, ABSENT)
         return torch.cat([inside, (share[:, -1] + table)[None]]).logsumexp(0)
 

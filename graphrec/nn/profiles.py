@@ -46,11 +46,8 @@ class Profiles:
         joined = graph[USER].get("join_time")
         if joined is not None:
             timeline = Timeline.of(graph)
-            everyone = torch.arange(graph.num_users)
-            has_events = timeline.halves.ptr.diff() > 0
-            first = timeline.event[timeline.halves.ptr[:-1][has_events]].long()
-            since = torch.full_like(everyone, UNKNOWN)
-            since[has_events] = timeline.events.time[first]
+            moments = torch.cat([timeline.instants, torch.tensor([UNKNOWN])])
+            since = moments[timeline.first_tick]
             since = torch.where(joined >= 0, joined, since)
         known = x[since < until].double()
         mean = known.mean(0)

@@ -14,3 +14,4 @@ from graphrec.sampler.timeline import TimedAdjacency as TimedAdjacency
 from graphrec.sampler.timeline import Timeline as Timeline
 from graphrec.sampler.timeline import contains as contains
 from graphrec.sampler.timeline import ragged as ragged
+from graphrec.sampler.timeline import run_starts as run_starts

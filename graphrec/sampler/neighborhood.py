@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from graphrec.sampler.timeline import Contacts, Timeline
+from graphrec.sampler.timeline import Contacts, Timeline, run_starts
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,8 @@ class Neighborhood:
         """Look around queries of users [B] at ticks [B], strictly before them."""
         num_users = timeline.num_users
         contacts = timeline.distinct_contacts(user, tick, k=reach.contacts, window=reach.contact_window)
-        place = torch.arange(len(contacts))
-        size = torch.bincount(contacts.row, minlength=user.numel())
-        middle = (place - (size.cumsum(0) - size)[contacts.row] < reach.middles).nonzero().squeeze(1)
+        place = torch.arange(len(contacts)) - run_starts(contacts.row)
+        middle = (place < reach.middles).nonzero().squeeze(1)
         second = timeline.distinct_contacts(
             contacts.user[middle], tick[contacts.row[middle]], k=reach.ends, window=reach.end_window
         )

@@ -34,6 +34,13 @@ def contains(people: tuple[Tensor, Tensor], target: Tensor) -> Tensor:
     return torch.bincount(row[user == target[row]], minlength=len(target)) > 0
 
 
+def run_starts(*keys: Tensor) -> Tensor:
+    """Where the run of equal keys begins that each entry is in: keys [M] each -> [M] int64."""
+    opens = torch.ones_like(keys[0], dtype=torch.bool)
+    opens[1:] = torch.stack([key[1:] != key[:-1] for key in keys]).any(0)
+    return torch.where(opens, torch.arange(len(opens), device=opens.device), 0).cummax(0).values
+
+
 class TimedAdjacency:
     """Edges grouped by owner, in order of time: whatever an owner had before a tick is a prefix.
 
@@ -163,9 +170,8 @@ class Timeline:
 
         # The state of each pair after each of its half-edges.
         position = torch.arange(2 * num_events)
-        opens = torch.ones(2 * num_events, dtype=torch.bool)
-        opens[1:] = (owner[1:] != owner[:-1]) | (other[1:] != other[:-1])
-        start = torch.where(opens, position, 0).cummax(0).values
+        start = run_starts(owner, other)
+        opens = start == position
         num_out, last_out = _running(outgoing, start, tick)
         num_in, last_in = _running(~outgoing, start, tick)
         next_tick = torch.full_like(tick, num_ticks)
@@ -201,6 +207,14 @@ class Timeline:
         if index is None or index.events is not graph.events() or index.num_users != graph.num_users:
             index = graph.__dict__["_timeline"] = cls(graph)
         return index
+
+    @cached_property
+    def first_tick(self) -> Tensor:
+        """The tick of each user's first event, or the number of ticks where there is none: [N] int64."""
+        start, end = self.halves.ptr[:-1], self.halves.ptr[1:]
+        out = torch.full_like(start, self.instants.numel())
+        out[end > start] = self.event_tick[self.event[start[end > start]].long()]
+        return out
 
     def tick(self, time: Tensor) -> Tensor:
         """How many distinct times lie strictly before each time (int64, same shape)."""
@@ -287,11 +301,7 @@ class Timeline:
         inside = (place >= 0) & ((when > border[:, None]) | (size <= window)[:, None])
         latest = inside & (self._seen_again[place.clamp(min=0)] >= size[:, None])
         row, column = latest.nonzero(as_tuple=True)
-        number = torch.arange(row.numel()) - (latest.sum(1).cumsum(0) - latest.sum(1))[row]
-        opens = torch.ones_like(row, dtype=torch.bool)
-        time = when[row, column]
-        opens[1:] = (row[1:] != row[:-1]) | (time[1:] != time[:-1])
-        rank = number[torch.where(opens, torch.arange(row.numel()), 0).cummax(0).values]
+        rank = run_starts(row, when[row, column]) - run_starts(row)
         row, column = row[rank < k], column[rank < k]
         place = place[row, column]
         return row, torch.where(place % 2 == 0, self.events.src[place >> 1], self.events.dst[place >> 1])
@@ -311,14 +321,10 @@ class Timeline:
         row, half = self.last_contacts(user, tick, longest if window is None else window)
         latest = self._next_tick[half] >= tick[row]
         row, half = row[latest], half[latest]
-        size = torch.bincount(row, minlength=user.numel())
-        place = torch.arange(row.numel()) - (size.cumsum(0) - size)[row]
-        when = self.event_tick[self.event[half].long()]
-        opens = torch.ones_like(latest[: row.numel()])
-        opens[1:] = (row[1:] != row[:-1]) | (when[1:] != when[:-1])
-        rank = place[torch.where(opens, torch.arange(row.numel()), 0).cummax(0).values]
+        start = run_starts(row)
+        rank = run_starts(row, self.event_tick[self.event[half].long()]) - start
         if k is not None:
-            kept = place < k
+            kept = torch.arange(row.numel()) - start < k
             row, half, rank = row[kept], half[kept], rank[kept]
         return Contacts(
             row=row,

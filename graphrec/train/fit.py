@@ -109,9 +109,7 @@ class _Engine(pl.LightningModule):
         if self.trainer.world_size > 1:  # the mean over processes is to be the mean over events
             loss = loss * (weight * self.trainer.world_size / max(sums["events"], 1.0))
         nowhere = torch.empty(0, dtype=torch.int64, device=self.device)
-        for (
-            table
-        ) in self._tables:  # one that nobody looked up has a gradient all the same, for DDP to exchange
+        for table in self._tables:  # one nobody looked up has a gradient all the same, for DDP to exchange
             loss = loss + F.embedding(nowhere, table, sparse=True).sum()
         return loss
 
