@@ -198,6 +198,19 @@ def naive_mixture(given: Votes, barred: set[tuple[int, int]]) -> list[dict[int, 
     return out
 
 
+def naive_alone(given: Votes, barred: set[tuple[int, int]], target: torch.Tensor) -> list[float]:
+    """The log-probabilities of each row's target by each source that has it, added up."""
+    out = [0.0] * len(target)
+    for score in given.scores.tolist():
+        for q, v in enumerate(target.tolist()):
+            people = zip(given.row.tolist(), given.user.tolist(), score, strict=True)
+            own = {u: s for row, u, s in people if row == q and s > ABSENT}
+            left = {u: s for u, s in own.items() if (q, u) not in barred}
+            if v in own:
+                out[q] += own[v] - math.log(sum(map(math.exp, left.values()))) if left else 0.0
+    return out
+
+
 @pytest.mark.parametrize("barred", [set(), {(0, 4), (3, 4), (1, 3)}])
 @pytest.mark.parametrize("seed", range(3))
 def test_the_mixture_equals_the_naive_one(seed: int, barred: set[tuple[int, int]]) -> None:
@@ -206,11 +219,13 @@ def test_the_mixture_equals_the_naive_one(seed: int, barred: set[tuple[int, int]
     pairs = torch.tensor(sorted(barred)).view(-1, 2)
     table = torch.tensor([0.1, 0.2, 0.3, 0.4])
     for target in (torch.tensor([1, 2, 5, 0]), torch.tensor([5, 0, 0, 5])):
-        found = given_votes.log_likelihood(target, (pairs[:, 0], pairs[:, 1]), table.log())
+        found, alone = given_votes.log_likelihood(target, (pairs[:, 0], pairs[:, 1]), table.log())
         naive = [
             expected[q].get(int(v), 0.0) + expected[q][-1] * float(table[q]) for q, v in enumerate(target)
         ]
         torch.testing.assert_close(found.exp(), torch.tensor(naive))
+        expected_alone = torch.tensor(naive_alone(given_votes, barred, target)) + table.log()
+        torch.testing.assert_close(alone, expected_alone)
     if not barred:
         inside, beyond = given_votes.shares()
         torch.testing.assert_close(beyond, torch.tensor([mixture[-1] for mixture in expected]))
@@ -223,10 +238,10 @@ def test_a_mixture_trains_without_nan() -> None:
     given_votes = votes(0)
     scores, gate = given_votes.scores.requires_grad_(), given_votes.gate.requires_grad_()
     table = torch.zeros(4, requires_grad=True)
-    found = Votes(given_votes.row, given_votes.user, scores, gate).log_likelihood(
+    found, alone = Votes(given_votes.row, given_votes.user, scores, gate).log_likelihood(
         torch.tensor([1, 2, 5, 0]), None, table
     )
-    found.sum().backward()
+    (found + alone).sum().backward()
     for gradient in (scores.grad, gate.grad, table.grad):
         assert gradient is not None
         assert torch.isfinite(gradient).all()

@@ -107,8 +107,24 @@ def test_lookups_equal_the_naive_loops(rows: list[Row]) -> None:
         (timeline.degree, lambda past, u: len(past.met(u))),
         (timeline.approached.count, lambda past, u: len(past.approached(u))),
         (timeline.halves.count, lambda past, u: len(past.acts(u)) + len(past.received(u))),
+        (timeline.since, lambda past, u: min(past.acts(u) + past.received(u), default=NEVER)),
+        (lambda u, t: timeline.counts(u, t)[0], lambda past, u: len(past.acts(u))),
+        (lambda u, t: timeline.counts(u, t)[1], lambda past, u: len(past.received(u))),
     ):
         assert call(user, tick[:, None]).tolist() == [[naive(*cell) for cell in line] for line in grid(rows)]
+
+
+@checked
+@given(logs())
+def test_first_meetings_equal_the_naive_loop(rows: list[Row]) -> None:
+    _, timeline = index_of(rows)
+    user, tick = torch.arange(USERS), timeline.tick(torch.tensor(99))
+    found = timeline.distinct_contacts(user, tick.expand(USERS))
+    naive = [
+        min(r.time for r in rows if {r.src, r.dst} == {int(u), int(v)})
+        for u, v in zip(found.row, found.user, strict=True)
+    ]
+    assert timeline.met(found.half_edge).tolist() == naive
 
 
 @checked

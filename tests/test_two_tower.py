@@ -23,7 +23,7 @@ from benchmarks import options
 from benchmarks.planted import NUM_USERS, judged, learner, round_robin, uniform
 from graphrec.data import EventLog, FriendGraph, Query, TemporalSplit, UserTable
 from graphrec.loader import QueryLoader
-from graphrec.models import HEURISTICS, LEARNED, TwoTower
+from graphrec.models import HEURISTICS, LEARNED, TwoTower, two_tower
 from graphrec.nn import (
     Candidates,
     HistoryEncoder,
@@ -268,6 +268,14 @@ def test_standardize_learns_from_the_first_batches_only() -> None:
     torch.testing.assert_close(out.std(0), torch.ones(2), atol=0.05, rtol=0)
 
 
+def test_standardize_may_learn_between_a_use_and_its_gradient() -> None:
+    layer, x = Standardize(1), torch.tensor([[1.0], [2.0]], requires_grad=True)
+    scale = nn.Parameter(torch.ones(1))
+    (scale / layer.learn(x)[1] + layer(3 * x).sum()).sum().backward()
+    assert scale.grad is not None
+    assert scale.grad.isfinite()
+
+
 def test_experts_against_a_loop() -> None:
     experts = MixtureOfExperts(6, 8, 5, num_experts=3, activation="swiglu").eval()
     x = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
@@ -319,6 +327,32 @@ def test_before_training_chance_looks_like_chance() -> None:
     # `repeat` events, by far the most here, count once; first acts two or three times.
     assert losses["loss"] >= np.log(58) - 0.2
     assert losses["loss"] <= 3 * np.log(60)
+
+
+def test_many_queries_in_a_step() -> None:
+    graph = graph_of(random_rows(6, users=300, events=3000, times=3000), 300)
+    model = small(max_queries=600, batch_acts=10**4, epoch_batches=2, max_epochs=1)
+    model.fit(graph, until=TemporalSplit.of(graph).t_val)
+    assert np.isfinite(model.curve[0]["loss"])
+
+
+def test_who_waits_and_who_is_new_are_favoured_as_stated() -> None:
+    graph = graph_of(random_rows(3, users=12, events=150), 12)
+    model, until = small(max_epochs=1, epoch_batches=1), TemporalSplit.of(graph).t_test
+    model.fit(graph, until=TemporalSplit.of(graph).t_val)
+    model._power = 0.5
+    query = Query.of(graph, torch.arange(12), until)
+    events = graph.events()
+    past = events.time < until
+    acts = set(zip(events.src[past].tolist(), events.dst[past].tolist(), strict=True))
+    row, user, favour = model._favour(query.user, model._timeline.tick(query.time))
+    found = dict(zip(zip(row.tolist(), user.tolist(), strict=True), favour.tolist(), strict=True))
+    assert set(found) == {(u, v) for u, v in acts} | {(v, u) for u, v in acts}
+    for (u, v), factor in found.items():
+        received = int((events.dst[past] == v).sum())
+        naive = (1.0 if (u, v) in acts else two_tower.WAITING) * (1 + received) ** -two_tower.NEWCOMERS
+        assert factor == pytest.approx(naive**0.5)
+    assert {(u, v) in acts for u, v in found} == {True, False}
 
 
 def test_accidental_positives_are_no_negatives() -> None:

@@ -25,14 +25,16 @@ from graphrec.sampler import (
 )
 
 NO_GAP = 2.0
-NUM_PAIR_FEATURES = 12
-NUM_QUERY_FEATURES = 9
+NUM_PAIR_FEATURES = 15
+NUM_QUERY_FEATURES = 10
 NUM_PRESENCE_FEATURES = 5
 NUM_PATH_FEATURES = 14
-NUM_PERSON_FEATURES = 16
+NUM_PERSON_FEATURES = 19
 PACE_EVENTS = 200
 RATE_EVENTS = 1000
-POPULARITY_EVENTS = (300, 3000)
+LATELY = (300, 3000)
+"""Events of the network over which it is counted how often people acted and were acted upon."""
+
 BLOCK = 2**16
 """Scores of presence worked out at once, in numbers."""
 
@@ -41,8 +43,10 @@ FAR_RANK = 1024
 
 
 def pair_features(timeline: Timeline, query: Query, contacts: Contacts) -> Tensor:
-    """Gaps, counts, recency rank, direction, turn to be answered: [M, NUM_PAIR_FEATURES] float32."""
+    """Gaps, counts, ranks, direction, turn to be answered, ages, rate: [M, NUM_PAIR_FEATURES] float32."""
     time, pace = query.time[contacts.row], _pace(timeline, query)[contacts.row]
+    age = _gap(time, timeline.met(contacts.half_edge), pace)
+    since = timeline.since(contacts.user, timeline.tick(time))
     waiting = contacts.last_in > contacts.last_out  # the other side acted last
     turn = _rank_among(waiting, contacts.row).float()
     return torch.stack(
@@ -57,13 +61,16 @@ def pair_features(timeline: Timeline, query: Query, contacts: Contacts) -> Tenso
             turn.log1p(),
             waiting / (1.0 + turn),
             *_both_forms(_rank_of(contacts.last_out, contacts.row)),
+            age,
+            (contacts.num_out + contacts.num_in).float().log1p() / 10.0 - age,
+            _gap(time, since, pace),
         ],
         dim=1,
     )
 
 
 def query_features(timeline: Timeline, query: Query) -> Tensor:
-    """Own gaps, counts, degree, and rates of new contacts: [B, NUM_QUERY_FEATURES] float32."""
+    """Own gaps, counts, degree, rates of new contacts, age: [B, NUM_QUERY_FEATURES] float32."""
     user, time, tick = query.user, query.time, timeline.tick(query.time)
     pace = _pace(timeline, query)
     own = timeline.activity(user, tick)
@@ -79,6 +86,7 @@ def query_features(timeline: Timeline, query: Query) -> Tensor:
             timeline.approached.count(user, tick).float() / (own.num_acts.float() + 1.0),
             _opening_rate(timeline, tick),
             pace,
+            _gap(time, timeline.since(user, tick), pace),
         ],
         dim=1,
     )
@@ -119,7 +127,7 @@ def person_features(
     now: Activity,
     structure: Structure | None = None,
 ) -> Tensor:
-    """How present the people around a query are, their ranks among those seen lately, common contacts.
+    """How present the people around a query are, their age, ranks among those seen lately, common contacts.
 
     Args:
         timeline: the index.
@@ -134,9 +142,8 @@ def person_features(
     row, tick = around.row, timeline.tick(query.time)
     time, pace = query.time[row], _pace(timeline, query)[row]
     seen, ticks = torch.searchsorted(timeline.event_tick, tick), timeline.event_tick
-    fresh = [
-        now.num_received - timeline.num_received(around.user, ticks[(seen - size).clamp(min=0)][row])
-        for size in POPULARITY_EVENTS
+    lately = [
+        _since_tick(timeline, around.user, now, ticks[(seen - size).clamp(min=0)][row]) for size in LATELY
     ]
     ranks = []
     for last in (torch.maximum(now.last_act, now.last_received), now.last_act, now.last_received):
@@ -154,7 +161,8 @@ def person_features(
             now.num_acts.float().log1p(),
             now.num_received.float().log1p(),
             now.degree.float().log1p(),
-            *(number.float().log1p() for number in fresh),
+            _gap(time, timeline.since(around.user, tick[row]), pace),
+            *(number.float().log1p() for numbers in zip(*lately, strict=True) for number in numbers),
             *ranks,
             adamic_adar.log1p(),
             common.log1p(),
@@ -200,6 +208,16 @@ def presence_features(
                 near[block],
             ]
         )
+
+
+def _since_tick(timeline: Timeline, user: Tensor, now: Activity, tick: Tensor) -> tuple[Tensor, Tensor]:
+    """How often users [M] were acted upon and acted since ticks [M] (int64 each)."""
+    seen = torch.maximum(now.last_act, now.last_received) >= timeline.instants[tick]
+    acts, received = torch.zeros_like(user), torch.zeros_like(user)
+    acts_then, received_then = timeline.counts(user[seen], tick[seen])
+    acts[seen] = now.num_acts[seen] - acts_then
+    received[seen] = now.num_received[seen] - received_then
+    return received, acts
 
 
 def _both_forms(rank: Tensor) -> list[Tensor]:

@@ -39,8 +39,10 @@ class Votes:
     scores: Tensor
     gate: Tensor
 
-    def log_likelihood(self, target: Tensor, barred: tuple[Tensor, Tensor] | None, table: Tensor) -> Tensor:
-        """Of each query's target under the mixture.
+    def log_likelihood(
+        self, target: Tensor, barred: tuple[Tensor, Tensor] | None, table: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Of each query's target under the mixture, and under each source alone.
 
         Args:
             target: [B] int64.
@@ -48,7 +50,7 @@ class Votes:
             table: [B] log-probability of the target among everyone.
 
         Returns:
-            [B].
+            [B] of the mixture; [B], the sum over those sources that have the target.
         """
         left = torch.ones_like(self.row, dtype=torch.bool)
         if barred is not None:
@@ -58,8 +60,9 @@ class Votes:
         hit = self._find(torch.arange(len(target), device=target.device), target)
         absent = self.scores.new_full((len(self.scores), 1), ABSENT)
         at = torch.cat([self.scores, absent], 1)[:, hit]  # [S, B]
-        inside = torch.where(at > ABSENT, share.T[:-1] + at - total, ABSENT)
-        return torch.cat([inside, (share[:, -1] + table)[None]]).logsumexp(0)
+        alone = torch.cat([torch.where(at > ABSENT, at - total, ABSENT), table[None]])  # [S + 1, B]
+        mixed = torch.where(alone > ABSENT, share.T + alone, ABSENT).logsumexp(0)
+        return mixed, torch.where(alone > ABSENT, alone, 0.0).sum(0)
 
     def shares(self) -> tuple[Tensor, Tensor]:
         """The probability of each person around, [M], and that of everyone beyond together, [B]."""

@@ -174,6 +174,7 @@ class Timeline:
         opens = start == position
         num_out, last_out = _running(outgoing, start, tick)
         num_in, last_in = _running(~outgoing, start, tick)
+        first_tick = tick[start]
         next_tick = torch.full_like(tick, num_ticks)
         next_tick[:-1] = torch.where(opens[1:], num_ticks, tick[1:])
 
@@ -185,7 +186,7 @@ class Timeline:
         self.outgoing, self.event = outgoing[order], event[order]
         self._num_out, self._last_out = num_out[order], last_out[order]
         self._num_in, self._last_in = num_in[order], last_in[order]
-        self._next_tick = next_tick[order].int()
+        self._next_tick, self._first_tick = next_tick[order].int(), first_tick[order].int()
         sizes = {"num_users": self.num_users, "num_ticks": num_ticks}
         self.halves = TimedAdjacency(owner, tick, other.int(), **sizes)
         first = opens[order]
@@ -216,17 +217,32 @@ class Timeline:
         out[end > start] = self.event_tick[self.event[start[end > start]].long()]
         return out
 
+    def since(self, user: Tensor, tick: Tensor) -> Tensor:
+        """When users' first events were, if before their ticks: seconds, or `NEVER` (int64, same shape)."""
+        first = self.first_tick[user]
+        return self._moment(torch.where(first < tick, first, -1))
+
+    def met(self, half_edge: Tensor) -> Tensor:
+        """When the two people of half-edges first met: seconds (int64, same shape)."""
+        return self._moment(self._first_tick[half_edge])
+
     def tick(self, time: Tensor) -> Tensor:
         """How many distinct times lie strictly before each time (int64, same shape)."""
         return torch.searchsorted(self.instants, time.contiguous())
 
+    def counts(self, user: Tensor, tick: Tensor) -> tuple[Tensor, Tensor]:
+        """How often each user acted and was acted upon before its tick (int64 each, broadcast shape)."""
+        start, end = self.halves.ptr[user], self.halves.end(user, tick)
+        acts = self._acts[end] - self._acts[start]
+        return acts, end - start - acts
+
     def num_acts(self, user: Tensor, tick: Tensor) -> Tensor:
         """How often each user acted before its tick (int64, broadcast shape)."""
-        return self._acts[self.halves.end(user, tick)] - self._acts[self.halves.ptr[user]]
+        return self.counts(user, tick)[0]
 
     def num_received(self, user: Tensor, tick: Tensor) -> Tensor:
         """How often each user was acted upon before its tick (int64, broadcast shape)."""
-        return self.halves.count(user, tick) - self.num_acts(user, tick)
+        return self.counts(user, tick)[1]
 
     def last_act(self, user: Tensor, tick: Tensor) -> Tensor:
         """When each user last acted before its tick: seconds, or `NEVER` (int64, broadcast shape)."""
