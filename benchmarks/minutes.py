@@ -52,7 +52,7 @@ def main() -> None:
         if (1 / ranks).mean() > best:
             best, which = float((1 / ranks).mean()), name
     scores = [row["val_all"] for row in model.curve]
-    minutes = [(done - began) / 60 for done in model.done]
+    minutes = [(done - began) / 60 for done in model.done[: len(scores)]]  # later ones are no epochs
     print(
         tabulate(
             [
