@@ -24,6 +24,10 @@ from graphrec.nn.pooling import MeanHistory as MeanHistory
 from graphrec.nn.pooling import PooledHistory as PooledHistory
 from graphrec.nn.profiles import ProfileNet as ProfileNet
 from graphrec.nn.profiles import Profiles as Profiles
+from graphrec.nn.quantizer import SLACK as SLACK
+from graphrec.nn.quantizer import ResidualQuantizer as ResidualQuantizer
+from graphrec.nn.quantizer import bounded_nearest as bounded_nearest
+from graphrec.nn.quantizer import nearest as nearest
 from graphrec.nn.towers import PRESENCE as PRESENCE
 from graphrec.nn.towers import STRUCTURE as STRUCTURE
 from graphrec.nn.towers import History as History

@@ -1,5 +1,6 @@
 """Results for people: tables, pictures, one HTML file."""
 
+from graphrec.report.code_tree import code_tree as code_tree
 from graphrec.report.figures import degree_and_reciprocity as degree_and_reciprocity
 from graphrec.report.figures import learning_curves as learning_curves
 from graphrec.report.figures import quality_over_time as quality_over_time

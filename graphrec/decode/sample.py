@@ -1,0 +1,176 @@
+"""Drawing people down the prefix tree, never anybody who does not exist or is not allowed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from graphrec.decode.search import Descent, Scorer, asking, check_sizes, table, top, walk
+from graphrec.decode.tree import Excluded, PrefixTree
+
+
+@torch.no_grad()
+def sample(
+    scorer: Scorer,
+    tree: PrefixTree,
+    num_queries: int,
+    k: int,
+    *,
+    generator: torch.Generator,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    replace: bool = False,
+    exclude: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Draw k people for each query.
+
+    The distribution is the scorer's over everyone in the tree, its logits divided by the temperature, given
+    that nobody excluded is drawn: what the excluded would have had is worked out first, along their STUs, so
+    nothing is drawn in vain. `top_k` and `top_p` then cut each level's codes, not the people of a bucket.
+
+    Without replacement, all queries' draws are made in one pass by stochastic beam search (Kool et al. 2019,
+    https://arxiv.org/abs/1903.06059): Gumbel noise, drawn from the top down, makes the k largest the same as
+    k draws one after another.
+
+    Args:
+        scorer: the model, bound to the B queries.
+        tree: everyone's STUs.
+        num_queries: B.
+        k: how many people.
+        generator: of the tree's device.
+        temperature: above 1 for more variety, below for less.
+        top_k: only the so many likeliest codes of each level (Fan et al. 2018).
+        top_p: only the likeliest codes that together reach this probability (Holtzman et al. 2020).
+        replace: k independent draws, the same person perhaps twice, instead of k distinct people.
+        exclude: (row [E] of the query, user [E]) int64, people never to draw.
+
+    Returns:
+        users [B, k] int64, in the order drawn, padded with -1 where fewer are allowed (and left by top_k and
+        top_p); log_probs [B, k] float64, of a single draw of each, padded with -inf. People whom the scorer
+        holds impossible come last without replacement, and never with it while there are others.
+
+    Raises:
+        ValueError: the tree is empty, a number is out of its range, or the scorer returned nonsense.
+        IndexError: an excluded row or user that there is not.
+    """
+    check_sizes(k=k, **({} if top_k is None else {"top_k": top_k}))
+    if not 0 < temperature < float("inf"):
+        raise ValueError(f"temperature must be positive, got {temperature}")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ValueError(f"top_p must be above 0 and at most 1, got {top_p}")
+    excluded = Excluded(tree, num_queries, exclude)
+    row = asking(excluded, tree, num_queries)
+    if not len(row):
+        return table(row, row, row, row.double(), (num_queries, k))
+    left = _allowed(scorer, tree, excluded, temperature)
+    descent = Descent(scorer, tree, row)
+    draws = (_Independent if replace else _Distinct)(len(row), k, num_queries, generator, tree.device)
+    for level in range(1, tree.num_codebooks + 1):
+        value = descent.children(renormalise=True, temperature=temperature).double()
+        dirty, node, _ = excluded.nodes(level)
+        found, child = descent.locate_children(dirty, node)
+        value[child] += left[level][found]
+        value = _cut(value.log_softmax(1), top_k, top_p)
+        descent.descend(*draws.step(value, descent.beam.row))
+    allowed = descent.bucket(excluded)
+    value = torch.zeros((), dtype=torch.float64, device=tree.device).masked_fill(~allowed, -torch.inf)
+    at, column = draws.step(value.log_softmax(1), descent.beam.row)
+    at, column, order_by, log_prob = draws.result(at, column)
+    user = tree.users[tree.start[descent.beam.node[at]] + column]
+    return table(descent.beam.row[at], user, order_by, log_prob, (num_queries, k))
+
+
+class _Distinct:
+    """Gumbel top-k: each prefix has its log-probability, and the largest noisy one of the people below."""
+
+    def __init__(self, rows: int, k: int, num_queries: int, generator: torch.Generator, device: torch.device):
+        self._k, self._num_queries, self._generator = k, num_queries, generator
+        self.log_prob = torch.zeros(rows, dtype=torch.float64, device=device)
+        self.noisy = self.log_prob
+
+    def step(self, value: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
+        """From log-probabilities [R, C] of children to those kept: (prefix, column), ascending."""
+        log_prob = self.log_prob[:, None] + value
+        gumbel = -torch.empty_like(value).exponential_(generator=self._generator).clamp(min=1e-300).log()
+        noisy = log_prob + gumbel
+        # Given that the largest is the parent's (Kool et al. 2019, appendix B.3, the stable form).
+        gap = noisy - noisy.amax(1, keepdim=True)
+        log1mexp = torch.where(gap > -0.7, (-gap.expm1()).log(), (-gap.exp()).log1p())
+        above = self.noisy[:, None]
+        v = above - noisy + log1mexp
+        noisy = above - v.clamp(min=0) - (-v.abs()).exp().log1p()
+        noisy = noisy.masked_fill(value == -torch.inf, -torch.inf)
+        flat = top(noisy, row, self._k, self._num_queries)
+        self.log_prob, self.noisy = log_prob.flatten()[flat], noisy.flatten()[flat]
+        return flat // value.size(1), flat % value.size(1)
+
+    def result(self, at: Tensor, column: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(prefix, column, what to order by, log-probability) of the people drawn."""
+        return at, column, self.noisy, self.log_prob
+
+
+class _Independent:
+    """k draws a query, by the inverse of the cumulative distribution; those at one prefix ask only once."""
+
+    def __init__(self, rows: int, k: int, num_queries: int, generator: torch.Generator, device: torch.device):
+        self._generator = generator
+        self._at = torch.arange(rows, device=device).repeat_interleave(k)  # the prefix of each draw
+        self._order = -torch.arange(len(self._at), device=device)
+        self._log_prob = torch.zeros(len(self._at), dtype=torch.float64, device=device)
+
+    def step(self, value: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
+        """From log-probabilities [R, C] of children to those drawn: (prefix, column), ascending."""
+        columns, mass = value.size(1), value.exp()
+        last = columns - 1 - (mass > 0).flip(1).int().argmax(1)
+        # One ascending list for all prefixes: the cumulative probabilities of the r-th lie in r..r+1.
+        base = torch.arange(len(value), device=value.device)
+        total = mass.cumsum(1)
+        total = (total / total[:, -1:]).clamp(max=1) + base[:, None]
+        u = torch.rand(len(self._at), dtype=torch.float64, device=value.device, generator=self._generator)
+        place = torch.searchsorted(total.flatten(), u + self._at, right=True) - self._at * columns
+        column = torch.minimum(place, last[self._at])
+        self._log_prob = self._log_prob + value[self._at, column]
+        self._drawn = self._at * columns + column
+        key, self._at = self._drawn.unique(return_inverse=True)
+        return key // columns, key % columns
+
+    def result(self, at: Tensor, column: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(prefix, column, what to order by, log-probability) of the people drawn."""
+        return at[self._at], column[self._at], self._order, self._log_prob
+
+
+def _allowed(scorer: Scorer, tree: PrefixTree, excluded: Excluded, temperature: float) -> list[Tensor]:
+    """How likely those allowed are, given a prefix that excluded users are below: log, for each level.
+
+    A level's values belong to `excluded.nodes(level)`. They are summed from the leaves up, over those
+    allowed, so that nothing is lost where the excluded have nearly all.
+    """
+    _, leaf, count = excluded.nodes(tree.num_codebooks)
+    size = tree.size(leaf)
+    out = [((size - count).double() / size).log()]
+    if not len(leaf):
+        return out * (tree.num_codebooks + 1)
+    descent = Descent(scorer, tree, excluded.row.unique_consecutive())
+    steps = walk(descent, excluded.row, excluded.place, temperature=temperature, renormalise=True)
+    for value, at, column in reversed([(v.double(), a, c) for v, a, c in steps]):
+        child = (at * value.size(1) + column).unique_consecutive()
+        value = value.flatten().index_add(0, child, out[-1]).view_as(value)
+        out.append(value.logsumexp(1))
+    return out[::-1]
+
+
+def _cut(value: Tensor, top_k: int | None, top_p: float | None) -> Tensor:
+    """Log-probabilities [R, C] of the likeliest alone, summing to one again."""
+    if top_k is None and top_p is None:
+        return value
+    best, order = value.sort(dim=1, descending=True, stable=True)
+    kept = best > -torch.inf
+    if top_k is not None:
+        kept[:, top_k:] = False
+    if top_p is not None:
+        mass = best.exp()
+        kept &= mass.cumsum(1) - mass < top_p
+        kept[:, 0] = True
+    kept = torch.empty_like(kept).scatter(1, order, kept)
+    return value.masked_fill(~kept, -torch.inf).log_softmax(1)

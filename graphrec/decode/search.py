@@ -1,0 +1,368 @@
+"""Beam search and exact scoring down the prefix tree: always real, allowed, distinct people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from graphrec.decode.tree import Excluded, PrefixTree, check_range
+
+CHUNK = 2**24
+"""Log-probabilities held at once by `score_all`."""
+FLOOR = -1e30
+"""What an impossible code counts as in the search, so that people it leads to come last instead of never."""
+
+
+@dataclass(frozen=True)
+class Beam:
+    """R prefixes of one length l, of several queries; all that a scorer is told.
+
+    Attributes:
+        row: [R] int64, ascending, which of the B queries each belongs to. Queries may be missing.
+        node: [R] int64, the prefix's node in the tree, ascending in each row; -1 where nobody has it, which
+            only `validity` asks about.
+        codes: [R, l] int64, the prefix itself.
+        parent: [R] int64, where in the beam before (of l - 1) each one's beginning was; at first 0..R-1.
+    """
+
+    row: Tensor
+    node: Tensor
+    codes: Tensor
+    parent: Tensor
+
+
+class Scorer(Protocol):
+    """A model as the search sees it, bound to a batch of B queries.
+
+    Called once a level, it returns log-probabilities [R, K] of each prefix's next code, and whatever it wants
+    to be given back at the next level. The first state is None. A tower per level needs none and reads
+    `beam.row` and `beam.codes`; a decoder returns its cached keys [R, ...] and begins by reordering those it
+    is given: `cache[beam.parent]`. The state must not be changed in place.
+    """
+
+    def __call__(self, beam: Beam, state: Any) -> tuple[Tensor, Any]:
+        """Log-probabilities [R, K] of the next codes, and the state."""
+
+
+class Descent:
+    """Goes down the tree one level at a time, with some prefixes of some queries.
+
+    Args:
+        scorer: the model.
+        tree: where to go; somebody must be in it.
+        row: the queries to start with, [R] int64, ascending and distinct.
+    """
+
+    def __init__(self, scorer: Scorer, tree: PrefixTree, row: Tensor) -> None:
+        if not len(tree):
+            raise ValueError("the prefix tree is empty: no user has an STU, so nobody can be suggested")
+        self._scorer, self.tree, self._state = scorer, tree, None
+        at = torch.arange(len(row), device=row.device)
+        self.beam = Beam(row, torch.zeros_like(row), row.new_empty(len(row), 0), at)
+
+    def children(self, *, renormalise: bool, temperature: float = 1.0) -> Tensor:
+        """Log-probabilities of the children of each prefix, [R, C], in order; -inf beyond the last."""
+        tree, beam = self.tree, self.beam
+        log_probs, self._state = ask(self._scorer, beam, self._state, tree.codebook_size)
+        number = tree.num_children[beam.node]
+        out = log_probs if temperature == 1 else log_probs / temperature
+        if int(number.min()) < tree.codebook_size:
+            column = torch.arange(int(number.max()), device=out.device)
+            child = tree.child_ptr[beam.node][:, None] + column
+            outside = column >= number[:, None]
+            out = out.gather(1, tree.code[child.masked_fill_(outside, 0)])
+            out = out.clamp(min=FLOOR).masked_fill(outside, -torch.inf)
+        else:
+            out = out.clamp(min=FLOOR)
+        return out.log_softmax(1) if renormalise else out
+
+    def descend(self, at: Tensor, column: Tensor) -> None:
+        """Go on with some children, given by prefix and column, in ascending order."""
+        old = self.beam
+        node = self.tree.child_ptr[old.node[at]] + column
+        codes = torch.cat([old.codes[at], self.tree.code[node][:, None]], 1)
+        self.beam = Beam(old.row[at], node, codes, at)
+
+    def locate(self, row: Tensor, node: Tensor) -> tuple[Tensor, Tensor]:
+        """Which of (row, node) pairs are among the prefixes [D], bool, and where those are."""
+        key = self.beam.row * self.tree.num_nodes + self.beam.node
+        asked = row * self.tree.num_nodes + node
+        at = torch.searchsorted(key, asked).clamp(max=max(0, len(key) - 1))
+        found = key[at] == asked if len(key) else torch.zeros_like(asked, dtype=torch.bool)
+        return found, at[found]
+
+    def locate_children(self, row: Tensor, node: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Which of (row, node) pairs are children of the prefixes [D], and those children's (at, column)."""
+        found, at = self.locate(row, self.tree.parent[node])
+        node = node[found]
+        return found, (at, node - self.tree.child_ptr[self.tree.parent[node]])
+
+    def bucket(self, excluded: Excluded, limit: int | None = None) -> Tensor:
+        """At the leaves: who of each bucket is allowed, [R, C] bool.
+
+        With a limit, only so many people of a bucket are looked at that as many allowed ones are among them.
+        """
+        leaf, levels = self.beam.node, self.tree.num_codebooks
+        shown = self.tree.size(leaf)
+        if limit is not None:
+            row, node, count = excluded.nodes(levels)
+            found, at = self.locate(row, node)
+            shown = torch.minimum(shown, torch.full_like(shown, limit).index_add(0, at, count[found]))
+        allowed = torch.arange(int(shown.max()), device=leaf.device) < shown[:, None]
+        node = self.tree.node_at(levels, excluded.place)
+        found, at = self.locate(excluded.row, node)
+        column = (excluded.place - self.tree.start[node])[found]
+        inside = column < allowed.size(1)
+        allowed[at[inside], column[inside]] = False
+        return allowed
+
+
+def ask(scorer: Scorer, beam: Beam, state: Any, codebook_size: int) -> tuple[Tensor, Any]:
+    """A scorer's answer, checked, in single precision at least."""
+    log_probs, state = scorer(beam, state)
+    expected, level = (len(beam.row), codebook_size), beam.codes.size(1)
+    if log_probs.shape != expected:
+        raise ValueError(
+            f"the scorer must return {list(expected)} at level {level}, {list(log_probs.shape)} came"
+        )
+    if log_probs.dtype not in (torch.float32, torch.float64):
+        log_probs = log_probs.float()
+    if not bool(log_probs.max() < torch.inf):
+        raise ValueError(f"the scorer returned NaN or +inf at level {level}")
+    return log_probs, state
+
+
+def top(values: Tensor, row: Tensor, width: int, num_rows: int) -> Tensor:
+    """The `width` largest of each query's finite values; of equal ones, those that come first.
+
+    Args:
+        values: [R, C], -inf where there is nothing.
+        row: [R] int64, ascending, the query of each.
+        width: how many.
+        num_rows: B.
+
+    Returns:
+        Where they are in the flattened values, ascending, int64.
+    """
+    columns = values.size(1)
+    count = torch.bincount(row, minlength=num_rows)
+    first, most = count.cumsum(0) - count, int(count.max())
+    if most * num_rows == len(row):
+        dense = values.reshape(num_rows, -1)
+    else:
+        dense = values.new_full((num_rows, most, columns), -torch.inf)
+        dense[row, torch.arange(len(row), device=row.device) - first[row]] = values
+        dense = dense.flatten(1)
+    best, at = dense.topk(min(width + 1, dense.size(1)))
+    if best.size(1) > width:
+        tied = (best[:, width - 1] == best[:, width]) & (best[:, width] > -torch.inf)
+        if bool(tied.any()):
+            at[tied] = dense[tied].sort(dim=1, descending=True, stable=True).indices[:, : width + 1]
+        best, at = best[:, :width], at[:, :width]
+    flat = first[:, None] * columns + at
+    return flat[best > -torch.inf].sort().values
+
+
+def table(
+    row: Tensor, user: Tensor, order_by: Tensor, log_prob: Tensor, shape: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Lists [B, k] of users and log-probabilities, largest `order_by` first, padded with -1 and -inf."""
+    order = order_by.argsort(descending=True, stable=True)
+    order = order[row[order].argsort(stable=True)]
+    row = row[order]
+    count = torch.bincount(row, minlength=shape[0])
+    place = row, torch.arange(len(row), device=row.device) - (count.cumsum(0) - count)[row]
+    users = user.new_full(shape, -1).index_put(place, user[order])
+    log_probs = log_prob.new_full(shape, -torch.inf).index_put(place, log_prob[order])
+    return users, log_probs.masked_fill(log_probs <= FLOOR / 2, -torch.inf)
+
+
+def asking(excluded: Excluded, tree: PrefixTree, num_queries: int) -> Tensor:
+    """The queries to which anybody may be suggested, ascending."""
+    if not len(tree):
+        raise ValueError("the prefix tree is empty: no user has an STU, so nobody can be suggested")
+    return (torch.bincount(excluded.row, minlength=num_queries) < len(tree)).nonzero().squeeze(1)
+
+
+def check_sizes(**sizes: int) -> None:
+    """Refuse sizes below one, by name."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} must be at least 1, got {size}")
+
+
+@torch.no_grad()
+def beam_search(
+    scorer: Scorer,
+    tree: PrefixTree,
+    num_queries: int,
+    k: int,
+    *,
+    beam_size: int = 50,
+    exclude: tuple[Tensor, Tensor] | None = None,
+    renormalise: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """The k best people for each query that a beam finds; always k if so many are allowed, or else all.
+
+    A prefix below which everyone is excluded is never kept. Each that is kept leads to somebody, so a beam
+    lacks people only where it is narrower than k; there it takes in the next best prefixes until k allowed
+    people are below it. A bucket's people share its probability equally, and come in its order. Of equal
+    scores the one whose STU is lower comes first.
+
+    Args:
+        scorer: the model, bound to the B queries.
+        tree: everyone's STUs.
+        num_queries: B.
+        k: how many people.
+        beam_size: prefixes kept at each level. As many as there are leaves makes the search exact.
+        exclude: (row [E] of the query, user [E]) int64, people not to suggest.
+        renormalise: share each prefix's probability among the children that exist, which makes `log_probs`
+            those of a distribution over everyone in the tree; else they are the scorer's own sums.
+
+    Returns:
+        users [B, k] int64, best first, padded with -1; log_probs [B, k], padded with -inf. Whoever the scorer
+        holds impossible comes last, with -inf.
+
+    Raises:
+        ValueError: the tree is empty, k or beam_size below 1, or the scorer returned nonsense.
+        IndexError: an excluded row or user that there is not.
+    """
+    check_sizes(k=k, beam_size=beam_size)
+    excluded = Excluded(tree, num_queries, exclude)
+    descent = Descent(scorer, tree, asking(excluded, tree, num_queries))
+    if not len(descent.beam.row):
+        none = torch.empty(0, dtype=torch.int64, device=tree.device)
+        return table(none, none, none, none.float(), (num_queries, k))
+    log_prob = torch.zeros((), device=tree.device)
+    for level in range(1, tree.num_codebooks + 1):
+        value = descent.children(renormalise=renormalise)
+        value = value + log_prob[..., None]
+        row, node, count = excluded.nodes(level)
+        full = count == tree.size(node)
+        value[descent.locate_children(row[full], node[full])[1]] = -torch.inf
+        flat = top(value, descent.beam.row, max(beam_size, k), num_queries)
+        log_prob = value.flatten()[flat]
+        before = descent.beam
+        descent.descend(flat // value.size(1), flat % value.size(1))
+        if beam_size < k:
+            beam = descent.beam
+            found, at = descent.locate(row, node)
+            allowed = tree.size(beam.node).index_add(0, at, -count[found])
+            kept = _narrow(beam.row, log_prob, allowed, beam_size, k)
+            flat, log_prob, descent.beam = flat[kept], log_prob[kept], before
+            descent.descend(flat // value.size(1), flat % value.size(1))
+    allowed = descent.bucket(excluded, limit=k)
+    leaf = descent.beam.node
+    value = (log_prob - tree.size(leaf).log())[:, None].masked_fill(~allowed, -torch.inf)
+    flat = top(value, descent.beam.row, k, num_queries)
+    at, column = flat // value.size(1), flat % value.size(1)
+    value = value.flatten()[flat]
+    user = tree.users[tree.start[leaf[at]] + column]
+    return table(descent.beam.row[at], user, value, value, (num_queries, k))
+
+
+def _narrow(row: Tensor, value: Tensor, allowed: Tensor, beam_size: int, k: int) -> Tensor:
+    """The best `beam_size` of each row, and further ones until k allowed people are below: ascending."""
+    order = value.argsort(descending=True, stable=True)
+    order = order[row[order].argsort(stable=True)]
+    count = torch.bincount(row)
+    first = (count.cumsum(0) - count)[row[order]]
+    before = allowed[order].cumsum(0) - allowed[order]
+    at = torch.arange(len(row), device=row.device)
+    kept = (at - first < beam_size) | (before - before[first] < k)
+    return order[kept].sort().values
+
+
+def walk(descent: Descent, row: Tensor, place: Tensor, *, temperature: float = 1.0, renormalise: bool) -> Any:
+    """Go down to given places in `tree.users`, distinct and ascending pairs (row [P], place [P]).
+
+    Yields:
+        At each level (value [R, C] of the prefixes' children, at [P] and column [P] of each pair's child).
+    """
+    tree, at = descent.tree, torch.searchsorted(descent.beam.row, row)
+    for level in range(1, tree.num_codebooks + 1):
+        value = descent.children(renormalise=renormalise, temperature=temperature)
+        node = tree.node_at(level, place)
+        column = node - tree.child_ptr[tree.parent[node]]
+        yield value, at, column
+        key, number = (at * value.size(1) + column).unique_consecutive(return_inverse=True)
+        descent.descend(key // value.size(1), key % value.size(1))
+        at = number
+
+
+def score_candidates(
+    scorer: Scorer, tree: PrefixTree, row: Tensor, user: Tensor, *, renormalise: bool = True
+) -> Tensor:
+    """The exact log-probability of given users for given queries, as `beam_search` counts it.
+
+    Args:
+        scorer: the model, bound to B queries; each prefix is asked about once a query.
+        tree: everyone's STUs.
+        row: [M] int64, below B.
+        user: [M] int64.
+        renormalise: see `beam_search`.
+
+    Returns:
+        [M]; -inf for users without STU.
+    """
+    if row.dim() != 1 or row.shape != user.shape:
+        raise ValueError(f"row and user must be [M] both, got {list(row.shape)} and {list(user.shape)}")
+    check_range("user", user, tree.num_users)
+    has = tree.place[user] >= 0
+    key, number = (row[has] * max(1, len(tree)) + tree.place[user[has]]).unique(return_inverse=True)
+    if not len(key):
+        return torch.full(row.shape, -torch.inf, device=tree.device)
+    row, place = key // len(tree), key % len(tree)
+    descent = Descent(scorer, tree, row.unique_consecutive())
+    steps = [value[at, column] for value, at, column in walk(descent, row, place, renormalise=renormalise)]
+    log_prob = torch.stack(steps).sum(0) - tree.size(tree.node_at(tree.num_codebooks, place)).log()
+    log_prob = log_prob.masked_fill(log_prob <= FLOOR / 2, -torch.inf)
+    return log_prob.new_full(has.shape, -torch.inf).masked_scatter(has, log_prob[number])
+
+
+def score_all(scorer: Scorer, tree: PrefixTree, num_queries: int, *, renormalise: bool = True) -> Tensor:
+    """The exact log-probability of everyone for every query: [B, N], -inf for users without STU.
+
+    The scorer is asked about every prefix of every query, so this is for small graphs; a few queries at a
+    time, as memory allows.
+    """
+    widest = tree.codebook_size * (tree.level_ptr[-2] - tree.level_ptr[-3])
+    out = []
+    for row in torch.arange(num_queries, device=tree.device).split(max(1, CHUNK // max(1, widest))):
+        descent = Descent(scorer, tree, row)
+        log_prob = torch.zeros(len(row), device=tree.device)
+        for _ in range(tree.num_codebooks):
+            value = descent.children(renormalise=renormalise) + log_prob[:, None]
+            log_prob = value[value > -torch.inf]
+            descent.descend(*(value > -torch.inf).nonzero(as_tuple=True))
+        log_prob = log_prob - tree.size(descent.beam.node).log()
+        log_prob = log_prob.masked_fill(log_prob <= FLOOR / 2, -torch.inf).view(len(row), -1)
+        leaf = tree.node_at(tree.num_codebooks, tree.place.clamp(min=0)) - tree.level_ptr[-2]
+        out.append(log_prob[:, leaf].masked_fill(tree.place < 0, -torch.inf))
+    return torch.cat(out) if out else torch.empty(0, tree.num_users, device=tree.device)
+
+
+@torch.no_grad()
+def validity(scorer: Scorer, tree: PrefixTree, num_queries: int, *, beam_size: int = 50) -> Tensor:
+    """The share of the sequences in a beam without constraint that are somebody's STU: [B].
+
+    A diagnostic of the model: how much of what it would write by itself leads to a person.
+    """
+    check_sizes(beam_size=beam_size)
+    size = tree.codebook_size
+    row = torch.arange(num_queries, device=tree.device)
+    beam = Beam(row, torch.zeros_like(row), row.new_empty(num_queries, 0), row)
+    log_prob, state = torch.zeros(num_queries, device=tree.device), None
+    for _ in range(tree.num_codebooks):
+        log_probs, state = ask(scorer, beam, state, size)
+        value = log_probs.clamp(min=FLOOR) + log_prob[:, None]
+        flat = top(value, beam.row, beam_size, num_queries)
+        log_prob, at = value.flatten()[flat], flat // size
+        codes = torch.cat([beam.codes[at], flat[:, None] % size], 1)
+        beam = Beam(beam.row[at], tree.find(codes), codes, at)
+    exists = (beam.node >= 0).float()
+    count = torch.bincount(beam.row, minlength=num_queries)
+    return exists.new_zeros(num_queries).index_add(0, beam.row, exists) / count

@@ -1,0 +1,124 @@
+"""An inductive graph neural network that starts from a place for every user and learns where they move."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from graphrec.nn.layers import Standardize
+
+MAX_LOGIT = 6.0
+
+
+class ContactConv(nn.Module):
+    """Moves everyone towards those they were in contact with, some more than others.
+
+        m_u = normalised sum_e exp(a_e) h_v(e),    h'_u = normalised (h_u + m_u + W m_u)
+
+    where a_e is learned from what edge e and its two ends are like, and from how near these are. `a` and W
+    start at zero, so that at first everyone counts alike and a place is only smoothed.
+
+    Args:
+        dim: D.
+        edge_channels: Fe, features of an edge.
+        node_channels: Fn, features of a node.
+        hidden_channels: width of the network that weighs the edges.
+        dropout: on what W reads.
+
+    Shapes:
+        forward: h [M, D], node [M, Fn], row and column [E] int64 (messages flow from `column` to `row`),
+            edge [E, Fe] -> [M, D], rows of length 1, or 0 for a node at 0 without a contact that is not.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        edge_channels: int,
+        node_channels: int,
+        hidden_channels: int = 32,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.weigh = nn.Sequential(
+            nn.Linear(edge_channels + 2 * node_channels + 1, hidden_channels),
+            nn.GELU(),
+            nn.Linear(hidden_channels, 1),
+        )
+        self.turn = nn.Sequential(nn.Dropout(dropout), nn.Linear(dim, dim, bias=False))
+        for part in (self.weigh, self.turn):
+            _start_at_zero(part)
+
+    def forward(self, h: Tensor, node: Tensor, row: Tensor, column: Tensor, edge: Tensor) -> Tensor:
+        """One round of messages."""
+        sent = h[column]
+        near = (h[row] * sent).sum(1, keepdim=True)
+        logit = self.weigh(torch.cat([edge, node[row], node[column], near], dim=1))
+        weight = logit.clamp(-MAX_LOGIT, MAX_LOGIT).exp()
+        heard = F.normalize(torch.zeros_like(h).index_add(0, row, weight * sent), dim=1)
+        return F.normalize(h + heard + self.turn(heard), dim=1)
+
+
+class GraphEncoder(nn.Module):
+    """Where users stand: a place they start from, moved by what they are like and by their contacts.
+
+    Before any training the output is the place, smoothed over contacts as often as there are layers.
+
+    Args:
+        dim: D, of places and of the output.
+        edge_channels: Fe.
+        node_channels: Fn, features of a user that say how present they are.
+        profile_channels: Fp, features of a user that say who they are; may be 0.
+        num_layers: rounds of messages.
+        hidden_channels: width of the network that reads users.
+        dropout: on hidden layers.
+
+    Shapes:
+        forward: place [M, D], node [M, Fn], profile [M, Fp], row and column [E] int64, edge [E, Fe]
+            -> [M, D], rows of length 1, or 0.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        edge_channels: int,
+        node_channels: int,
+        profile_channels: int = 0,
+        num_layers: int = 1,
+        hidden_channels: int = 64,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.node_scale, self.edge_scale = Standardize(node_channels), Standardize(edge_channels)
+        self.move = nn.Sequential(
+            nn.Linear(node_channels + profile_channels, hidden_channels),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden_channels, dim),
+        )
+        self.layers = nn.ModuleList(
+            ContactConv(dim, edge_channels=edge_channels, node_channels=node_channels, dropout=dropout)
+            for _ in range(num_layers)
+        )
+        _start_at_zero(self.move)
+
+    def forward(
+        self, place: Tensor, node: Tensor, profile: Tensor, row: Tensor, column: Tensor, edge: Tensor
+    ) -> Tensor:
+        """Everybody's embedding; only those whose whole neighbourhood is given have all of theirs."""
+        node, edge = self.node_scale(node), self.edge_scale(edge)
+        h: Tensor = place + self.move(torch.cat([node, profile], dim=1))
+        for layer in self.layers:
+            h = layer(h, node, row, column, edge)
+        return h
+
+
+def _start_at_zero(part: nn.Sequential) -> None:
+    """Let the last layer of a part, and so the part, say nothing at first."""
+    last = part[-1]
+    assert isinstance(last, nn.Linear)
+    nn.init.zeros_(last.weight)
+    if last.bias is not None:
+        nn.init.zeros_(last.bias)

@@ -1,0 +1,357 @@
+"""Residual quantisation: a vector as a short sequence of codes, coarse to fine."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import faiss
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from graphrec.sampler import run_starts
+
+Gradient = Literal["straight_through", "rotation"]
+
+SLACK = 1.25
+"""A balanced code serves at most so many times the mean. The perplexity of its level is then at least the
+number of codes / 1.25, whatever the vectors are like."""
+
+CHUNK = 2**20
+"""Distances held at once: few enough for the cache."""
+
+ROUNDS = 5
+"""Of balanced assignment and new means, after plain k-means."""
+
+TOLERANCE = 0.25
+"""A code is kept if its squared distance exceeds that of the nearest by at most this share of the mean."""
+
+DEAD = 0.05
+"""A code that serves less than this share of the mean is revived."""
+
+
+class ResidualQuantizer(nn.Module):
+    """L codebooks, each of which quantises what the ones before it left over.
+
+    From `"Autoregressive Image Generation using Residual Quantization" <https://arxiv.org/abs/2203.01941>`_:
+
+        r_1 = x,   c_l = argmin_k |r_l - e_lk|,   r_(l+1) = r_l - e_(l c_l),   x ~ sum_l e_(l c_l)
+
+    In training, codebooks follow the moving averages of what they serve, and codes that nobody takes any more
+    are moved to vectors of the batch.
+
+    Args:
+        dim: D.
+        num_codebooks: L.
+        codebook_size: K.
+        gradient: how it passes the quantiser: 'rotation', turned and scaled as the vector is
+            (`"Restructuring Vector Quantization with the Rotation Trick"
+            <https://arxiv.org/abs/2410.06424>`_), or 'straight_through', as it is.
+        decay: of the moving averages, a batch.
+
+    Attributes:
+        codebooks: [L, K, D] float32.
+
+    Shapes:
+        forward: [n, D] -> [n, D], [n, L] int64, [].
+    """
+
+    codebooks: Tensor
+    weight: Tensor
+    total: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        num_codebooks: int = 3,
+        codebook_size: int,
+        gradient: Gradient = "rotation",
+        decay: float = 0.99,
+    ) -> None:
+        super().__init__()
+        if min(dim, num_codebooks, codebook_size) < 1:
+            raise ValueError(
+                "dim, num_codebooks and codebook_size must be at least 1, got "
+                f"{dim}, {num_codebooks} and {codebook_size}"
+            )
+        self.gradient, self.decay = gradient, decay
+        self.register_buffer("codebooks", torch.zeros(num_codebooks, codebook_size, dim))
+        self.register_buffer("weight", torch.zeros(num_codebooks, codebook_size))
+        self.register_buffer("total", torch.zeros(num_codebooks, codebook_size, dim))
+
+    @property
+    def num_codebooks(self) -> int:
+        """L."""
+        return self.codebooks.size(0)
+
+    @property
+    def codebook_size(self) -> int:
+        """K."""
+        return self.codebooks.size(1)
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return self.codebooks.size(2)
+
+    @torch.no_grad()
+    def initialise(
+        self,
+        vectors: Tensor,
+        generator: torch.Generator,
+        *,
+        balanced: bool = True,
+        keep: Tensor | None = None,
+    ) -> Tensor:
+        """Residual k-means on all vectors, level by level (k-means: faiss).
+
+        Args:
+            vectors: [n, D], at least one.
+            generator: draws where k-means starts.
+            balanced: no code serves more than `SLACK` times the mean.
+            keep: codes [n, L] that vectors had before, -1 for new ones. The codebooks then start as they are,
+                and codes are kept as in `assign`.
+
+        Returns:
+            The codes of the vectors, [n, L] int64: those of `assign`.
+        """
+        residual = self._checked(vectors).clone()
+        codes = torch.empty(len(residual), self.num_codebooks, dtype=torch.int64)
+        for level in range(self.num_codebooks):
+            had = self._kept(codes, keep, level)
+            seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
+            codebook = self.codebooks[level].cpu()
+            if keep is None:
+                codebook = _kmeans(residual, self.codebook_size, seed)
+            for _ in range(ROUNDS if balanced or keep is not None else 0):
+                codebook = _means(residual, _served(residual, codebook, balanced, had), codebook)
+            self.codebooks[level] = codebook
+            code = codes[:, level] = _served(residual, codebook, balanced, had)
+            self.weight[level] = torch.bincount(code, minlength=self.codebook_size) / len(residual)
+            self.total[level] = self.weight[level, :, None].cpu() * codebook
+            residual -= codebook[code]
+        return codes
+
+    @torch.no_grad()
+    def assign(self, vectors: Tensor, *, balanced: bool = True, keep: Tensor | None = None) -> Tensor:
+        """Codes of vectors that share the codebooks.
+
+        Args:
+            vectors: [n, D].
+            balanced: as in `initialise`.
+            keep: codes [n, L] that vectors had before, -1 for new ones: whose prefix has not changed keeps
+                the next code, unless another is much nearer (see `TOLERANCE`).
+
+        Returns:
+            [n, L] int64.
+        """
+        residual = self._checked(vectors).clone()
+        codes = torch.empty(len(residual), self.num_codebooks, dtype=torch.int64)
+        for level, codebook in enumerate(self.codebooks.cpu()):
+            codes[:, level] = _served(residual, codebook, balanced, self._kept(codes, keep, level))
+            residual -= codebook[codes[:, level]]
+        return codes
+
+    def encode(self, vectors: Tensor) -> Tensor:
+        """Codes [n, L] int64 of vectors [n, D]: of each residual the nearest."""
+        return self.assign(vectors, balanced=False)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Vectors [n, D] of codes [n, l], l <= L: the sum of the codewords."""
+        if codes.dim() != 2 or codes.size(1) > self.num_codebooks:
+            raise ValueError(f"codes must be [n, l] with l <= {self.num_codebooks}, got {list(codes.shape)}")
+        level = torch.arange(codes.size(1), device=codes.device)
+        out: Tensor = self.codebooks[level, codes].sum(1)
+        return out
+
+    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Quantise a batch; in training also learn from it.
+
+        Args:
+            x: [n, D].
+            generator: draws the vectors to which dead codes are moved; without one they stay.
+
+        Returns:
+            The quantised vectors [n, D], through which a gradient passes to x; codes [n, L] int64; and the
+            commitment loss, the mean squared residual over all levels.
+        """
+        residual, codes, losses = x, [], []
+        for level in range(self.num_codebooks):
+            codebook = self.codebooks[level].clone()  # what follows changes it in place
+            code = nearest(residual.detach(), codebook)
+            if self.training:
+                self._follow(level, residual.detach(), code, generator)
+            residual = residual - codebook[code]
+            codes.append(code)
+            losses.append(residual.square().mean())
+        quantised = (x - residual).detach()
+        passed = _rotated(x, quantised) if self.gradient == "rotation" else x + (quantised - x).detach()
+        return passed, torch.stack(codes, dim=1), torch.stack(losses).mean()
+
+    def _follow(self, level: int, residual: Tensor, code: Tensor, generator: torch.Generator | None) -> None:
+        served = torch.bincount(code, minlength=self.codebook_size).to(residual.dtype) / len(residual)
+        sums = torch.zeros_like(self.total[level]).index_add_(0, code, residual) / len(residual)
+        weight = self.weight[level].lerp_(served, 1.0 - self.decay)
+        total = self.total[level].lerp_(sums, 1.0 - self.decay)
+        dead = (weight * self.codebook_size < DEAD).nonzero().squeeze(1)
+        if generator is not None and len(dead):
+            rows = torch.randint(len(residual), (len(dead),), generator=generator).to(residual.device)
+            weight[dead] = 1.0 / self.codebook_size
+            total[dead] = residual[rows] / self.codebook_size
+        alive = weight > 0
+        self.codebooks[level, alive] = total[alive] / weight[alive, None]
+
+    def _checked(self, vectors: Tensor) -> Tensor:
+        if vectors.dim() != 2 or vectors.size(1) != self.dim:
+            raise ValueError(f"vectors must be [n, {self.dim}], got {list(vectors.shape)}")
+        out = vectors.detach().float().cpu()
+        if not bool(torch.isfinite(out).all()):
+            raise ValueError("vectors must be finite")
+        return out
+
+    @staticmethod
+    def _kept(codes: Tensor, keep: Tensor | None, level: int) -> Tensor | None:
+        """The code [n] of a level that whose prefix has not changed may keep, -1 for the others."""
+        if keep is None:
+            return None
+        same = (codes[:, :level] == keep[:, :level]).all(1)
+        return torch.where(same, keep[:, level], -1)
+
+
+def bounded_nearest(
+    x: Tensor,
+    codebook: Tensor,
+    room: Tensor,
+    group: Tensor | None = None,
+    total: Tensor | None = None,
+) -> Tensor:
+    """The nearest code that has room for each vector; where too many want one, those stay who lose most.
+
+    In each round everyone left bids for their nearest code with room; of those who bid for one, as many get
+    it as it has room for, first those to whom the next best would be furthest beyond it. Of equal ones, the
+    first rows.
+
+    Args:
+        x: [n, D].
+        codebook: [K, D].
+        room: [G, K] int64, how many vectors each code can take in each group.
+        group: [n] int64, 0..G-1: those of different groups do not compete. By default there is one.
+        total: [K] int64, how many each code should take at most over all groups; it takes more where the
+            room of a group leaves no other.
+
+    Returns:
+        [n] int64.
+
+    Raises:
+        ValueError: a group has more vectors than room.
+    """
+    num_codes = len(codebook)
+    left = room.flatten().clone()
+    group = torch.zeros(len(x), dtype=torch.int64) if group is None else group
+    limit = torch.full((num_codes,), len(x)) if total is None else total.clone()
+    out = torch.full((len(x),), -1)
+    todo = torch.arange(len(x))
+    while len(todo):
+        code, regret = _bids(x[todo], codebook, left, group[todo], limit)
+        order = regret.argsort(descending=True, stable=True)
+        cell = group[todo] * num_codes + code
+        order = _fitting(order, cell[order], left)
+        order = _fitting(order, code[order], torch.where(limit > 0, limit, len(x)))
+        if not len(order):
+            raise ValueError(f"there is no room for {len(todo)} of {len(x)} vectors")
+        out[todo[order]] = code[order]
+        left.index_add_(0, cell[order], torch.full_like(order, -1))
+        limit -= torch.bincount(code[order], minlength=num_codes)
+        todo = todo[out[todo] < 0]
+    return out
+
+
+def _bids(x: Tensor, codebook: Tensor, left: Tensor, group: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
+    """The nearest code with room for each vector [n], and how much further the next best is, squared [n]."""
+    norm, left = codebook.square().sum(1), left.view(-1, len(codebook))
+    reached = bool((limit <= 0).any())
+    code, regret = torch.empty_like(group), torch.empty(len(group))
+    for rows in torch.arange(len(x)).split(max(1, CHUNK // len(codebook))):
+        distance = torch.addmm(norm, x[rows], codebook.T, alpha=-2.0)
+        barred = (left if len(left) == 1 else left[group[rows]]) <= 0
+        if reached:
+            beyond = barred | (limit <= 0)
+            barred = torch.where(beyond.all(1, keepdim=True), barred, beyond)
+        distance.masked_fill_(barred, torch.inf)
+        best = distance.topk(min(2, len(codebook)), dim=1, largest=False)
+        code[rows] = best.indices[:, 0]
+        regret[rows] = best.values[:, -1] - best.values[:, 0]
+    return code, regret
+
+
+def _fitting(order: Tensor, cell: Tensor, room: Tensor) -> Tensor:
+    """Of entries [n] in order of precedence, those for which there is room in their cells [n]."""
+    by_cell = cell.argsort(stable=True)
+    place = torch.empty_like(by_cell)
+    place[by_cell] = torch.arange(len(order)) - run_starts(cell[by_cell])
+    return order[place < room[cell]]
+
+
+def _served(x: Tensor, codebook: Tensor, balanced: bool, had: Tensor | None) -> Tensor:
+    """The code [n] that serves each vector [n, D]; `had` [n] is the one before, or -1."""
+    kept = torch.zeros(len(x), dtype=torch.bool)
+    out = torch.zeros(len(x), dtype=torch.int64)
+    if had is not None or not balanced:
+        out = nearest(x, codebook)
+    if had is not None:
+        distance = (x - codebook[out]).square().sum(1)
+        before = (x - codebook[had]).square().sum(1)
+        kept = (had >= 0) & (before <= distance + TOLERANCE * distance.mean())
+        out = torch.where(kept, had, out)
+    if balanced:
+        mean = len(x) / len(codebook)
+        most = torch.full((1, len(codebook)), max(int(SLACK * mean), math.ceil(mean)))
+        room = most - torch.bincount(out[kept], minlength=len(codebook))
+        if bool((room < 0).any()):
+            raise ValueError("the codes kept are not balanced")
+        out[~kept] = bounded_nearest(x[~kept], codebook, room)
+    return out
+
+
+def nearest(x: Tensor, codebook: Tensor) -> Tensor:
+    """The nearest of the codes [K, D] to each vector [n, D]: [n] int64."""
+    norm = codebook.square().sum(1)
+    parts = x.split(max(1, CHUNK // len(codebook)))
+    return torch.cat([torch.addmm(norm, part, codebook.T, alpha=-2.0).min(1).indices for part in parts])
+
+
+def _kmeans(x: Tensor, size: int, seed: int) -> Tensor:
+    """Centroids [size, D] of x [n, D]; where there are no more vectors than centroids, the vectors."""
+    if len(x) <= size:
+        return x[torch.arange(size) % len(x)]
+    means = faiss.Kmeans(
+        x.size(1), size, niter=20, seed=seed, min_points_per_centroid=1, max_points_per_centroid=len(x)
+    )
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)  # sums in one order
+    try:
+        means.train(x.numpy())
+    finally:
+        faiss.omp_set_num_threads(threads)
+    return torch.from_numpy(np.array(means.centroids))
+
+
+def _means(x: Tensor, code: Tensor, codebook: Tensor) -> Tensor:
+    """The mean of the vectors of each code; codes without any stay as they are."""
+    size = torch.bincount(code, minlength=len(codebook))[:, None]
+    total = torch.zeros_like(codebook, dtype=torch.float64).index_add_(0, code, x.double())
+    return torch.where(size > 0, (total / size.clamp(min=1)).float(), codebook)
+
+
+def _rotated(x: Tensor, goal: Tensor) -> Tensor:
+    """`goal` [n, D], as x turned and scaled by what has no gradient."""
+    with torch.no_grad():
+        one, two = F.normalize(x, dim=1), F.normalize(goal, dim=1)
+        half = F.normalize(one + two, dim=1)
+        scale = goal.norm(dim=1, keepdim=True) / x.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    turned = x - 2.0 * half * (half * x).sum(1, keepdim=True) + 2.0 * two * (one * x).sum(1, keepdim=True)
+    out: Tensor = scale * turned
+    return out

@@ -1,0 +1,69 @@
+"""The control: codes that know nothing of the graph."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from graphrec.data import USER, FriendGraph
+from graphrec.nn import ResidualQuantizer
+from graphrec.sampler.draws import below, hashed
+from graphrec.tokenizer.tokenizer import Before, Tokenizer, default_codebook_size
+
+
+class RandomCodes(Tokenizer):
+    """Every code is drawn uniformly, by a hash of the user's raw id.
+
+    Args:
+        num_codebooks, codebook_size, unique, seed: as in `Tokenizer`.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_codebooks: int = 3,
+        codebook_size: int | None = None,
+        unique: bool = True,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            num_codebooks=num_codebooks,
+            codebook_size=codebook_size,
+            unique=unique,
+            balanced=False,
+            seed=seed,
+        )
+        self.size: Tensor
+        self.register_buffer("size", torch.zeros((), dtype=torch.int64))
+
+    def learn(self, graph: FriendGraph, until: int) -> None:
+        """Only how many codes there are to draw from."""
+        self.size.fill_(self.codebook_size or default_codebook_size(graph.num_users, self.num_codebooks))
+
+    def embed(self, graph: FriendGraph, users: Tensor, until: int) -> Tensor:
+        """The codes drawn, as coordinates around the middle: [n, L]."""
+        raw = graph[USER].raw_id[users]
+        if raw.dim() == 2:  # text, padded with zeros to any width
+            place = torch.arange(raw.size(1))
+            raw = torch.where(raw > 0, hashed(raw.long(), place), 0).sum(1)
+        salt = hashed(self.seed, raw[:, None], torch.arange(self.num_codebooks))
+        return _coordinate(below(salt, self.size), int(self.size))
+
+    def quantise(
+        self,
+        vectors: Tensor,
+        codebook_size: int,
+        generator: torch.Generator,
+        before: Before | None = None,
+    ) -> ResidualQuantizer:
+        """A lattice, which gives the codes back."""
+        quantizer = ResidualQuantizer(
+            self.num_codebooks, num_codebooks=self.num_codebooks, codebook_size=codebook_size
+        )
+        level = torch.arange(self.num_codebooks)
+        quantizer.codebooks[level, :, level] = _coordinate(torch.arange(codebook_size), codebook_size)
+        return quantizer
+
+
+def _coordinate(code: Tensor, size: int) -> Tensor:
+    return code - size / 2 + 0.25  # never 0, which would mean that nothing is known
