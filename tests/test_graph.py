@@ -460,3 +460,37 @@ def test_transforms_and_layers_of_pyg(graph: FriendGraph) -> None:
     batch = Batch.from_data_list([graph, graph.snapshot(37)])
     assert batch[USER].num_nodes == 26
     assert rows_of(batch.get_example(0)) == rows_of(graph)
+
+
+def test_events_are_selected_like_rows_of_the_log() -> None:
+    log = random_log()
+    kept = torch.rand(len(log), generator=torch.Generator().manual_seed(0)) < 0.4
+    kept &= log.action != log.actions.index("poke")  # an action that loses all its events stays
+    part = FriendGraph.from_events(log).select_events(kept)
+    part.validate()
+    assert part.actions == log.actions
+    assert part.num_events == int(kept.sum())
+    events = part.events()
+    for name in ("src", "dst", "time", "action"):
+        assert torch.equal(getattr(events, name), getattr(log, name)[kept])
+    raw = log.user_ids
+    columns = [raw.lookup(log.src[kept]), raw.lookup(log.dst[kept]), log.time[kept]]
+    again = FriendGraph.from_events(EventLog.from_arrays(*columns))
+    ties = [
+        set(
+            zip(
+                *map(graph.user_ids.lookup, graph[FRIENDS].edge_index),
+                graph[FRIENDS].time.tolist(),
+                strict=True,
+            )
+        )
+        for graph in (part, again)
+    ]
+    assert ties[0] == ties[1]
+    assert len(ties[0]) > 10
+    for name in ("call", "text"):
+        store = part[USER, name, USER]
+        assert log.weight is not None
+        assert torch.equal(store.weight, log.weight[kept][store.event_id])
+    with pytest.raises(ValueError, match="kept must be"):
+        part.select_events(kept)

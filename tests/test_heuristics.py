@@ -319,3 +319,61 @@ def test_on_circles_of_friends_neighbourhoods_beat_chance() -> None:
         own[name] = float((best // 8 == asked.user // 8).double().mean())
     assert own["random"] < 0.35
     assert min(own[name] for name in ("common_neighbors", "adamic_adar", "jaccard", "ppr")) > 0.5
+
+
+# On another graph
+
+
+@pytest.mark.parametrize("name", HEURISTICS)
+def test_on_its_own_graph_and_on_its_past_a_rule_says_the_same(name: str) -> None:
+    graph, asked, _ = dense_case()
+    model = HEURISTICS[name]().fit(graph, until=20 * DAY)
+    whole = model.score(asked)
+    assert torch.equal(model.on(graph).score(asked), whole)
+    last = int(asked.time.max())
+    assert torch.equal(model.on(graph.snapshot(last)).score(asked), whole)
+    assert model.graph is graph
+
+
+@pytest.mark.parametrize("name", sorted(set(HEURISTICS) - {"random"}))
+def test_on_another_graph_a_rule_reads_that_one_and_keeps_its_pace(name: str) -> None:
+    """Without its oldest event too: recency and the half-life do not count from what is first there."""
+    graph, asked, _ = dense_case()
+    model = HEURISTICS[name]().fit(graph, until=20 * DAY)
+    kept = torch.arange(graph.num_events) % 3 > 0
+    fewer = graph.select_events(kept)
+    scores = model.on(fewer).score(asked)
+    assert not torch.equal(scores, model.score(asked))
+    again = HEURISTICS[name]().fit(graph, until=20 * DAY).on(fewer).on(graph)
+    assert torch.equal(again.score(asked), model.score(asked))
+    gone = int(graph.events().src[0]), int(graph.events().dst[0])
+    without_first = model.on(graph.select_events(torch.arange(graph.num_events) > 0)).score(asked)
+    others = torch.tensor([v for v in range(12) if v not in gone])
+    rows = (asked.user != gone[0]) & (asked.user != gone[1])
+    if name in ("last_active", "last_seen", "repeat_recency", "reply_recency"):
+        assert torch.equal(without_first[rows][:, others], model.score(asked)[rows][:, others])
+
+
+@pytest.mark.parametrize("name", HEURISTICS)
+def test_on_a_graph_without_events_a_rule_knows_nothing_of_anybody(name: str) -> None:
+    graph, asked, _ = dense_case()
+    model = HEURISTICS[name]().fit(graph, until=20 * DAY)
+    scores = model.on(graph.select_events(torch.zeros(graph.num_events, dtype=torch.bool))).score(asked)
+    assert torch.isfinite(scores).all()
+    others = asked.user[:, None] != torch.arange(12)
+    assert name == "random" or len(scores[others].unique()) == 1
+
+
+def test_earlier_events_of_another_graph_still_count_as_acts() -> None:
+    """They must not fall below the popular, who come after everyone acted upon."""
+    late = graph_of([Row(0, 1, 100 * DAY), Row(2, 1, 100 * DAY)], 5)
+    early = graph_of([Row(0, 3, DAY), Row(0, 1, 100 * DAY), Row(2, 1, 100 * DAY)], 5)
+    model = HEURISTICS["repeat_recency"]().fit(late, until=101 * DAY).on(early)
+    score = model.score(Query.of(early, torch.tensor([0]), 102 * DAY))[0].tolist()
+    assert score[1] > score[3] >= 1.0 > score[4]
+
+
+def test_only_what_is_fitted_can_be_put_on_another_graph() -> None:
+    graph, _, _ = dense_case()
+    with pytest.raises(RuntimeError, match=r"popularity.*fit"):
+        HEURISTICS["popularity"]().on(graph)

@@ -482,3 +482,16 @@ def test_the_logs_of_these_tests_have_what_they_test() -> None:
     assert {row.action for row in rows} == set(ACTIONS)
     pairs = {(row.src, row.dst) for row in rows}
     assert any((v, u) in pairs for u, v in pairs)
+
+
+def test_a_log_without_events_is_an_index_of_nothing() -> None:
+    graph = graph_of([Row(0, 1, 5)], USERS)
+    timeline = Timeline.of(graph.select_events(torch.tensor([False])))
+    users = torch.arange(USERS)
+    tick = timeline.tick(torch.full((USERS,), 9))
+    known = timeline.activity(users, tick)
+    assert not (known.num_acts + known.num_received + known.degree).any()
+    assert (torch.stack([known.last_act, known.last_received, timeline.since(users, tick)]) == NEVER).all()
+    assert not len(timeline.distinct_contacts(users, tick))
+    assert not len(timeline.recently_seen(tick, k=3, window=5)[0])
+    assert not everyone.RecentPopularity(timeline, 9.0).at(torch.tensor([3, 9])).any()

@@ -74,8 +74,7 @@ class FriendGraph(HeteroData):
             row = ids.index(users.ids.to_pylist())
             if users.x.size(1):
                 # Whoever the table does not list has every value missing.
-                absent = torch.tensor([float(name.endswith("_missing")) for name in users.feature_names])
-                store.x = absent.repeat(len(ids), 1).index_copy_(0, row, users.x)
+                store.x = _absent(users.feature_names).repeat(len(ids), 1).index_copy_(0, row, users.x)
                 graph.feature_names = list(users.feature_names)
             if users.join_time is not None:
                 store.join_time = torch.full((len(ids),), -1).index_copy_(0, row, users.join_time)
@@ -171,6 +170,114 @@ class FriendGraph(HeteroData):
         events = past.events()
         _add_friends(past, events.src, events.dst, events.time)
         return past
+
+    def select_events(self, kept: Tensor) -> FriendGraph:
+        """The graph with these events alone, and all users and actions; events are numbered anew.
+
+        Args:
+            kept: [E] bool, in the order of `events()`.
+        """
+        if kept.shape != (self.num_events,) or kept.dtype != torch.bool:
+            raise ValueError(f"kept must be [{self.num_events}] bool, got {list(kept.shape)} {kept.dtype}")
+        out = FriendGraph()
+        out.__dict__["_global_store"].update(self._global_store)
+        out[USER].update(self[USER])
+        number = kept.cumsum(0) - 1
+        for name in self.actions:
+            store = self[USER, name, USER]
+            here = kept[store.event_id]
+            for key, value in store.items():
+                if store.is_edge_attr(key):
+                    value = value[:, here] if key == "edge_index" else value[here]
+                out[USER, name, USER][key] = value
+            out[USER, name, USER].event_id = number[store.event_id[here]]
+        events = out.events()
+        _add_friends(out, events.src, events.dst, events.time)
+        return out
+
+    def with_events(self, log: EventLog) -> FriendGraph:
+        """The graph with more events, and with the people in them; among events of one time, old ones first.
+
+        Indices follow the sorted ids anew. Of whoever is new, features are missing.
+
+        Raises:
+            DataError: an action that the graph does not know, or weights on one side alone.
+        """
+        for name in log.actions:
+            if name not in self.actions:
+                known = ", ".join(self.actions)
+                raise DataError(f"the new events have an action {name!r}; the graph's actions are {known}")
+        old, weight = self.events(), self._weights()
+        if (weight is None) != (log.weight is None):
+            raise DataError("either both the graph's events and the new ones have weights, or neither")
+        ids = _union(self.user_ids.values, log.user_ids.values)
+        ours, theirs = ids.find(self.user_ids.values.to_pylist()), ids.find(log.user_ids.values.to_pylist())
+        code = torch.tensor([self.actions.index(name) for name in log.actions])
+        time = torch.cat([old.time, log.time])
+        order = time.argsort(stable=True)
+        joined = EventLog(
+            src=torch.cat([ours[old.src], theirs[log.src]])[order],
+            dst=torch.cat([ours[old.dst], theirs[log.dst]])[order],
+            time=time[order],
+            action=torch.cat([old.action, code[log.action]])[order],
+            actions=self.actions,
+            user_ids=ids,
+            weight=None if weight is None or log.weight is None else torch.cat([weight, log.weight])[order],
+            num_self_loops=self._global_store.get("num_self_loops", 0) + log.num_self_loops,
+        )
+        origin = torch.full((len(ids),), -1).index_copy_(0, ours, torch.arange(self.num_users))
+        return self._rebuilt(joined, origin)
+
+    def without(self, users: Tensor | Sequence[int | str]) -> FriendGraph:
+        """The graph as if some people, raw ids or [n] int64 indices, had never been in it.
+
+        They, their events and their friendships are gone; everybody else is numbered on without gaps.
+
+        Raises:
+            KeyError, IndexError: an unknown user, named.
+            DataError: no event would be left.
+        """
+        stays = torch.ones(self.num_users, dtype=torch.bool)
+        stays[as_indices(self, users)] = False
+        old, weight = self.events(), self._weights()
+        kept = stays[old.src] & stays[old.dst]
+        if not bool(kept.any()):
+            raise DataError(f"without these {int((~stays).sum()):,} users no event would be left")
+        number, origin = stays.cumsum(0) - 1, stays.nonzero().squeeze(1)
+        left = EventLog(
+            src=number[old.src[kept]],
+            dst=number[old.dst[kept]],
+            time=old.time[kept],
+            action=old.action[kept],
+            actions=self.actions,
+            user_ids=UserIds(self[USER].raw_id[origin]),
+            weight=None if weight is None else weight[kept],
+            num_self_loops=self._global_store.get("num_self_loops", 0),
+        )
+        return self._rebuilt(left, origin)
+
+    def _rebuilt(self, log: EventLog, origin: Tensor) -> FriendGraph:
+        """The graph of a log whose users had the indices `origin` [N] here, -1 for the new."""
+        out = FriendGraph.from_events(log)
+        out.__dict__["_global_store"].update(self._global_store)
+        out.num_self_loops = log.num_self_loops
+        here = origin >= 0
+        for key, value in self[USER].items():
+            if self[USER].is_node_attr(key) and key != "raw_id":
+                rows = value.new_zeros(len(origin), *value.shape[1:])
+                if key == "x" and "feature_names" in self._global_store:
+                    rows += _absent(self._global_store["feature_names"]).to(rows)
+                elif key == "join_time":
+                    rows -= 1
+                rows[here] = value[origin[here]]
+                out[USER][key] = rows
+        number = torch.full((self.num_users,), -1)
+        number[origin[here]] = here.nonzero().squeeze(1)
+        for edge_type, store in self.edge_items():
+            if "time" not in store:
+                edge = number[store.edge_index]
+                out[edge_type].edge_index = edge[:, (edge >= 0).all(0)]
+        return out
 
     def validate(self, raise_on_error: bool = True) -> bool:
         """Check PyG's rules and the graph's own; with `raise_on_error=False`, answer instead of raising."""
@@ -303,13 +410,20 @@ def _join_ids(event_ids: UserIds, users: UserTable | None) -> tuple[UserIds, Ten
     """Sorted ids of both inputs, and where each id of the log went (None: it stayed)."""
     if users is None:
         return event_ids, None
-    ours, theirs = event_ids.values, users.ids
+    ids = _union(event_ids.values, users.ids)
+    return ids, ids.index(event_ids.values.to_pylist())
+
+
+def _union(ours: pa.Array, theirs: pa.Array) -> UserIds:
+    """Sorted ids of both."""
     if ours.type != theirs.type:
         ours, theirs = ours.cast(pa.string()), theirs.cast(pa.string())
-    union = pa.chunked_array([ours, theirs]).unique()
-    union = plain_ids(union).sort()
-    ids = UserIds.from_values(union)
-    return ids, ids.index(event_ids.values.to_pylist())
+    return UserIds.from_values(plain_ids(pa.chunked_array([ours, theirs]).unique()).sort())
+
+
+def _absent(feature_names: Sequence[str]) -> Tensor:
+    """The features [F] of somebody of whom none is known."""
+    return torch.tensor([float(name.endswith("_missing")) for name in feature_names])
 
 
 def _add_friends(graph: FriendGraph, src: Tensor, dst: Tensor, time: Tensor) -> None:

@@ -89,6 +89,12 @@ class UserIds:
             )
         return torch.from_numpy(found.to_numpy(zero_copy_only=False).astype(np.int64))
 
+    def find(self, ids: Iterable[int | str]) -> Tensor:
+        """Indices of raw ids, also of another type than these: [n] int64; -1 for those there are not."""
+        wanted = pa.array([str(i) for i in ids], type=pa.string())
+        found = pc.index_in(wanted, value_set=self.values.cast(pa.string()))
+        return torch.from_numpy(pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64))
+
     def lookup(self, indices: Tensor | Sequence[int]) -> list[int | str]:
         """Raw ids of user indices, in the order given."""
         rows = torch.as_tensor(indices, dtype=torch.int64).reshape(-1).cpu().numpy()

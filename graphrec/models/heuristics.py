@@ -6,12 +6,15 @@ their first contact either way; the degree of a person counts the distinct peopl
 
 from __future__ import annotations
 
+import json
+from copy import copy
+from pathlib import Path
 from typing import Literal, Self
 
 import torch
 from torch import Tensor
 
-from graphrec.data import FriendGraph, Query
+from graphrec.data import DataError, FriendGraph, Query
 from graphrec.models.recommender import Recommender
 from graphrec.sampler import NEVER, Timeline, everyone
 from graphrec.sampler.draws import hashed, mix
@@ -27,22 +30,63 @@ FIXED_POINT = 2.0**32
 """Real weights become whole numbers (exact in float64), so that sums do not depend on the order of users."""
 
 
+FILE = "heuristic.json"
+
+
 class Heuristic(Recommender):
     """A rule with nothing to learn but the pace of the training period."""
 
+    numbers: tuple[str, ...] = ("_half_life", "_origin")
+    """Attributes that are saved: what was learned, and set."""
+
     _timeline: Timeline
+    _half_life: float
+    _origin: int
+    """Seconds: recency counts from here, whichever event is the first of a graph."""
     _popularity: everyone.RecentPopularity
 
     def fit(self, graph: FriendGraph, *, until: int) -> Self:
         """Take the index of the graph; the training span sets the half-life of popularity."""
-        timeline = Timeline.of(graph)
-        training = timeline.events.time[timeline.events.time < until]
+        training = graph.events().time[graph.events().time < until]
         if not training.numel():
             raise ValueError(f"{self.name}: there is no event before until={until} to fit on")
-        self._graph, self._timeline = graph, timeline
-        half_life = max(3.0 * DAY, (until - int(training[0])) / 48)
-        self._popularity = everyone.RecentPopularity(timeline, half_life)
+        self._origin = int(training[0])
+        self._half_life = max(3.0 * DAY, (until - self._origin) / 48)
+        self._read(graph)
         return self
+
+    def on(self, graph: FriendGraph) -> Self:
+        """The same rule, with the half-life it was fitted with, on another graph."""
+        self.graph  # noqa: B018  # fitted at all?
+        out = copy(self)
+        out._origin = min([self._origin, *graph.events().time[:1].tolist()])
+        out._read(graph)
+        return out
+
+    def save(self, folder: Path) -> None:
+        """Write a few numbers as JSON."""
+        self.graph  # noqa: B018  # fitted at all?
+        content = {"name": self.name} | {key.strip("_"): getattr(self, key) for key in self.numbers}
+        (folder / FILE).write_text(json.dumps(content, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path, graph: FriendGraph) -> Self:
+        """Read these numbers, and index the graph."""
+        out = cls()
+        try:
+            content = json.loads((folder / FILE).read_text())
+            if content["name"] != cls.name:
+                raise DataError(f"it holds {content['name']}, not {cls.name}")
+            for key in cls.numbers:
+                setattr(out, key, content[key.strip("_")])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{folder / FILE}: not {cls.name} as it was saved ({error})") from None
+        out._read(graph)
+        return out
+
+    def _read(self, graph: FriendGraph) -> None:
+        self._graph, self._timeline = graph, Timeline.of(graph)
+        self._popularity = everyone.RecentPopularity(self._timeline, self._half_life)
 
     def _far_apart(self, query: Query) -> bool:
         """Whether so many contacts lie between the queries that each half should have its own matrix."""
@@ -66,14 +110,15 @@ class Random(Heuristic):
     """
 
     name = "random"
+    numbers = (*Heuristic.numbers, "salt")
 
     def __init__(self, generator: torch.Generator | None = None) -> None:
         generator = generator or torch.Generator().manual_seed(0)
-        self._salt = torch.randint(2**62, (1,), generator=generator)
+        self.salt = int(torch.randint(2**62, (1,), generator=generator))
 
     def _score_in_order(self, query: Query) -> Tensor:
-        row = hashed(self._salt, query.user, query.time, query.action)
-        column = mix(self._salt + torch.arange(self.graph.num_users))
+        row = hashed(self.salt, query.user, query.time, query.action)
+        column = mix(self.salt + torch.arange(self.graph.num_users))
         scores = torch.empty(len(query), self.graph.num_users, dtype=torch.float64)
         blocks = _blocks(scores)
         for drawn, salts in zip(blocks, row.split(len(blocks[0])), strict=True):
@@ -107,7 +152,7 @@ class LastActive(Heuristic):
 
     def _score_in_order(self, query: Query) -> Tensor:
         last = everyone.last_time(self._timeline, self._timeline.tick(query.time), role=self._role)
-        return last.sub_(self._timeline.instants[0] - 1).clamp_(min=0).double()
+        return last.sub_(self._origin - 1).clamp_(min=0).double()
 
 
 class LastSeen(LastActive):
@@ -129,7 +174,7 @@ class RepeatRecency(Heuristic):
         happened = last > NEVER
         row, user, last = met.row[happened], met.user[happened], last[happened]
         scores = self._fallback(query)
-        scores[row, user] = (last - self._timeline.instants[0] + 1).double()
+        scores[row, user] = (last - self._origin + 1).double()
         return scores
 
 
@@ -209,6 +254,7 @@ class PPR(Heuristic):
     """
 
     name = "ppr"
+    numbers = (*Heuristic.numbers, "restart", "num_steps")
 
     def __init__(self, *, restart: float = 0.15, num_steps: int = 5) -> None:
         if not 0.0 < restart < 1.0 or num_steps < 0:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Self
 
 import torch
 from torch import Tensor
 
 from graphrec.data import FriendGraph, Query
+from graphrec.tokenizer import Tokenizer
 
 CHUNK = 2**23
 """Scores held at once, in numbers: the rows of a batch follow from the number of users."""
@@ -23,6 +25,9 @@ class Recommender(ABC):
     name: str
     dtype = torch.float64
     """Of the scores."""
+
+    tokenizer: Tokenizer | None = None
+    """Whose STUs it writes, once fitted; moved, saved and loaded by the recommender, newcomers welcomed."""
 
     _graph: FriendGraph | None = None
 
@@ -39,6 +44,34 @@ class Recommender(ABC):
     @abstractmethod
     def fit(self, graph: FriendGraph, *, until: int) -> Self:
         """Learn from the events strictly before `until` (seconds), and remember the graph."""
+
+    def on(self, graph: FriendGraph) -> Self:
+        """The same recommender, with what it has learned, on a graph of more or fewer events or people.
+
+        People are known by their raw ids. Whoever is not in the graph is forgotten: the rows of their own
+        that were learned (an embedding, an STU) are neither used nor saved any more. Whoever is new is a
+        stranger, as at a query before the first event. The original stays on its own graph.
+        """
+        raise NotImplementedError(f"{self.name} cannot be put on another graph")
+
+    def save(self, folder: Path) -> None:
+        """Write what was learned: JSON, and tensors that load with `weights_only=True`; not the graph.
+
+        The folder exists and is empty. Whoever keeps it (a `Bundle`) guards its files by their checksums and
+        knows which model it holds.
+        """
+        raise NotImplementedError(f"{self.name} cannot be saved")
+
+    @classmethod
+    def load(cls, folder: Path, graph: FriendGraph) -> Self:
+        """Read what `save` wrote, for the graph it was saved with: the same people, by raw id, and events.
+
+        Nothing in the folder is executed.
+
+        Raises:
+            DataError: naming the file that is another's, or damaged.
+        """
+        raise NotImplementedError(f"{cls.__name__} cannot be loaded")
 
     @abstractmethod
     def _score_in_order(self, query: Query) -> Tensor:
@@ -75,7 +108,7 @@ class Recommender(ABC):
         scores = self.score_all(query)
         if candidates is None:
             return scores
-        _check_range("candidate", candidates, self.graph.num_users)
+        check_range("candidate", candidates, self.graph.num_users)
         return scores.gather(1, candidates.expand(len(query), -1))
 
     def recommend(
@@ -101,8 +134,8 @@ class Recommender(ABC):
         self._check(query)
         num_users = self.graph.num_users
         if exclude is not None:
-            _check_range("exclude: row", exclude[0], len(query))
-            _check_range("exclude: user index", exclude[1], num_users)
+            check_range("exclude: row", exclude[0], len(query))
+            check_range("exclude: user index", exclude[1], num_users)
         order = shuffled(num_users)
         users = torch.full((len(query), k), -1)
         values = torch.full((len(query), k), -torch.inf, dtype=torch.float64)
@@ -154,8 +187,8 @@ class Recommender(ABC):
 
     def _check(self, query: Query) -> None:
         """Raise IndexError where a query asks for what the graph does not have."""
-        _check_range("user index", query.user, self.graph.num_users)
-        _check_range("action index", query.action, len(self.graph.actions))
+        check_range("user index", query.user, self.graph.num_users)
+        check_range("action index", query.action, len(self.graph.actions))
 
 
 def shuffled(num_users: int) -> Tensor:
@@ -163,7 +196,8 @@ def shuffled(num_users: int) -> Tensor:
     return torch.randperm(num_users, generator=torch.Generator().manual_seed(0))
 
 
-def _check_range(what: str, index: Tensor, size: int) -> None:
+def check_range(what: str, index: Tensor, size: int) -> None:
+    """Refuse an index that is not one below a size."""
     outside = index[(index < 0) | (index >= size)]
     if outside.numel():
         raise IndexError(f"{what} {int(outside[0])} lies outside 0..{size - 1}")

@@ -68,9 +68,8 @@ class RecentPopularity:
         # After whole ties: their order may change no sum, and no later event whether a total is kept.
         every = tick[:: max(timeline.num_users, MIN_SPACING)].contiguous()
         after = torch.searchsorted(tick, every, right=True).unique()
-        self._kept = torch.cat([torch.zeros_like(after[:1]), after])
-        self._moment = timeline.events.time[self._kept - 1]
-        self._moment[0] = NEVER
+        self._kept = torch.cat([torch.tensor([0]), after])
+        self._moment = torch.cat([torch.tensor([NEVER]), timeline.events.time[after - 1]])
         self._total = torch.zeros(len(self._kept), timeline.num_users, dtype=torch.float64)
         for number in range(1, len(self._kept)):
             end, moment = int(self._kept[number]), self._moment[number]

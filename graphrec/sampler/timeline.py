@@ -268,6 +268,32 @@ class Timeline:
             last_received=self._last_before(self._latest_received, start, end),
         )
 
+    @cached_property
+    def _meetings(self) -> tuple[Tensor, Tensor]:
+        """Pairs that ever met, owner * N + other, ascending, and the tick at which they did: [2P] each."""
+        tick, owner, other = self.contacts.chronological
+        key, order = (owner * self.num_users + other).sort()
+        return key, tick[order]
+
+    def have_met(self, one: Tensor, other: Tensor, tick: Tensor) -> Tensor:
+        """Whether pairs of people had contact, either way, before their ticks ([M] each): [M] bool."""
+        key, met = self._meetings
+        pair = one * self.num_users + other
+        place = torch.searchsorted(key, pair).clamp(max=len(key) - 1)
+        return (key[place] == pair) & (met[place] < tick)
+
+    def common_contacts(self, one: Tensor, other: Tensor, tick: Tensor) -> tuple[Tensor, Tensor]:
+        """People whom both of M pairs had met before their ticks: (row [K] ascending, user [K]) int64."""
+        fewer = self.degree(one, tick) <= self.degree(other, tick)
+        few, many = torch.where(fewer, one, other), torch.where(fewer, other, one)
+        row, person = self.contacts.before(few, tick)
+        both = self.have_met(many[row], person, tick[row])
+        return row[both], person[both]
+
+    def num_common(self, one: Tensor, other: Tensor, tick: Tensor) -> Tensor:
+        """How many people both of M pairs had met before their ticks: [M] int64."""
+        return torch.bincount(self.common_contacts(one, other, tick)[0], minlength=len(one))
+
     def recent_popularity(self, user: Tensor, time: Tensor, half_life: float) -> Tensor:
         """Acts received before [M] times, each halved every `half_life` seconds: [M] float64."""
         end = self.halves.end(user, self.tick(time))
@@ -290,6 +316,10 @@ class Timeline:
         row, back = ragged(torch.zeros_like(end), length)
         return row, end[row] - 1 - back
 
+    def half_edges_before(self, user: Tensor, tick: Tensor) -> tuple[Tensor, Tensor]:
+        """The half-edges of B timelines before their ticks: (row [M], half-edge [M]), oldest first."""
+        return ragged(self.halves.ptr[user], self.halves.end(user, tick))
+
     @cached_property
     def _seen_again(self) -> Tensor:
         """For both ends of each event, in order of time, the place where the same user comes next: [2E]."""
@@ -310,6 +340,8 @@ class Timeline:
         Returns:
             (row [M], user [M]) int64, latest first.
         """
+        if not len(self.events):
+            return tick[:0], tick[:0]
         size = 2 * torch.searchsorted(self.event_tick, tick.contiguous())
         place = size[:, None] - 1 - torch.arange(window)  # [B, W]
         when = self.event_tick[place.clamp(min=0) >> 1]
@@ -357,12 +389,16 @@ class Timeline:
         return self._last_before(latest, self.halves.ptr[user], self.halves.end(user, tick))
 
     def _last_before(self, latest: Tensor, start: Tensor, end: Tensor) -> Tensor:
+        if not len(latest):
+            return torch.full_like(end, NEVER)
         half = latest[(end - 1).clamp(min=0)].long()
         happened = (end > 0) & (half >= start)
         time = self.events.time[self.event[half.clamp(min=0)].long()]
         return torch.where(happened, time, NEVER)
 
     def _moment(self, tick: Tensor) -> Tensor:
+        if not len(self.instants):
+            return torch.full_like(tick, NEVER, dtype=torch.int64)
         return torch.where(tick >= 0, self.instants[tick.clamp(min=0).long()], NEVER)
 
 
