@@ -287,3 +287,16 @@ def test_perplexity_counts() -> None:
     assert perplexity(torch.tensor([0, 0, 1, 2]), 4) == pytest.approx(
         np.exp(-(share * np.log(share)).sum()) / 4
     )
+
+
+def test_more_vectors_had_a_code_than_it_may_serve() -> None:
+    """As where many newcomers came to one circle: the nearest keep the code, the others get another."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(64, 4, generator=generator)
+    quantizer = ResidualQuantizer(4, num_codebooks=1, codebook_size=4)
+    quantizer.initialise(x, generator)
+    crowd = quantizer.codebooks[0, 0] + 0.01 * torch.randn(64, 4, generator=generator)
+    keep = torch.cat([quantizer.assign(x), torch.zeros(64, 1, dtype=torch.int64)])
+    codes = quantizer.assign(torch.cat([x, crowd]), keep=keep)
+    assert int(torch.bincount(codes[:, 0]).max()) <= 1.25 * 128 / 4
+    assert bool((codes[64:, 0] == 0).any())

@@ -305,14 +305,18 @@ def _served(x: Tensor, codebook: Tensor, balanced: bool, had: Tensor | None) -> 
         distance = (x - codebook[out]).square().sum(1)
         before = (x - codebook[had]).square().sum(1)
         kept = (had >= 0) & (before <= distance + TOLERANCE * distance.mean())
-        out = torch.where(kept, had, out)
     if balanced:
         mean = len(x) / len(codebook)
         most = torch.full((1, len(codebook)), max(int(SLACK * mean), math.ceil(mean)))
+        if had is not None:  # newcomers may have made a code more popular than that: the nearest keep it
+            order = before.argsort(stable=True)
+            order = order[kept[order]]
+            kept = torch.zeros_like(kept).index_fill(0, _fitting(order, had[order], most[0]), True)
+            out[kept] = had[kept]
         room = most - torch.bincount(out[kept], minlength=len(codebook))
-        if bool((room < 0).any()):
-            raise ValueError("the codes kept are not balanced")
         out[~kept] = bounded_nearest(x[~kept], codebook, room)
+    elif had is not None:
+        out = torch.where(kept, had, out)
     return out
 
 

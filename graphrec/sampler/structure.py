@@ -15,6 +15,15 @@ NUM_CONTACTS = 16
 """People last in touch who stand for a user without a place."""
 
 
+def moments(timeline: Timeline, every: int) -> Tensor:
+    """Ticks just after each `every`-th event, and 0: [S] int64, ascending.
+
+    Never at the next event: when that comes is the future of queries in between.
+    """
+    after = timeline.event_tick[torch.arange(every - 1, len(timeline.events), every)].unique() + 1
+    return torch.cat([torch.zeros(1, dtype=torch.int64), after])
+
+
 class Structure:
     """Embeddings of the contact graph at a series of moments; a query reads the latest that is not after it.
 
@@ -28,6 +37,7 @@ class Structure:
         timeline: the index.
         start: [N, dim] float32, where the first iteration starts.
         every: events between snapshots, at least 1.
+        since: a tick; of the snapshots that are not after it only the last is made.
         half_life: as a share of the events before T.
         iterations: of each snapshot; the first takes four times as many.
 
@@ -42,14 +52,15 @@ class Structure:
         start: Tensor,
         *,
         every: int,
+        since: int = 0,
         half_life: float = 0.35,
         iterations: int = 4,
     ) -> None:
         self._timeline = timeline
-        num_events, num_users = len(timeline.events), timeline.num_users
-        # Just after an event, never at the next one: when that comes is the future of queries in between.
-        after = timeline.event_tick[torch.arange(every - 1, num_events, every)].unique() + 1
-        self.tick = torch.cat([torch.zeros(1, dtype=torch.int64), after])
+        num_users = timeline.num_users
+        ticks = moments(timeline, every)
+        first = int(torch.searchsorted(ticks, since, right=True)) - 1
+        self.tick = torch.cat([ticks[:1], ticks[max(1, first) :]])
         basis = _orthonormal(start[:, :num_users].numpy().astype(np.float64))
         self.embedding = torch.zeros(len(self.tick), *basis.shape)
         for number, tick in enumerate(self.tick.tolist()):
@@ -92,7 +103,10 @@ class Structure:
 
 def _orthonormal(basis: np.ndarray) -> np.ndarray:
     """The same subspace by Cholesky QR: on tall matrices, far faster than by reflections."""
-    triangle = np.linalg.cholesky(basis.T @ basis)
+    try:
+        triangle = np.linalg.cholesky(basis.T @ basis)
+    except np.linalg.LinAlgError:  # columns that depend on each other, as where few people have a place
+        return np.linalg.qr(basis)[0]
     out: np.ndarray = solve_triangular(triangle, basis.T, lower=True).T
     return out
 

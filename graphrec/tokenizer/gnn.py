@@ -346,6 +346,10 @@ class GNNRQVAE(Tokenizer):
         names = [prefix + name for name in self._actions for prefix in ("", REVERSE)]
         return {name: number for number, name in enumerate(names)}
 
+    def drop(self, stays: Tensor) -> None:
+        """The places of whoever goes."""
+        self._places = self._places[stays[: len(self._places)]]
+
     # On disk, and before a fit
 
     def _reset(self) -> None:

@@ -76,6 +76,10 @@ class ResidualKMeans(Tokenizer):
             user, contact = user[~placed[user]], contact[~placed[user]]
         return places[users]
 
+    def drop(self, stays: Tensor) -> None:
+        """The places of whoever goes."""
+        self._places = self._places[stays[: len(self._places)]]
+
     def get_extra_state(self) -> Any:
         """What is saved beside parameters."""
         return self._places

@@ -27,6 +27,7 @@ class STUs:
     Attributes:
         codes: [N, L] int64.
         codebook_size: K.
+        rank: [N], as given, or None.
     """
 
     def __init__(self, codes: Tensor, codebook_size: int, rank: Tensor | None = None) -> None:
@@ -36,7 +37,7 @@ class STUs:
             raise ValueError(f"{codes.size(1)} codes below {codebook_size} do not fit into one number")
         if rank is not None and rank.shape != codes.shape[:1]:
             raise ValueError(f"rank must be [{len(codes)}], got {list(rank.shape)}")
-        self.codes, self.codebook_size, self._rank = codes, codebook_size, rank
+        self.codes, self.codebook_size, self.rank = codes, codebook_size, rank
         has = self.has()
         if not bool(torch.where(has[:, None], codes >= 0, codes == -1).all()):
             raise ValueError("a row of codes is either -1 throughout or nowhere")
@@ -95,9 +96,9 @@ class STUs:
 
     def append(self, codes: Tensor, rank: Tensor | None = None) -> STUs:
         """The table with more users, numbered on, of whom codes [n, L] and rank [n] are given."""
-        if (rank is None) != (self._rank is None):
+        if (rank is None) != (self.rank is None):
             raise ValueError("either everybody has a rank or nobody")
-        ranks = None if rank is None or self._rank is None else torch.cat([self._rank, rank])
+        ranks = None if rank is None or self.rank is None else torch.cat([self.rank, rank])
         return STUs(torch.cat([self.codes, codes]), self.codebook_size, ranks)
 
     def place(

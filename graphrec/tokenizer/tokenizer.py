@@ -162,6 +162,12 @@ class Tokenizer(nn.Module, ABC):
         quantizer.initialise(vectors, generator, balanced=self.balanced, keep=keep)
         return quantizer
 
+    def drop(self, stays: Tensor) -> None:
+        """Drop what is kept of single members, but of those who stay, [M] bool.
+
+        The members of the fit come first, in the order of its graph. By default there is nothing to drop.
+        """
+
     # What everybody asks
 
     @property
@@ -258,6 +264,30 @@ class Tokenizer(nn.Module, ABC):
         position = positions(other._ids, self._ids)[: other._num_fitted]
         here = (position >= 0) & (position < self._num_fitted)
         return self.table.codes[position[here]], other.table.codes[: other._num_fitted][here]
+
+    def forget(self, users: Sequence[int | str]) -> None:
+        """Drop all that is kept of people, given by raw ids; those who have no STU do not matter.
+
+        Nobody else's STU changes, nor do the codebooks and the certificate, which are of all together. The
+        STUs are free again, and should these people come back, they are newcomers.
+        """
+        member = self._ids.find(users)
+        stays = torch.ones(len(self._ids), dtype=torch.bool)
+        stays[member[member >= 0]] = False
+        self._keep(stays)
+
+    def forget_absent(self, graph: FriendGraph) -> None:
+        """Drop all that is kept of people who are not in a graph, as `forget` does."""
+        self._keep(positions(self._ids, graph.user_ids) >= 0)
+
+    def _keep(self, stays: Tensor) -> None:
+        table = self.table
+        self.drop(stays)
+        self._num_fitted = int(stays[: self._num_fitted].sum())
+        self._wished, self._distance = self._wished[stays], self._distance[stays]
+        self._since, self._ids = self._since[stays], UserIds(self._ids.raw[stays])
+        self._table = STUs(table.codes[stays], table.codebook_size, self._distance)
+        self.before = self._looked_up = None
 
     # The fit
 
@@ -497,6 +527,29 @@ class Tokenizer(nn.Module, ABC):
             raise DataError(f"{path}: not a tokenizer that graphrec saved, or damaged ({error})") from None
         out.eval()
         return out
+
+
+def load_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
+    """Read a tokenizer that `save` wrote, of whatever class; one of one's own has to be imported before.
+
+    Raises:
+        FileNotFoundError, DataError: as `Tokenizer.load`; or the class is not known.
+    """
+    path = Path(folder) / MANIFEST
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {path}")
+    try:
+        name = json.loads(path.read_text())["class"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: not a tokenizer that graphrec saved, or damaged ({error})") from None
+    kinds, found = [Tokenizer], {}
+    while kinds:
+        kind = kinds.pop()
+        found[kind.__name__] = kind
+        kinds += kind.__subclasses__()
+    if name not in found:
+        raise DataError(f"{path}: the tokenizer {name} is not known here; import its class first")
+    return found[name].load(folder)
 
 
 def default_codebook_size(num_users: int, num_codebooks: int) -> int:
