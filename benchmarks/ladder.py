@@ -9,7 +9,8 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,18 @@ import torch
 from graphrec.data import DataError, FriendGraph, TemporalSplit, read_events, read_users
 from graphrec.datasets import DATASETS, SyntheticFriends, World, load_dataset
 from graphrec.evaluate import StreamingRanks, evaluate_mutual, evaluate_streaming
-from graphrec.models import HEURISTICS, LEARNED, Oracle, Random, Recommender, TwoTower, suggest
+from graphrec.models import (
+    GENERATIVE,
+    HEURISTICS,
+    LEARNED,
+    GenerativeSTU,
+    NeighborhoodModel,
+    Oracle,
+    Random,
+    Recommender,
+    TwoTower,
+    suggest,
+)
 from graphrec.report import (
     Network,
     degree_and_reciprocity,
@@ -38,8 +50,14 @@ NUM_BINS = 8
 
 SHOWN_USERS = 3
 
-NAMES = (*HEURISTICS, *LEARNED)
-ON_REQUEST = {"two_tower_pointer"}
+ON_SEED: dict[str, Callable[..., NeighborhoodModel]] = {
+    **{name: partial(TwoTower, sources=sources) for name, sources in LEARNED.items()},
+    **{name: partial(GenerativeSTU, sources=sources) for name, sources in GENERATIVE.items()},
+}
+"""What builds each learned model, for a seed."""
+
+NAMES = (*HEURISTICS, *ON_SEED)
+ON_REQUEST = {"two_tower_pointer", *GENERATIVE}
 """What the default leaves out, so that it ends within five minutes: the mixture has the pointer in it."""
 
 ORACLE = "oracle"
@@ -51,9 +69,8 @@ def fitted(
     """A recommender by its row name, fitted on the training part; a learned one chooses on validation."""
     if name == ORACLE and world is not None:
         return Oracle(world).fit(graph, until=split.t_val)
-    if name in LEARNED:
-        model = TwoTower(sources=LEARNED[name], seed=seed)
-        return model.fit(graph, until=split.t_val, validate_until=split.t_test)
+    if name in ON_SEED:
+        return ON_SEED[name](seed=seed).fit(graph, until=split.t_val, validate_until=split.t_test)
     if name == "random":
         return Random(torch.Generator().manual_seed(seed)).fit(graph, until=split.t_val)
     return HEURISTICS[name]().fit(graph, until=split.t_val)
@@ -62,7 +79,7 @@ def fitted(
 def judge(model: Recommender, graph: FriendGraph, split: TemporalSplit, fit_seconds: float) -> dict[str, Any]:
     """Judge a fitted recommender on validation and test."""
     name = model.name
-    kind = "learned" if name in LEARNED else "oracle" if name == ORACLE else "heuristic"
+    kind = "learned" if name in ON_SEED else "oracle" if name == ORACLE else "heuristic"
     ready = time.perf_counter()
     ranks = [evaluate_streaming(model, graph, part=part, split=split) for part in ("val", "test")]
     seconds = time.perf_counter() - ready

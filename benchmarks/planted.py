@@ -14,9 +14,10 @@ import argparse
 import numpy as np
 from tabulate import tabulate
 
+from benchmarks.ladder import ON_SEED
 from graphrec.data import EventLog, FriendGraph, TemporalSplit
 from graphrec.evaluate import evaluate_streaming
-from graphrec.models import HEURISTICS, LEARNED, Recommender, TwoTower
+from graphrec.models import HEURISTICS, NeighborhoodModel, Recommender
 
 NUM_USERS = 50
 
@@ -40,10 +41,9 @@ def uniform(*, num_events: int = 5000, seed: int = 0) -> FriendGraph:
     return FriendGraph.from_events(EventLog.from_arrays(src, dst, 60 * np.arange(num_events)))
 
 
-def learner(name: str, *, seed: int) -> TwoTower:
-    """A two-tower small enough for fifty people."""
-    return TwoTower(
-        sources=LEARNED[name],
+def learner(name: str, *, seed: int) -> NeighborhoodModel:
+    """A learned model small enough for fifty people."""
+    return ON_SEED[name](
         embedding_dim=16,
         hidden_channels=16,
         window=16,
@@ -58,7 +58,7 @@ def learner(name: str, *, seed: int) -> TwoTower:
 def judged(model: Recommender, graph: FriendGraph) -> dict[str, float]:
     """Fit on training, choose on validation, judge all test events."""
     split = TemporalSplit.of(graph)
-    if isinstance(model, TwoTower):
+    if isinstance(model, NeighborhoodModel):
         model.fit(graph, until=split.t_val, validate_until=split.t_test)
     else:
         model.fit(graph, until=split.t_val)
@@ -72,10 +72,10 @@ def main() -> None:
     seed = parser.parse_args().seed
     graphs = round_robin(seed=seed), uniform(seed=seed)
     body = []
-    for name in (*HEURISTICS, *LEARNED):
+    for name in (*HEURISTICS, *ON_SEED):
         row = [name]
         for graph in graphs:
-            model = learner(name, seed=seed) if name in LEARNED else HEURISTICS[name]()
+            model = learner(name, seed=seed) if name in ON_SEED else HEURISTICS[name]()
             found = judged(model, graph)
             row.append(f"{found['mrr']:.3f} [{found['mrr_low']:.3f}, {found['mrr_high']:.3f}]")
         body.append(row)

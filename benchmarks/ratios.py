@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from benchmarks.ladder import fitted
+from benchmarks.ladder import ON_SEED, fitted
 from graphrec.data import FriendGraph, TemporalSplit
 from graphrec.datasets import load_dataset
-from graphrec.evaluate import SLICES, evaluate_streaming
-from graphrec.models import HEURISTICS, LEARNED
+from graphrec.evaluate import SLICES, StreamingRanks, evaluate_streaming
+from graphrec.models import HEURISTICS
 
 RESAMPLES = 1000
 
@@ -28,24 +28,28 @@ RESAMPLES = 1000
 def reciprocal_ranks(
     graph: FriendGraph, split: TemporalSplit, name: str, seed: int, file: Path
 ) -> np.ndarray:
-    """1 / rank on the test events, [1 + slices, n]: among all, and in each event's own slice; NaN outside."""
+    """1 / rank on the test events (see `inverted`), kept in a file."""
     if file.exists():
         kept: np.ndarray = np.load(file)
         return kept
     began = time.perf_counter()
     model = fitted(name, graph, split, seed)
     fit = time.perf_counter() - began
-    ranks = evaluate_streaming(model, graph, split=split, progress=False)
+    out = inverted(evaluate_streaming(model, graph, split=split, progress=False))
+    np.save(file, out)
+    print(f"{name}, seed {seed}: fit {fit:.0f} s, test MRR {np.nanmean(out[0]):.4f}", flush=True)
+    return out
+
+
+def inverted(ranks: StreamingRanks) -> np.ndarray:
+    """1 / rank, [1 + slices, n]: among all, and in each event's own slice; NaN outside."""
     rows = []
     for slice_name in SLICES:
         row = np.full(len(ranks.event_id), np.nan)
         inside = ranks.members.get(slice_name, np.ones(len(row), dtype=bool))
         row[inside] = 1.0 / ranks.of(slice_name)[0]
         rows.append(row)
-    out = np.stack(rows)
-    np.save(file, out)
-    print(f"{name}, seed {seed}: fit {fit:.0f} s, test MRR {np.nanmean(out[0]):.4f}", flush=True)
-    return out
+    return np.stack(rows)
 
 
 def interval(model: np.ndarray, rule: np.ndarray, actor: np.ndarray) -> tuple[float, float]:
@@ -63,7 +67,7 @@ def main() -> None:
     """Fit, judge and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ratios", description=__doc__)
     parser.add_argument("--dataset", default="Copenhagen")
-    parser.add_argument("--model", default="two_tower_mixture", choices=list(LEARNED))
+    parser.add_argument("--model", default="two_tower_mixture", choices=list(ON_SEED))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()

@@ -170,7 +170,8 @@ def votes(seed: int) -> Votes:
     row, user = torch.tensor([0, 0, 0, 1, 1, 3]), torch.tensor([1, 4, 5, 0, 2, 4])
     scores = torch.randn(2, 6, generator=generator) * 3
     scores[0, 2] = scores[1, 3] = scores[0, 5] = ABSENT
-    return Votes(row, user, scores, torch.randn(4, 3, generator=generator))
+    gate = torch.randn(4, 3, generator=generator)
+    return Votes(row, user, scores, gate, torch.zeros_like(row, dtype=torch.bool))
 
 
 def naive_mixture(given: Votes, barred: set[tuple[int, int]]) -> list[dict[int, float]]:
@@ -238,7 +239,7 @@ def test_a_mixture_trains_without_nan() -> None:
     given_votes = votes(0)
     scores, gate = given_votes.scores.requires_grad_(), given_votes.gate.requires_grad_()
     table = torch.zeros(4, requires_grad=True)
-    found, alone = Votes(given_votes.row, given_votes.user, scores, gate).log_likelihood(
+    found, alone = Votes(given_votes.row, given_votes.user, scores, gate, given_votes.contact).log_likelihood(
         torch.tensor([1, 2, 5, 0]), None, table
     )
     (found + alone).sum().backward()

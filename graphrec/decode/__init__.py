@@ -1,5 +1,6 @@
 """From next-code probabilities to people: search and sampling down the tree of the STUs that exist."""
 
+from graphrec.decode.forest import Forest as Forest
 from graphrec.decode.sample import sample as sample
 from graphrec.decode.search import Beam as Beam
 from graphrec.decode.search import Scorer as Scorer

@@ -1,14 +1,26 @@
 """The parts that models are made of."""
 
+from graphrec.nn.approach import NUM_APPROACH_FEATURES as NUM_APPROACH_FEATURES
+from graphrec.nn.approach import AnswerNet as AnswerNet
+from graphrec.nn.approach import approach_features as approach_features
 from graphrec.nn.candidates import Candidates as Candidates
 from graphrec.nn.candidates import sampled_log_softmax as sampled_log_softmax
+from graphrec.nn.clusters import SLOTS as SLOTS
+from graphrec.nn.clusters import ClusterNet as ClusterNet
+from graphrec.nn.clusters import Clusters as Clusters
+from graphrec.nn.clusters import memberships as memberships
+from graphrec.nn.clusters import settled as settled
 from graphrec.nn.features import NUM_PRESENCE_FEATURES as NUM_PRESENCE_FEATURES
 from graphrec.nn.features import NUM_QUERY_FEATURES as NUM_QUERY_FEATURES
+from graphrec.nn.features import node_features as node_features
 from graphrec.nn.features import pair_features as pair_features
 from graphrec.nn.features import path_features as path_features
 from graphrec.nn.features import person_features as person_features
 from graphrec.nn.features import presence_features as presence_features
 from graphrec.nn.features import query_features as query_features
+from graphrec.nn.features import query_pace as query_pace
+from graphrec.nn.generator import Decoder as Decoder
+from graphrec.nn.generator import GenerativeNet as GenerativeNet
 from graphrec.nn.history import HistoryEncoder as HistoryEncoder
 from graphrec.nn.history import Timelines as Timelines
 from graphrec.nn.layers import Activation as Activation
@@ -28,8 +40,11 @@ from graphrec.nn.quantizer import SLACK as SLACK
 from graphrec.nn.quantizer import ResidualQuantizer as ResidualQuantizer
 from graphrec.nn.quantizer import bounded_nearest as bounded_nearest
 from graphrec.nn.quantizer import nearest as nearest
+from graphrec.nn.towers import CIRCLES as CIRCLES
 from graphrec.nn.towers import PRESENCE as PRESENCE
 from graphrec.nn.towers import STRUCTURE as STRUCTURE
 from graphrec.nn.towers import History as History
 from graphrec.nn.towers import Interaction as Interaction
+from graphrec.nn.towers import Presence as Presence
 from graphrec.nn.towers import TwoTowerNet as TwoTowerNet
+from graphrec.nn.towers import UserTower as UserTower

@@ -30,6 +30,7 @@ NUM_QUERY_FEATURES = 10
 NUM_PRESENCE_FEATURES = 5
 NUM_PATH_FEATURES = 14
 NUM_PERSON_FEATURES = 19
+NUM_NODE_FEATURES = 6
 PACE_EVENTS = 200
 RATE_EVENTS = 1000
 LATELY = (300, 3000)
@@ -44,7 +45,7 @@ FAR_RANK = 1024
 
 def pair_features(timeline: Timeline, query: Query, contacts: Contacts) -> Tensor:
     """Gaps, counts, ranks, direction, turn to be answered, ages, rate: [M, NUM_PAIR_FEATURES] float32."""
-    time, pace = query.time[contacts.row], _pace(timeline, query)[contacts.row]
+    time, pace = query.time[contacts.row], query_pace(timeline, query)[contacts.row]
     age = _gap(time, timeline.met(contacts.half_edge), pace)
     since = timeline.since(contacts.user, timeline.tick(time))
     waiting = contacts.last_in > contacts.last_out  # the other side acted last
@@ -72,7 +73,7 @@ def pair_features(timeline: Timeline, query: Query, contacts: Contacts) -> Tenso
 def query_features(timeline: Timeline, query: Query) -> Tensor:
     """Own gaps, counts, degree, rates of new contacts, age: [B, NUM_QUERY_FEATURES] float32."""
     user, time, tick = query.user, query.time, timeline.tick(query.time)
-    pace = _pace(timeline, query)
+    pace = query_pace(timeline, query)
     own = timeline.activity(user, tick)
     act_gap, received_gap = _gap(time, own.last_act, pace), _gap(time, own.last_received, pace)
     return torch.stack(
@@ -96,7 +97,7 @@ def path_features(timeline: Timeline, query: Query, around: Neighborhood, now: A
     """Both hops' gaps, counts and recency ranks, degrees, the end's gaps: [P, NUM_PATH_FEATURES] float32."""
     first, second = around.contacts.select(around.first), around.second
     row = first.row
-    time, pace = query.time[row], _pace(timeline, query)[row]
+    time, pace = query.time[row], query_pace(timeline, query)[row]
     degree = now.degree.float().log1p()
     return torch.stack(
         [
@@ -140,7 +141,7 @@ def person_features(
         [M, NUM_PERSON_FEATURES] float32.
     """
     row, tick = around.row, timeline.tick(query.time)
-    time, pace = query.time[row], _pace(timeline, query)[row]
+    time, pace = query.time[row], query_pace(timeline, query)[row]
     seen, ticks = torch.searchsorted(timeline.event_tick, tick), timeline.event_tick
     lately = [
         _since_tick(timeline, around.user, now, ticks[(seen - size).clamp(min=0)][row]) for size in LATELY
@@ -187,13 +188,15 @@ def presence_features(
         [NUM_PRESENCE_FEATURES, b, C] float32 for a few consecutive queries at a time, small enough for a
         processor's cache.
     """
-    tick, time, pace = timeline.tick(query.time), query.time[:, None], _pace(timeline, query)[:, None]
+    tick, time, pace = timeline.tick(query.time), query.time[:, None], query_pace(timeline, query)[:, None]
     if user is None:
         acted, heard = (everyone.last_time(timeline, tick, role=role) for role in ("src", "dst"))
         received, degree = everyone.num_received(timeline, tick), everyone.degree(timeline, tick)
     else:
-        now: Activity = timeline.activity(user, tick[:, None])
-        acted, heard, received, degree = now.last_act, now.last_received, now.num_received, now.degree
+        moment, at = tick.unique(return_inverse=True)  # in service, all ask at one
+        now: Activity = timeline.activity(user, moment[:, None])
+        parts = now.last_act, now.last_received, now.num_received, now.degree
+        acted, heard, received, degree = (part[at] for part in parts)
     people = slice(None) if user is None else user
     near = torch.zeros(acted.shape) if structure is None else structure.cosines(query.user, tick, people)
     rows = max(1, BLOCK // acted.size(1))
@@ -243,7 +246,7 @@ def _gap(time: Tensor, last: Tensor, pace: Tensor) -> Tensor:
     return torch.where(last > NEVER, gap, NO_GAP)
 
 
-def _pace(timeline: Timeline, query: Query) -> Tensor:
+def query_pace(timeline: Timeline, query: Query) -> Tensor:
     """log1p of the mean gap between the network's last events before each query, over 10: [B] float32."""
     seen = torch.searchsorted(timeline.events.time, query.time.contiguous())
     first = timeline.events.time[(seen - PACE_EVENTS).clamp(min=0)]
@@ -257,3 +260,28 @@ def _opening_rate(timeline: Timeline, tick: Tensor) -> Tensor:
     opened = timeline.approached.chronological[0]
     number = torch.searchsorted(opened, tick) - torch.searchsorted(opened, since)
     return number.float() / (seen - torch.searchsorted(timeline.event_tick, since)).clamp(min=1).float()
+
+
+def node_features(
+    time: Tensor, pace: Tensor, activity: tuple[Tensor, ...], size: Tensor, near: Tensor
+) -> Tensor:
+    """Gaps of acting and being acted upon, counts, size, nearness of circles: [NUM_NODE_FEATURES, T] float32.
+
+    Args:
+        time: [T] int64 seconds, of the queries.
+        pace: [T], of `query_pace`.
+        activity: last_act, last_received, num_acts, num_received of circles, [T] int64 each.
+        size: [T] int64, how many people they are.
+        near: [T] float32, the cosine of where they and the user stand.
+    """
+    last_act, last_received, num_acts, num_received = activity
+    return torch.stack(
+        [
+            _gap(time, last_act, pace),
+            _gap(time, last_received, pace),
+            num_acts.float().log1p(),
+            num_received.float().log1p(),
+            size.float().log(),
+            near,
+        ]
+    )

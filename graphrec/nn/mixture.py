@@ -32,12 +32,16 @@ class Votes:
         row, user: [M] int64, in ascending order.
         scores: [S, M] log-scores, `ABSENT` where a person is not among a source's.
         gate: [B, S + 1] logits, the last for everyone beyond.
+        contact: [M] bool, who is a contact.
+        circle: [M] logits, how much each counts where circles vote for whom they may know; None without.
     """
 
     row: Tensor
     user: Tensor
     scores: Tensor
     gate: Tensor
+    contact: Tensor
+    circle: Tensor | None = None
 
     def log_likelihood(
         self, target: Tensor, barred: tuple[Tensor, Tensor] | None, table: Tensor
@@ -66,6 +70,8 @@ class Votes:
 
     def shares(self) -> tuple[Tensor, Tensor]:
         """The probability of each person around, [M], and that of everyone beyond together, [B]."""
+        if not len(self.scores):
+            return torch.zeros_like(self.row, dtype=self.gate.dtype), torch.ones_like(self.gate[:, 0])
         total, share = self._normalize(torch.ones_like(self.row, dtype=torch.bool))
         log_p = self.scores - total[:, self.row] + share.T[:-1, self.row]
         return torch.where(self.scores > ABSENT, log_p, -torch.inf).exp().sum(0), share[:, -1].exp()
@@ -110,6 +116,7 @@ class NeighborhoodMixture(nn.Module):
         num_kinds: twice the number of actions.
         hidden_channels: width of the scorers.
         has_profiles: whether `union` is also told how similar the profiles of user and person are.
+        has_circles: whether people are also weighed as voters for their circles, from what `union` is told.
     """
 
     def __init__(
@@ -119,13 +126,14 @@ class NeighborhoodMixture(nn.Module):
         *,
         hidden_channels: int = 32,
         has_profiles: bool = False,
+        has_circles: bool = False,
     ) -> None:
         super().__init__()
         self.sources = [name for name in SOURCES if name in sources]
         self.standardize_pair = Standardize(NUM_PAIR_FEATURES)
         if "pointer" in sources:
             self.pointer = mlp(NUM_PAIR_FEATURES + NUM_QUERY_FEATURES, hidden_channels, 1)
-        if "paths" in sources or "union" in sources:
+        if "paths" in sources or "union" in sources or has_circles:
             self.standardize_path = Standardize(NUM_PATH_FEATURES)
             self.kind = nn.Embedding(num_kinds, KIND_CHANNELS)
             self.path = mlp(NUM_PATH_FEATURES + 2 * KIND_CHANNELS, 16, CHANNELS)
@@ -134,10 +142,12 @@ class NeighborhoodMixture(nn.Module):
             nn.init.normal_(last.weight, std=0.02)
         if "paths" in sources:
             self.blend = mlp(NUM_QUERY_FEATURES, 16, CHANNELS)
-        if "union" in sources:
+        width = 3 + NUM_PAIR_FEATURES + NUM_PERSON_FEATURES + CHANNELS + NUM_QUERY_FEATURES + has_profiles
+        if "union" in sources or has_circles:
             self.standardize_person = Standardize(NUM_PERSON_FEATURES)
-            width = 3 + NUM_PAIR_FEATURES + NUM_PERSON_FEATURES + CHANNELS + NUM_QUERY_FEATURES
-            self.union = mlp(width + has_profiles, hidden_channels, 1)
+        if "union" in sources:
+            self.union = mlp(width, hidden_channels, 1)
+        self.circle = mlp(width, hidden_channels, 1) if has_circles else None
         self.gate = mlp(NUM_QUERY_FEATURES + 2, hidden_channels, len(self.sources) + 1)
         leads = [2.0 if name == "pointer" else 0.0 for name in self.sources]  # at first
         last = self.gate[-1]
@@ -185,7 +195,9 @@ class NeighborhoodMixture(nn.Module):
             reached = is_end & ~is_contact
             logits = ((weight * share).sum(1) + 1e-12).log()
             scores.append(torch.where(reached, logits, ABSENT))
-        if "union" in self.sources:
+        circle = None
+        if "union" in self.sources or self.circle is not None:
+            assert person is not None
             is_recent = torch.zeros_like(is_contact)
             is_recent[around.recent] = True
             flags = torch.stack([is_contact, is_end, is_recent], 1).float()
@@ -193,10 +205,13 @@ class NeighborhoodMixture(nn.Module):
             person = self.standardize_person(person)
             everything = [flags, pairs, person, weight.log1p(), query[row]]
             everything += [] if similarity is None else [similarity[:, None]]
-            scores.append(self.union(torch.cat(everything, 1)).squeeze(1))
+            inputs = torch.cat(everything, 1)
+            if "union" in self.sources:
+                scores.append(self.union(inputs).squeeze(1))
+            circle = None if self.circle is None else self.circle(inputs).squeeze(1)
         number = [
             torch.bincount(row[mask], minlength=len(query)).float().log1p() / 4
             for mask in (is_contact, ~is_contact)
         ]
         gate = self.gate(torch.cat([query, torch.stack(number, 1)], 1))
-        return Votes(around.row, around.user, torch.stack(scores), gate)
+        return Votes(around.row, around.user, torch.stack(scores), gate, is_contact, circle)

@@ -18,25 +18,21 @@ from graphrec.nn.profiles import ProfileNet
 
 PRESENCE = "presence"
 STRUCTURE = "structure"
+CIRCLES = "circles"
 
 History = Literal["transformer", "pooled", "mean"]
 Interaction = Literal["mlp", "moe"]
 
 
-class TwoTowerNet(nn.Module):
-    """The user tower (actor, history, action) and the table of target embeddings.
+class UserTower(nn.Module):
+    """The user tower: actor, history and action, joined, and what weighs the neighbourhood around them.
 
-    The user tower joins actor, history and action with latent crosses (Beutel et al. 2018,
-    https://doi.org/10.1145/3159652.3159727). Row 0 of each table is the stranger: everyone without an event
-    in training, and anyone not yet seen at the time of a query, so that user indices say nothing. Profiles
-    are added to the embeddings, strangers' included.
+    It joins its parts with latent crosses (Beutel et al. 2018, https://doi.org/10.1145/3159652.3159727).
 
     Args:
-        num_known: users with an event in training.
         num_actions: A.
-        embedding_dim: D, width of the user tables.
-        sources: what is joined with the embeddings: 'presence', how present a person is (with
-            'structure' also how near), and any of the sources of `NeighborhoodMixture`.
+        embedding_dim: D, width of the embeddings of users.
+        sources: those of `NeighborhoodMixture` are built.
         history: 'transformer' (`HistoryEncoder`), 'pooled' (`PooledHistory`) or 'mean' (`MeanHistory`).
         interaction: 'mlp', one hidden layer, or 'moe' (`MixtureOfExperts`).
         activation: 'gelu' or 'swiglu', in encoder and interaction.
@@ -46,7 +42,6 @@ class TwoTowerNet(nn.Module):
 
     def __init__(
         self,
-        num_known: int,
         num_actions: int,
         *,
         embedding_dim: int,
@@ -62,10 +57,6 @@ class TwoTowerNet(nn.Module):
         profile_columns: int = 0,
     ) -> None:
         super().__init__()
-        # Row-sparse: a step costs what its batch looks up, not the number of users.
-        self.actor = nn.Embedding(num_known + 1, embedding_dim, sparse=True)
-        self.target = nn.Embedding(num_known + 1, embedding_dim, sparse=True)
-        self.bias = nn.Embedding(num_known + 1, 1, sparse=True)
         self.action = nn.Embedding(num_actions, embedding_dim)
         sizes: dict[str, Any] = {"num_heads": num_heads, "dropout": dropout, "activation": activation}
         encoders: dict[str, Callable[..., nn.Module]] = {
@@ -85,19 +76,15 @@ class TwoTowerNet(nn.Module):
             if interaction == "mlp"
             else MixtureOfExperts(width, embedding_dim, embedding_dim, activation=activation, dropout=dropout)
         )
-        self.presence = Presence() if PRESENCE in sources else None
         around = [name for name in SOURCES if name in sources]
         self.mixture = (
-            NeighborhoodMixture(around, 2 * num_actions, has_profiles=profile_columns > 0) if around else None
+            NeighborhoodMixture(
+                around, 2 * num_actions, has_profiles=profile_columns > 0, has_circles=CIRCLES in sources
+            )
+            if around
+            else None
         )
         self.profile = ProfileNet(profile_columns, embedding_dim) if profile_columns else None
-        self.initialize()
-
-    def initialize(self) -> None:
-        """All initial values that differ from torch's own."""
-        for table in (self.actor, self.target):
-            nn.init.normal_(table.weight, std=0.1)
-        nn.init.zeros_(self.bias.weight)
 
     def state(self, timelines: Timelines, other: Tensor, position: Tensor) -> Tensor:
         """What queries know of their histories.
@@ -136,6 +123,40 @@ class TwoTowerNet(nn.Module):
         a, c, f = actor, self.action(action), self.features(features)
         out: Tensor = self.interact(torch.cat([a, state, c, a * state, a * c, f], 1))
         return out
+
+
+class TwoTowerNet(UserTower):
+    """The user tower and the table of target embeddings it is compared with.
+
+    Row 0 of each table is the stranger: everyone without an event in training, and anyone not yet seen at the
+    time of a query, so that user indices say nothing. Profiles are added to the embeddings, strangers'
+    included.
+
+    Args:
+        num_known: users with an event in training.
+        num_actions: A.
+        embedding_dim: D, width of the user tables.
+        sources: what is joined with the embeddings: 'presence', how present a person is (with
+            'structure' also how near), and any of the sources of `NeighborhoodMixture`.
+        **sizes: of `UserTower`.
+    """
+
+    def __init__(
+        self, num_known: int, num_actions: int, *, embedding_dim: int, sources: Collection[str], **sizes: Any
+    ) -> None:
+        super().__init__(num_actions, embedding_dim=embedding_dim, sources=sources, **sizes)
+        # Row-sparse: a step costs what its batch looks up, not the number of users.
+        self.actor = nn.Embedding(num_known + 1, embedding_dim, sparse=True)
+        self.target = nn.Embedding(num_known + 1, embedding_dim, sparse=True)
+        self.bias = nn.Embedding(num_known + 1, 1, sparse=True)
+        self.presence = Presence() if PRESENCE in sources else None
+        self.initialize()
+
+    def initialize(self) -> None:
+        """All initial values that differ from torch's own."""
+        for table in (self.actor, self.target):
+            nn.init.normal_(table.weight, std=0.1)
+        nn.init.zeros_(self.bias.weight)
 
     def logits(self, vector: Tensor, rows: Tensor) -> Tensor:
         """Dot products with table rows [C], and their biases: [B, C]."""

@@ -1,8 +1,12 @@
 """What was known before a moment: the strictly-past index of users and pairs."""
 
+from graphrec.sampler.answers import Answers as Answers
+from graphrec.sampler.answers import Record as Record
+from graphrec.sampler.groups import GroupActivity as GroupActivity
 from graphrec.sampler.neighborhood import Neighborhood as Neighborhood
 from graphrec.sampler.neighborhood import Reach as Reach
 from graphrec.sampler.structure import Structure as Structure
+from graphrec.sampler.structure import moments as moments
 from graphrec.sampler.temporal import EVENT_TYPE as EVENT_TYPE
 from graphrec.sampler.temporal import REVERSE as REVERSE
 from graphrec.sampler.temporal import TemporalSampler as TemporalSampler

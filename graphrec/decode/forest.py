@@ -1,0 +1,87 @@
+"""The prefix trees of one moment after another, side by side in flat arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from graphrec.decode.tree import PrefixTree
+from graphrec.sampler import ragged
+
+
+class Forest:
+    """Prefix trees of the same users and depth, whose nodes are numbered on from tree to tree.
+
+    Args:
+        trees: S of them, on the CPU.
+
+    Attributes:
+        trees: as given.
+        num_codebooks: L.
+        num_nodes: of all trees together.
+        root: [S] int64, the first node of each tree.
+        size: [num_nodes] int64, how many users there are below each node.
+        code: [num_nodes] int64, the last code of each node's prefix; 0 of a root.
+        first_user: [num_nodes] int64, the first user below each node.
+        level: [num_nodes] int64, how long each node's prefix is.
+    """
+
+    def __init__(self, trees: Sequence[PrefixTree]) -> None:
+        self.trees = list(trees)
+        self.num_codebooks = trees[0].num_codebooks
+        sizes = torch.tensor([tree.num_nodes for tree in trees])
+        people = torch.tensor([len(tree) for tree in trees])
+        self.root, base = sizes.cumsum(0) - sizes, people.cumsum(0) - people
+        self.num_nodes = int(sizes.sum())
+        self.size = torch.cat([tree.end - tree.start for tree in trees])
+        self.code = torch.cat([tree.code for tree in trees])
+        self.users = torch.cat([tree.users for tree in trees])
+        self.start = torch.cat([tree.start + first for tree, first in zip(trees, base, strict=True)])
+        self.first_user = self.users[self.start.clamp(max=max(0, len(self.users) - 1))]
+        inner = [tree.num_children for tree in trees]
+        leaves = [tree.num_children.new_zeros(tree.num_nodes - len(tree.num_children)) for tree in trees]
+        self._num_children = torch.cat([part for both in zip(inner, leaves, strict=True) for part in both])
+        first = [
+            torch.cat([tree.child_ptr[:-1] + root, none])
+            for tree, root, none in zip(trees, self.root, leaves, strict=True)
+        ]
+        self._child_ptr = torch.cat(first)
+        self.place = torch.stack(
+            [torch.where(tree.place >= 0, tree.place + at, -1) for tree, at in zip(trees, base, strict=True)]
+        )
+        borders = torch.tensor([tree.level_ptr for tree in trees])  # [S, L + 2]
+        self._at_level = [
+            torch.cat([torch.arange(*border) + root for border, root in zip(part, self.root, strict=True)])
+            for part in (borders[:, level : level + 2].tolist() for level in range(self.num_codebooks + 1))
+        ]
+        self.level = torch.zeros(self.num_nodes, dtype=torch.int64)
+        for level, nodes in enumerate(self._at_level):
+            self.level[nodes] = level
+
+    def path(self, tree: Tensor, user: Tensor) -> Tensor:
+        """The nodes that users [n] of trees [n] are below, root to leaf: [n, L + 1] int64; -1 without STU."""
+        place = self.place[tree, user]
+        nodes = [
+            at[(torch.searchsorted(self.start[at], place.contiguous(), right=True) - 1).clamp(min=0)]
+            for at in self._at_level
+        ]
+        return torch.where((place >= 0)[:, None], torch.stack(nodes, dim=1), -1)
+
+    def children(self, node: Tensor) -> tuple[Tensor, Tensor]:
+        """The children of nodes [R]: (row [T], child [T]) int64, in order of their codes."""
+        return ragged(self._child_ptr[node], self._child_ptr[node] + self._num_children[node])
+
+    def first_child(self, node: Tensor) -> Tensor:
+        """The first child of nodes that are no leaves (int64, same shape)."""
+        return self._child_ptr[node]
+
+    def means(self, tree: int, values: Tensor, level: int) -> tuple[Tensor, Tensor]:
+        """The mean of values [N, D] over the users below each node of a level: (node [n], mean [n, D])."""
+        one = self.trees[tree]
+        node = torch.arange(*one.level_ptr[level : level + 2])
+        total = torch.zeros(len(one) + 1, values.size(1), dtype=torch.float64)
+        total[1:] = values[one.users].double().cumsum(0)
+        mean = (total[one.end[node]] - total[one.start[node]]) / one.size(node)[:, None]
+        return node + self.root[tree], mean.to(values.dtype)

@@ -1,0 +1,120 @@
+"""Everyone's codes at one moment after another, and what the circles that share them had done by any time."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from graphrec.decode import Forest, PrefixTree
+from graphrec.models.recommender import shuffled
+from graphrec.sampler import GroupActivity, Structure, Timeline
+
+
+class Codes:
+    """Everyone's STUs as they were at one moment after another, and what circles had done by any time.
+
+    Args:
+        timeline: the index of the users.
+        tick: [S] int64, ascending, the moments.
+        codes: S times [N, L] int64, -1 for who had none.
+        fits: which moments are those of a fit, ascending, the first 0; until the next one, circles are those
+            of its prefixes that people known at the fit have.
+        codebook_size: K.
+        structure: where people stand in the network, if that is to count.
+
+    Attributes:
+        tick: [S] int64.
+        codes: [S, N, L] int64.
+        forest: the trees of the moments.
+        num_members: [S] int64, how many users had an STU.
+    """
+
+    def __init__(
+        self,
+        timeline: Timeline,
+        tick: Tensor,
+        codes: list[Tensor],
+        fits: list[int],
+        codebook_size: int,
+        structure: Structure | None = None,
+    ) -> None:
+        self.tick, self.codes = tick, torch.stack(codes)
+        self.num_members = (self.codes[:, :, 0] >= 0).sum(1)
+        order = shuffled(timeline.num_users)
+        has = torch.cat([self.codes[:, :, 0] >= 0, torch.zeros(1, len(order), dtype=torch.bool)])
+        self._without = [order[~one[order]] for one in has]
+        self.forest = Forest([PrefixTree(one, codebook_size) for one in codes])
+        self._timeline = timeline
+        self._circle = torch.full((self.forest.num_nodes,), -1)
+        circles, users, until = [], [], []
+        number, ends = 0, [*fits[1:], len(codes)]
+        for fit, end in zip(fits, ends, strict=True):
+            tree = self.forest.trees[fit]
+            limit = tick[end] if end < len(codes) else torch.tensor(timeline.instants.numel())
+            for level in range(1, self.forest.num_codebooks):
+                node = torch.arange(*tree.level_ptr[level : level + 2])
+                row, user = tree.users_of(node)
+                circles.append(number + row)
+                users.append(user)
+                until.append(limit.expand(len(node)))
+                prefix = tree.prefix(node, level)
+                for later in range(fit, end):
+                    there = self.forest.trees[later].find(prefix)
+                    has = (there >= 0).nonzero().squeeze(1)
+                    self._circle[self.forest.root[later] + there[has]] = number + has
+                number += len(node)
+        none = [torch.empty(0, dtype=torch.int64)]
+        columns = (torch.cat(parts or none) for parts in (circles, users, until))
+        self._circles = GroupActivity(timeline, *columns)
+        self._structure = structure
+        if structure is None:
+            return
+        self._snapshot = torch.searchsorted(structure.tick, tick, right=True) - 1
+        inner = self.forest.level < self.forest.num_codebooks  # at a leaf stands a person
+        self._inner = torch.where(inner, inner.cumsum(0) - 1, 0)
+        self._centroid = torch.zeros(int(inner.sum()), structure.embedding.size(2))
+        for moment, snapshot in enumerate(self._snapshot.tolist()):
+            for level in range(1, self.forest.num_codebooks):
+                node, mean = self.forest.means(moment, structure.embedding[snapshot], level)
+                self._centroid[self._inner[node]] = F.normalize(mean, dim=1)
+
+    def number(self, tick: Tensor) -> Tensor:
+        """The latest moment not after ticks, int64, same shape; -1 before the first."""
+        return torch.searchsorted(self.tick, tick.contiguous(), right=True) - 1
+
+    def without_stu(self, number: int) -> Tensor:
+        """Who had none at a moment, -1 being before the first, in the order of equal ones: [n] int64."""
+        return self._without[number]
+
+    def of(self, user: Tensor, number: Tensor) -> Tensor:
+        """The STUs of users [n] at moments [n]: [n, L] int64; -1 for who has none."""
+        return torch.where((number >= 0)[:, None], self.codes[number.clamp(min=0), user], -1)
+
+    def activity(self, node: Tensor, tick: Tensor) -> tuple[Tensor, ...]:
+        """What circles [T] had done before ticks [T]; of a leaf, what the first of its people had."""
+        circle = self._circle[node]
+        many, one = ((circle >= 0) == is_circle for is_circle in (True, False))
+        person = self._timeline.activity(self.forest.first_user[node[one]], tick[one])
+        alone = person.last_act, person.last_received, person.num_acts, person.num_received
+        together = self._circles.activity(circle[many], tick[many])
+        out = []
+        for a, b in zip(alone, together, strict=True):
+            value = torch.empty_like(node)
+            value[one], value[many] = a, b
+            out.append(value)
+        return tuple(out)
+
+    def place(self, user: Tensor, tick: Tensor) -> Tensor | None:
+        """Where users [B] stood before ticks [B], if that counts: [B, dim]."""
+        return None if self._structure is None else self._structure.place(user, tick)[1]
+
+    def near(self, place: Tensor | None, number: Tensor, node: Tensor) -> Tensor:
+        """The cosine of places [T, dim] and circles [T], or the person at a leaf, of moments [T]: [T]."""
+        if place is None or self._structure is None:
+            return torch.zeros(len(node))
+        stands = self._centroid[self._inner[node]]
+        leaf = (self.forest.level[node] == self.forest.num_codebooks).nonzero().squeeze(1)
+        person = self.forest.first_user[node[leaf]]
+        stands[leaf] = self._structure.embedding[self._snapshot[number[leaf]], person]
+        return (place * stands).sum(1)

@@ -1,0 +1,619 @@
+"""What models share that mix the people of a temporal neighbourhood with a source that reaches everyone."""
+
+from __future__ import annotations
+
+import copy
+import json
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, Protocol, Self, get_args
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import HeteroData
+
+from graphrec.data import USER, DataError, FriendGraph, Query, UserIds
+from graphrec.decode.search import table
+from graphrec.evaluate import rank_events
+from graphrec.loader import QueryLoader, TimelineBatches
+from graphrec.models.recommender import Recommender, check_range, shuffled
+from graphrec.nn import (
+    CIRCLES,
+    PRESENCE,
+    SOURCES,
+    STRUCTURE,
+    Activation,
+    History,
+    Interaction,
+    Presence,
+    Profiles,
+    Timelines,
+    UserTower,
+    Votes,
+    pair_features,
+    path_features,
+    person_features,
+    presence_features,
+    query_features,
+)
+from graphrec.sampler import Neighborhood, Reach, Structure, Timeline, contains, run_starts
+from graphrec.sampler.draws import hashed
+from graphrec.tokenizer.tokenizer import positions
+from graphrec.train import num_processes, train
+
+TINY = 1e-30
+STRUCTURE_DIM = 32
+SNAPSHOTS, MAX_ROWS = 16, 10**7
+"""The network is embedded anew after each such part of the training events, or fewer with many users."""
+
+ALONE = 0.03
+"""How much the likelihood under each source alone counts beside the mixture's, so that each ranks well where
+the gate errs (deep supervision; Lee et al. 2015, https://arxiv.org/abs/1409.5185)."""
+
+WAITING, NEWCOMERS = 2.7, 0.1
+"""What a contact's probability is multiplied by who waits for an answer, and the power of 1 + the acts a
+contact received that it is divided by (see `NeighborhoodModel._favour`)."""
+
+FAVOURS = (0.0, 0.5, 1.0)
+"""Powers of these factors that validation chooses from."""
+
+JUDGED_SCORES = 25_000_000
+"""Events times users judged after each epoch, about."""
+
+PARTS = {
+    "history": get_args(History),
+    "interaction": get_args(Interaction),
+    "activation": get_args(Activation),
+}
+"""What the parts of the user tower may be."""
+
+SIZES = (*PARTS, "embedding_dim", "hidden_channels", "num_layers", "num_heads", "window", "dropout")
+"""Arguments that are the user tower's."""
+
+FORMAT, MANIFEST, TENSORS = "graphrec.NeighborhoodModel/1", "model.json", "model.pt"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """B queries as the user tower has read them.
+
+    Attributes:
+        query: in order of time where everyone is to be scored.
+        tick: [B] int64.
+        vector: [B, D], the user tower's output.
+        features: [B, Q], standardised.
+        asker: [B, R], of profiles, where there are any.
+        around: what the sources say of the people around, where there are sources.
+    """
+
+    query: Query
+    tick: Tensor
+    vector: Tensor
+    features: Tensor
+    asker: Tensor | None
+    around: Votes | None
+
+
+class Everyone(Protocol):
+    """How likely the targets of a training step are under the source that reaches everyone."""
+
+    def log_p(self, rows: Tensor, people: tuple[Tensor, Tensor] | None) -> Tensor:
+        """[n] of queries `rows` [n] int64, where people (row [M], user [M]) are no candidates."""
+
+    def metrics(self) -> dict[str, Tensor]:
+        """What there is to log."""
+
+
+class NeighborhoodModel(Recommender):
+    """P(v | u, t, action) as a gated mixture: one source for everyone, others for the people around u.
+
+    The sources around are those of `NeighborhoodMixture`; a subclass adds the one for everyone. Each factor
+    is learned, all together, by the likelihood of the mixture.
+
+    Candidates of the loss are those of the event's own slice: every event is judged among all, a reply also
+    among people not acted upon, a new tie also among strangers. A slice counts as the root of its share of
+    the events, so that a rare one is not lost.
+
+    Where the graph has features of users (`graph["user"].x`), whoever is known by them at a query's time (see
+    `Profiles`) is placed by them too, with or without a history.
+
+    Args:
+        known_sources: what `sources` may be.
+        arguments: all those of the subclass's constructor, by name.
+    """
+
+    dtype = torch.float32
+    network: UserTower
+
+    def __init__(
+        self,
+        *,
+        known_sources: Collection[str],
+        arguments: dict[str, Any],
+    ) -> None:
+        sources, reach = arguments["sources"], arguments["reach"]
+        sizes = {name: arguments[name] for name in SIZES}
+        unknown = [name for name in sources if name not in known_sources]
+        if unknown:
+            raise ValueError(f"unknown source {unknown[0]!r}; there are {', '.join(known_sources)}")
+        for part, known in PARTS.items():
+            if sizes[part] not in known:
+                raise ValueError(f"unknown {part} {sizes[part]!r}; there are {', '.join(known)}")
+        self.sources = tuple(name for name in SOURCES if name in sources)
+        self.has_structure, self.has_presence = STRUCTURE in sources, PRESENCE in sources
+        self.has_circles = CIRCLES in sources
+        self.reach = reach or Reach()
+        if set(self.sources) <= {"pointer"} and not self.has_circles:
+            self.reach = replace(self.reach, middles=0, recent_window=0)
+        self.sizes: dict[str, Any] = {"sources": sources, **sizes}
+        self.arguments = arguments
+        self.temporal_weight: float = arguments["temporal_weight"]
+        self.max_queries: int = arguments["max_queries"]
+        self.epoch_batches: int = arguments["epoch_batches"]
+        self.batch_acts: int = arguments["batch_acts"]
+        self.max_epochs: int = arguments["max_epochs"]
+        self.patience: int = arguments["patience"]
+        self.seed: int = arguments["seed"]
+        self.folder: Path | None = arguments["folder"]
+        self.progress: bool = arguments["progress"]
+        self._curve: list[dict[str, float]] = []
+        self._power = 0.0
+
+    # What a subclass says
+
+    def _before(self, *, num_known: int) -> None:  # there may be nothing
+        """What is to be fitted before the network is built, on what is older than `_until`."""
+
+    @abstractmethod
+    def _build(self, *, num_known: int) -> UserTower:
+        """The network, of initial values drawn from torch's global generator."""
+
+    @abstractmethod
+    def _kept(self, rows: Tensor) -> UserTower:
+        """The network with some rows alone of those it has of each known user: [n] int64, from 1 on."""
+
+    @abstractmethod
+    def _actors(self, user: Tensor, tick: Tensor) -> Tensor:
+        """Embeddings [B, D] of asking users [B] before ticks [B]."""
+
+    @abstractmethod
+    def _others(self, acts: Timelines) -> Tensor:
+        """Embeddings [M, D] of the other sides of M acts."""
+
+    @abstractmethod
+    def _everyone(self, asked: Asked, target: Tensor, draw: Tensor) -> Everyone:
+        """In training: the source for everyone, at targets [B]; `draw` [] int64 fixes what is random."""
+
+    @abstractmethod
+    def _log_everyone(self, asked: Asked) -> Tensor:
+        """Log-probabilities [B, N] of everyone under that source."""
+
+    # Fitting
+
+    @property
+    def curve(self) -> list[dict[str, float]]:
+        """Training and validation, one row an epoch."""
+        return self._curve
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers that are trained."""
+        return sum(parameter.numel() for parameter in self.network.parameters())
+
+    def prepare(self, graph: FriendGraph, *, until: int) -> QueryLoader:
+        """Index the graph, number the known users, build the network; the loader of training timelines."""
+        timeline, self._until = Timeline.of(graph), until
+        tick = timeline.tick(torch.tensor(until))
+        everyone = torch.arange(graph.num_users)
+        lengths = timeline.halves.count(everyone, tick.expand(len(everyone)))
+        if not lengths.any():
+            raise ValueError(f"{self.name}: there is no event before until={until} to fit on")
+        # Rows follow what people did and are, never their index: first appearance, activity, profile.
+        known = self._unknown_first(graph)
+        known = known[lengths[known] > 0]
+        past = tick.expand(len(known))
+        for quantity in (timeline.num_acts, timeline.last_received, timeline.last_act):
+            known = known[quantity(known, past).argsort(stable=True)]
+        known = known[timeline.first_tick[known].argsort(stable=True)]
+        train_events = int(torch.searchsorted(timeline.event_tick, tick))
+        self._warm = int(timeline.events.time[train_events // 10])
+        parts = max(1, min(SNAPSHOTS, MAX_ROWS // graph.num_users))
+        self._every = max(1, train_events // parts)
+        self._read(graph, known)
+        first, met = (
+            int(torch.searchsorted(pairs.chronological[0], tick)) / train_events
+            for pairs in (timeline.approached, timeline.contacts)
+        )
+        # A contact is one of both sides; what opens a direction but no contact is a reply.
+        self._slice_sizes = [max(share, TINY) ** 0.5 for share in (1.0, first - met / 2, met / 2)]
+        share = torch.bincount(timeline.events.dst[:train_events], minlength=graph.num_users)
+        self._share = share.double() / train_events
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            self._before(num_known=len(known))
+            self.network = self._build(num_known=len(known))
+        batches = TimelineBatches(
+            lengths[known], budget=self.batch_acts, most=self.epoch_batches, seed=self.seed
+        )
+        return QueryLoader.of_timelines(
+            graph, until=until, users=known, batch_sampler=batches, seed=self.seed
+        )
+
+    def _unknown_first(self, graph: FriendGraph) -> Tensor:
+        """An order of users, [N] int64, in which their indices say nothing where they have profiles."""
+        self._profiles = Profiles.of(graph, until=self._until)
+        everyone = torch.arange(graph.num_users)
+        return everyone if self._profiles is None else self._profiles.key(self._until).argsort(stable=True)
+
+    def _read(self, graph: FriendGraph, known: Tensor, *, since: int = 0) -> None:
+        """Index a graph whose users known [n] int64 have the rows 1..n, for queries from `since` (s) on."""
+        self._graph, self._timeline = graph, Timeline.of(graph)
+        order = self._unknown_first(graph)
+        self._lot = shuffled(graph.num_users).argsort()
+        self._row = torch.zeros_like(order)
+        self._row[known] = torch.arange(1, known.numel() + 1)
+        self._in_order = torch.cat([known, order[self._row[order] == 0]])
+        self._structure = None
+        if self.has_structure:
+            start = torch.randn(
+                graph.num_users, STRUCTURE_DIM, generator=torch.Generator().manual_seed(self.seed)
+            )
+            start = torch.empty_like(start).index_copy_(0, self._in_order, start)
+            tick = int(self._timeline.tick(torch.tensor(since)))
+            self._structure = Structure(self._timeline, start, every=self._every, since=tick)
+
+    def _settle(self, graph: FriendGraph, known: Tensor) -> None:
+        """Read a graph for queries that come after training, as after a fit, so elsewhere."""
+        self._read(graph, known, since=self._until)
+
+    def fit(self, graph: FriendGraph, *, until: int, validate_until: int | None = None) -> Self:
+        """Train on events before `until`.
+
+        Args:
+            graph: the whole graph.
+            until: seconds; training sees what is strictly older.
+            validate_until: events from `until` to before this time choose the epoch; by default the last
+                tenth of training is set aside for it.
+        """
+        if validate_until is None:
+            events = graph.events()
+            size = int(torch.searchsorted(events.time, until))
+            validate_until, until = until, int(events.time[size * 9 // 10]) if size else until
+        loader = self.prepare(graph, until=until)
+        ids = torch.searchsorted(self._timeline.events.time, torch.tensor([until, validate_until]))
+        judged = torch.arange(int(ids[0]), int(ids[1]))
+        size = min(4000, max(500, JUDGED_SCORES // graph.num_users))
+        if len(judged) > size:
+            picked = torch.randperm(len(judged), generator=torch.Generator().manual_seed(self.seed))[:size]
+            judged = judged[picked.sort().values]
+        self._curve = train(
+            self.network,
+            loader,
+            losses=self.losses,
+            validate=lambda: self._validate(judged),
+            steps_per_epoch=len(loader),
+            max_epochs=self.max_epochs,
+            patience=self.patience,
+            seed=self.seed,
+            folder=self.folder,
+            progress=self.progress,
+        )
+        self._settle(graph, self._in_order[: int((self._row > 0).sum())])
+        if self.sources:
+            scores = {}
+            for self._power in FAVOURS:
+                with torch.no_grad():
+                    scores[self._power] = self._validate(judged)["val_score"]
+            self._power = max(scores, key=scores.__getitem__)
+        return self
+
+    def losses(self, batch: HeteroData, epoch: int) -> dict[str, Tensor]:
+        """Likelihood of every own act on the batch's timelines, each from its own past."""
+        timeline, device = self._timeline, self._device  # the index is on the CPU, the network perhaps not
+        acts = Timelines.of_batch(batch, self.graph.actions)
+        own, weight = self._drawn(acts, batch, epoch)
+        user = batch[USER].n_id[acts.row[own]]
+        query = Query(user, acts.time[own], acts.kind[own] // 2)
+        target = acts.other[own]
+        asked = self._ask(query, acts, acts.before(acts.row[own], query.time))
+        source = self._everyone(asked, target, hashed(self.seed, epoch, batch.input_id[0]))
+
+        met = timeline.contacts.before(user, asked.tick)
+        approached = timeline.approached.before(user, asked.tick)
+        is_first = ~contains(approached, target)
+        is_new = is_first & ~contains(met, target)
+        slices = (torch.ones_like(is_new), None), (is_first & ~is_new, approached), (is_new, met)
+        weight, loss = weight.to(device), asked.vector.new_zeros(())
+        for size, (inside, people) in zip(self._slice_sizes, slices, strict=True):
+            rows = inside.nonzero().squeeze(1)
+            log_p = source.log_p(rows, people)
+            log_p = asked.vector.new_zeros(len(query)).index_put((rows.to(device),), log_p)
+            if asked.around is not None:
+                if people is not None:
+                    people = people[0].to(device), people[1].to(device)
+                log_p, alone = asked.around.log_likelihood(target.to(device), people, log_p)
+                log_p = log_p + ALONE * alone
+            log_p = torch.where(inside.to(device), weight * log_p, 0.0)
+            loss = loss - log_p.sum() / (size * weight.sum().clamp(min=1.0))
+        return {"loss": loss, **source.metrics(), "events": torch.tensor(float(len(query)))}
+
+    def _drawn(self, acts: Timelines, batch: HeteroData, epoch: int) -> tuple[Tensor, Tensor]:
+        """Own acts of a batch's timelines that are asked about, [n] int64, and their weights [n]."""
+        own = ((acts.kind % 2 == 1) & (acts.time >= self._warm)).nonzero().squeeze(1)
+        last = torch.ones_like(own, dtype=torch.bool)
+        last[:-1] = acts.row[own].diff() != 0
+        weight = torch.where(last, 1.0, self.temporal_weight)
+        own, weight = own[weight > 0], weight[weight > 0]
+        most = max(1, self.max_queries // num_processes())
+        if len(own) > most:
+            owner, other = self._row[batch[USER].n_id[acts.row[own]]], self._row[acts.other[own]]
+            lot = hashed(self.seed, epoch, acts.time[own], acts.kind[own], owner, other)
+            chosen = lot.argsort()[:most].sort().values
+            own, weight = own[chosen], weight[chosen]
+        return own, weight
+
+    # Elsewhere
+
+    def on(self, graph: FriendGraph) -> Self:
+        """See `Recommender.on`.
+
+        Raises:
+            ValueError: the graph's actions or features are not those of the fit.
+        """
+        actions = self.graph.actions
+        if graph.actions != actions:
+            raise ValueError(f"{self.name} knows the actions {actions}, the graph has {graph.actions}")
+        out = copy.copy(self)
+        known = torch.zeros_like(self._row[self._row > 0])
+        user = (self._row > 0).nonzero().squeeze(1)
+        known[self._row[user] - 1] = user
+        there = positions(UserIds(self.graph[USER].raw_id[known]), graph.user_ids)
+        out.network = self._kept(1 + (there >= 0).nonzero().squeeze(1))
+        out._settle(graph, there[there >= 0])
+        if out._profile_columns != self._profile_columns:
+            columns = f"{self._profile_columns} columns, the graph has {out._profile_columns}"
+            raise ValueError(f"{self.name} knows features of {columns}")
+        return out
+
+    @property
+    def _profile_columns(self) -> int:
+        return 0 if self._profiles is None else self._profiles.x.size(1)
+
+    def save(self, folder: Path) -> None:
+        """See `Recommender.save`."""
+        raw, known = self.graph[USER].raw_id, self._in_order[: int((self._row > 0).sum())]
+        network = {name: value.cpu() for name, value in self.network.state_dict().items()}
+        torch.save({"known": raw[known], "network": network}, folder / TENSORS)
+        content = {
+            "format": FORMAT,
+            "class": type(self).__name__,
+            "arguments": self._saved_arguments(),
+            "actions": list(self.graph.actions),
+            "until": self._until,
+            "every": self._every,
+            "power": self._power,
+        }
+        (folder / MANIFEST).write_text(json.dumps(content, indent=2) + "\n")
+
+    def _saved_arguments(self) -> dict[str, Any]:
+        """The arguments of the constructor as JSON can hold them."""
+        out = {**self.arguments, "sources": list(self.arguments["sources"]), "reach": vars(self.reach)}
+        return {name: value for name, value in out.items() if name not in ("folder", "progress")}
+
+    @classmethod
+    def load(cls, folder: Path, graph: FriendGraph) -> Self:
+        """See `Recommender.load`."""
+        try:
+            content = json.loads((folder / MANIFEST).read_text())
+            if (content["format"], content["class"]) != (FORMAT, cls.__name__):
+                raise DataError(f"it holds {content['class']!r} as {content['format']!r}")
+            if tuple(content["actions"]) != graph.actions:
+                raise DataError(f"it knows the actions {content['actions']}, the graph has {graph.actions}")
+            tensors = torch.load(folder / TENSORS, weights_only=True)
+            out = cls(**cls._read_arguments(folder, content["arguments"]))
+            out._until, out._every, out._power = (content[name] for name in ("until", "every", "power"))
+            known = positions(UserIds(tensors["known"]), graph.user_ids)
+            if bool((known < 0).any()):
+                raise DataError(f"it knows {int((known < 0).sum())} people who are not in the graph")
+            out._settle(graph, known)
+            with torch.random.fork_rng():
+                out.network = out._build(num_known=len(known)).eval()
+            out.network.load_state_dict(tensors["network"])
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, UnpicklingError) as error:
+            raise DataError(f"{folder}: not a {cls.__name__} as it was saved, or damaged ({error})") from None
+        return out
+
+    @classmethod
+    def _read_arguments(cls, folder: Path, saved: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of the constructor from what `_saved_arguments` gave."""
+        return saved | {"reach": Reach(**saved["reach"]), "progress": False}
+
+    # Asking
+
+    def _score_in_order(self, query: Query) -> Tensor:
+        """Log-probabilities of everyone, tilted by `_favour`, [B, N] float32."""
+        with torch.no_grad():
+            asked = self._ask_now(query)
+            table = self._log_everyone(asked)
+            around = asked.around
+            if around is None:
+                return table.cpu()
+            inside, beyond = around.shares()
+            out = table.exp_().mul_(beyond[:, None])
+            out[around.row, around.user] += inside
+            row, user, favour = self._favour(query.user, asked.tick)
+            out[row, user] *= favour
+            return out.clamp_(min=TINY).log_().cpu()
+
+    def _ask_now(self, query: Query) -> Asked:
+        """Queries with the histories there are in the index."""
+        acts = Timelines.of_index(
+            self._timeline, query.user, self._timeline.tick(query.time), self.network.reach
+        )
+        return self._ask(query, acts, acts.before(torch.arange(len(query)), query.time))
+
+    def _ask(self, query: Query, acts: Timelines, position: Tensor) -> Asked:
+        """Queries, each of which comes after an act [B] (-1: none) of the timelines."""
+        tick = self._timeline.tick(query.time)
+        vector, features, asker = self._query_tower(query, acts, position)
+        around = self._around(query, tick, features, asker) if self.sources else None
+        return Asked(query, tick, vector, features, asker, around)
+
+    def _person_logits(
+        self, logits: Tensor, asked: Asked, users: Tensor | None, presence: Presence | None
+    ) -> Tensor:
+        """Logits [B, C] of users [C], or of everyone, with what profiles say and how present people are."""
+        query = asked.query
+        if self.network.profile is not None and self._profiles is not None and asked.asker is not None:
+            people = slice(None) if users is None else users
+            x = self._profiles.x[people].to(self._device)
+            more = self.network.profile.logits(asked.vector, asked.asker, x)
+            logits = logits + more * self._profiles.known(people, query.time[:, None]).to(self._device)
+        if presence is None:
+            return logits
+        blocks = presence_features(self._timeline, query, users, self._structure)
+        return logits + torch.cat([presence(block.to(self._device)) for block in blocks])
+
+    def _favour(self, user: Tensor, tick: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """By what factor contacts of users [B] are preferred to what is likely: (row [M], user [M], [M]).
+
+        Whoever approached the user and waits for an answer already wants the tie; and of two who are as
+        likely, the one whom fewer people have turned to gains more. Validation has chosen how much it counts.
+        """
+        timeline = self._timeline
+        contacts = timeline.distinct_contacts(
+            user, tick, k=self.reach.contacts, window=self.reach.contact_window
+        )
+        received = timeline.num_received(contacts.user, tick[contacts.row]).float()
+        favour = torch.where(contacts.num_out == 0, WAITING, 1.0) * (1.0 + received) ** -NEWCOMERS
+        favour = favour**self._power
+        return contacts.row.to(self._device), contacts.user.to(self._device), favour.to(self._device)
+
+    def _query_tower(
+        self, query: Query, acts: Timelines, position: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Query vectors [B, D], standardised query features [B, Q], askers [B, R], where the network is."""
+        network, device = self.network, self._device
+        features = network.standardize_query(query_features(self._timeline, query).to(device))
+        other, actor = self._others(acts), self._actors(query.user, self._timeline.tick(query.time))
+        asker = None
+        if network.profile is not None:
+            other = other + self._profile(network.profile.actor, acts.other, acts.time)
+            actor = actor + self._profile(network.profile.actor, query.user, query.time)
+            asker = self._profile(network.profile.asker, query.user, query.time)
+        state = network.state(acts.to(device), other, position.to(device))
+        return network.query(state, actor, query.action.to(device), features), features, asker
+
+    def _profile(self, layer: nn.Module | Callable[[Tensor], Tensor], user: Tensor, time: Tensor) -> Tensor:
+        """A linear map of the profiles of users [n] at times [n]: [n, K], 0 for whoever is not known yet."""
+        assert self._profiles is not None
+        who, at = user.unique(return_inverse=True)
+        known = self._profiles.known(user, time).to(self._device)
+        out: Tensor = layer(self._profiles.x[who].to(self._device))[at.to(self._device)] * known[:, None]
+        return out
+
+    @property
+    def _device(self) -> torch.device:
+        """Where the network is; the index is on the CPU."""
+        return self.network.no_history.device
+
+    def _around(self, query: Query, tick: Tensor, features: Tensor, asker: Tensor | None) -> Votes:
+        """What the sources say of the people around the queries."""
+        timeline, mixture = self._timeline, self.network.mixture
+        assert mixture is not None
+        around = Neighborhood.of(timeline, query.user, tick, self.reach)
+        device = self._device
+        pair = pair_features(timeline, query, around.contacts).to(device)
+        if not {"paths", "union"} & set(self.sources) and not self.has_circles:
+            return mixture.vote(around.to(device), features, pair)
+        now = timeline.activity(around.user, tick[around.row])
+        similarity = None
+        if self.network.profile is not None and asker is not None:
+            person = self._profile(self.network.profile.person, around.user, query.time[around.row])
+            similarity = self.network.profile.similarity(asker[around.row.to(device)], person)
+        kinds = [around.contacts.half_edge[around.first], around.second.half_edge]
+        return mixture.vote(
+            around.to(device),
+            features,
+            pair,
+            path=path_features(timeline, query, around, now).to(device),
+            kinds=torch.stack([timeline.kind(half_edge) for half_edge in kinds], dim=1).to(device),
+            person=person_features(timeline, query, around, now, self._structure).to(device),
+            similarity=similarity,
+        )
+
+    # Searching, where a model need not score everyone
+
+    def _searched(
+        self, query: Query, k: int, exclude: tuple[Tensor, Tensor] | None, chunks: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """What `_search` finds for queries [n] of each chunk; where fewer than k, everyone is scored.
+
+        Args, Returns, Raises: as in `recommend`.
+        """
+        if k < 1:
+            raise ValueError(f"k must be at least 1, got {k}")
+        self._check(query)
+        own = torch.arange(len(query)), query.user
+        row, user = own if exclude is None else (torch.cat(both) for both in zip(own, exclude, strict=True))
+        check_range("exclude: row", row, len(query))
+        check_range("exclude: user index", user, self.graph.num_users)
+        users = torch.full((len(query), k), -1)
+        scores = torch.full((len(query), k), -torch.inf, dtype=torch.float64)
+        for rows in chunks:
+            at = torch.full((len(query),), -1).index_copy(0, rows, torch.arange(len(rows)))[row]
+            users[rows], scores[rows] = self._search(query[rows], k, (at[at >= 0], user[at >= 0]))
+        few = users[:, min(k, self.graph.num_users) - 1] < 0
+        if bool(few.any()):
+            rows = few.nonzero().squeeze(1)
+            at = torch.full((len(query),), -1).index_copy(0, rows, torch.arange(len(rows)))[row]
+            barred = at[at >= 0], user[at >= 0]
+            users[rows], scores[rows] = Recommender.recommend(self, query[rows], k, exclude=barred)
+        return users, scores
+
+    def _search(self, query: Query, k: int, exclude: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """The best k that a search finds for B queries: users [B, k] and scores [B, k], padded."""
+        raise NotImplementedError(f"{self.name} scores everyone")
+
+    def _listed(
+        self,
+        asked: Asked,
+        row: Tensor,
+        user: Tensor,
+        log_p: Tensor,
+        k: int,
+        exclude: tuple[Tensor, Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """The best k of distinct people [M] with their log-probabilities [M], tilted by `_favour`."""
+        num_users, query = self.graph.num_users, asked.query
+        key = row * num_users + user
+        allowed = ~torch.isin(key, exclude[0] * num_users + exclude[1])
+        key, row, user, log_p = key[allowed], row[allowed], user[allowed], log_p[allowed].double()
+        if self.sources:
+            parts = self._favour(query.user, asked.tick)
+            contact_row, contact, favour = (part.cpu() for part in parts)
+            contact, order = (contact_row * num_users + contact).sort()
+            at = torch.searchsorted(contact, key).clamp(max=max(0, len(contact) - 1))
+            if len(contact):
+                log_p += torch.where(contact[at] == key, favour[order[at]].double().log(), 0.0)
+        order = self._lot[user].argsort()  # of equal ones, as in `Recommender`
+        order = order[log_p[order].argsort(descending=True, stable=True)]
+        order = order[row[order].argsort(stable=True)]
+        order = order[torch.arange(len(row)) - run_starts(row[order]) < k]
+        return table(row[order], user[order], log_p[order], log_p[order], (len(query), k))
+
+    def _validate(self, event_id: Tensor) -> dict[str, float]:
+        """MRR on validation: all, replies, new ties; their geometric mean, weighed as in the loss."""
+        ranks = rank_events(self, self.graph, event_id, part="val", trained_until=0, progress=False)
+        names = ("all", "reply", "new")
+        inside = {name: ranks.of(name)[0] for name in names}
+        scores = {f"val_{name}": float((1.0 / r).mean()) if len(r) else 0.0 for name, r in inside.items()}
+        logs = np.log([score or 1.0 for score in scores.values()])
+        pairs = zip(inside.values(), self._slice_sizes, strict=True)
+        weights = [len(rank) and size for rank, size in pairs]
+        mean = np.average(logs, weights=weights) if any(weights) else -np.inf
+        return scores | {"val_score": float(np.exp(mean))}
