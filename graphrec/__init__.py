@@ -2,9 +2,11 @@
 
 A friend graph is a PyG `HeteroData` whose edges carry time (`graphrec.data`, `graphrec.datasets`); what was
 known at a moment is read from a strictly-past index (`graphrec.sampler`); recommenders (`graphrec.models`)
-are judged by what happened later, in both directions of the tie (`graphrec.evaluate`).
+are judged by what happened later, in both directions of the tie (`graphrec.evaluate`), and served from one
+bundle (`graphrec.cli`).
 """
 
+from graphrec.cli import Bundle as Bundle
 from graphrec.data import DataError as DataError
 from graphrec.data import EventLog as EventLog
 from graphrec.data import FriendGraph as FriendGraph

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from graphrec.data import Query
 from graphrec.models.recommender import Recommender
-from graphrec.sampler import Timeline
+from graphrec.sampler import Timeline, ragged
 
 Id = int | str
 
@@ -38,6 +38,7 @@ def suggest(
     time: int | None = None,
     action: str | None = None,
     blocked: Iterable[tuple[Id, Id]] = (),
+    opted_out: Iterable[Id] = (),
     include_known: bool = False,
 ) -> list[Suggestions]:
     """Suggest k new people to each user.
@@ -49,6 +50,7 @@ def suggest(
         time: seconds; only what is strictly older is seen. By default one second after the last event.
         action: the act that is hoped for; by default the commonest.
         blocked: pairs of raw ids; neither is suggested to the other.
+        opted_out: raw ids of people who are suggested to nobody.
         include_known: also suggest people the user has had contact with, either way.
 
     Raises:
@@ -56,28 +58,61 @@ def suggest(
     """
     if isinstance(users, str):
         raise TypeError(f"users must be a list of ids, got the string {users!r}; did you mean [{users!r}]?")
-    graph = recommender.graph
-    query = Query.of(graph, users, time, action)
-    exclude = [_blocked_rows(recommender, query, list(blocked))]
-    if not include_known:
-        timeline = Timeline.of(graph)
-        exclude.append(timeline.contacts.before(query.user, timeline.tick(query.time)))
-    row, person = (torch.cat(parts) for parts in zip(*exclude, strict=True))
-    people, scores = recommender.recommend(query, k, exclude=(row, person))
+    ids = recommender.graph.user_ids
+    query = Query.of(recommender.graph, users, time, action)
+    pairs = list(blocked)
+    people, scores = suggested(
+        recommender,
+        query,
+        k,
+        blocked=torch.stack([ids.index(side) for side in ([a for a, _ in pairs], [b for _, b in pairs])]),
+        opted_out=ids.index(opted_out),
+        include_known=include_known,
+    )
     out = []
-    for user, listed, values in zip(graph.user_ids.lookup(query.user), people, scores, strict=True):
+    for user, listed, values in zip(ids.lookup(query.user), people, scores, strict=True):
         kept = listed >= 0
-        out.append(Suggestions(user, graph.user_ids.lookup(listed[kept]), values[kept].tolist()))
+        out.append(Suggestions(user, ids.lookup(listed[kept]), values[kept].tolist()))
     return out
 
 
-def _blocked_rows(
-    recommender: Recommender, query: Query, pairs: list[tuple[Id, Id]]
+def suggested(
+    recommender: Recommender,
+    query: Query,
+    k: int,
+    *,
+    blocked: Tensor,
+    opted_out: Tensor,
+    include_known: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """(row of the query, person) of every blocked pair, read both ways."""
-    ids = recommender.graph.user_ids
-    one = ids.index([a for a, _ in pairs])
-    two = ids.index([b for _, b in pairs])
-    who, whom = torch.cat([one, two]), torch.cat([two, one])
-    row, pair = (query.user[:, None] == who).nonzero(as_tuple=True)
-    return row, whom[pair]
+    """The same by indices: who may be suggested, as `Recommender.recommend` lists them.
+
+    Args:
+        recommender: fitted.
+        query: B queries.
+        k: how many people.
+        blocked: [2, P] int64, pairs of people neither of whom is suggested to the other.
+        opted_out: [O] int64, people who are suggested to nobody.
+        include_known: also suggest people the user has had contact with, either way.
+
+    Returns:
+        users [B, k] int64, padded with -1, and scores [B, k] float64, padded with -inf.
+    """
+    exclude = [_blocked_rows(query, blocked)]
+    if len(opted_out):
+        row = torch.arange(len(query)).repeat_interleave(len(opted_out))
+        exclude.append((row, opted_out.repeat(len(query))))
+    if not include_known:
+        timeline = Timeline.of(recommender.graph)
+        exclude.append(timeline.contacts.before(query.user, timeline.tick(query.time)))
+    row, person = (torch.cat(parts) for parts in zip(*exclude, strict=True))
+    return recommender.recommend(query, k, exclude=(row, person))
+
+
+def _blocked_rows(query: Query, pairs: Tensor) -> tuple[Tensor, Tensor]:
+    """(row of the query, person) of every blocked pair [2, P], read both ways."""
+    who, order = torch.cat([pairs[0], pairs[1]]).sort()
+    whom = torch.cat([pairs[1], pairs[0]])[order]
+    start, end = (torch.searchsorted(who, query.user, right=right) for right in (False, True))
+    row, at = ragged(start, end)
+    return row, whom[at]

@@ -1,0 +1,34 @@
+"""Every recommender by its name: what a command line, a bundle or a benchmark asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from graphrec.data import FriendGraph
+from graphrec.models.clustered import CLUSTERED, Clustered
+from graphrec.models.generative import GENERATIVE, GenerativeSTU
+from graphrec.models.heuristics import HEURISTICS
+from graphrec.models.recommender import Recommender
+from graphrec.models.two_tower import LEARNED, TwoTower
+
+MODELS: dict[str, Callable[[], Recommender]] = {
+    **HEURISTICS,
+    **{name: partial(TwoTower, sources=sources) for name, sources in LEARNED.items()},
+    **{name: partial(GenerativeSTU, sources=sources) for name, sources in GENERATIVE.items()},
+    **{name: partial(Clustered, sources=sources) for name, sources in CLUSTERED.items()},
+}
+"""What builds each, unfitted, in its default configuration."""
+
+
+def build(name: str) -> Recommender:
+    """An unfitted recommender. Raises KeyError with the names there are."""
+    if name not in MODELS:
+        raise KeyError(f"unknown model {name!r}; the models are {', '.join(MODELS)}")
+    return MODELS[name]()
+
+
+def load_recommender(name: str, folder: Path, graph: FriendGraph) -> Recommender:
+    """What a recommender of this name wrote with `save`, for the graph it was saved with."""
+    return type(build(name)).load(folder, graph)
