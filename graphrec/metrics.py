@@ -130,6 +130,41 @@ def top_k_share(scores: Tensor, k: int, exclude: tuple[Tensor, Tensor]) -> tuple
     return row, user, torch.where(inside, 1.0, tied_share[row])
 
 
+def reliability(
+    probability: np.ndarray, outcome: np.ndarray, *, num_bins: int = 10
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What was predicted and what happened, by equal ranges of the prediction.
+
+    Args:
+        probability: [n] float64 in [0, 1].
+        outcome: [n] bool.
+        num_bins: how many ranges.
+
+    Returns:
+        Mean prediction, share that happened and number, [K] each, of the ranges that have any.
+
+    Raises:
+        ValueError: a probability lies outside [0, 1].
+    """
+    outside = ~((probability >= 0) & (probability <= 1))
+    if outside.any():
+        raise ValueError(f"{probability[outside][0]} is no probability")
+    place = np.minimum((probability * num_bins).astype(np.int64), num_bins - 1)
+    number = np.bincount(place, minlength=num_bins)
+    some = number > 0
+    predicted, happened = (np.bincount(place, weights=x, minlength=num_bins) for x in (probability, outcome))
+    return predicted[some] / number[some], happened[some] / number[some], number[some]
+
+
+def calibration_error(probability: np.ndarray, outcome: np.ndarray, *, num_bins: int = 10) -> float:
+    """Expected calibration error: the mean gap of `reliability`, by the numbers in its ranges.
+
+    With few outcomes even true probabilities have one: about .03 for a thousand of them.
+    """
+    predicted, happened, number = reliability(probability, outcome, num_bins=num_bins)
+    return float(np.average(np.abs(predicted - happened), weights=number)) if len(number) else 0.0
+
+
 def gini(amounts: Sequence[float] | np.ndarray) -> float:
     """Inequality of non-negative amounts: 0 where all are equal, towards 1 where one has everything."""
     x = np.sort(np.asarray(amounts, dtype=np.float64))

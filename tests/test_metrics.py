@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 
 from graphrec.metrics import (
     bootstrap_interval,
+    calibration_error,
     count_above,
     gini,
     mean_rank,
     ndcg_at_10,
     ranking_metrics,
     reciprocal_rank,
+    reliability,
     top_k_share,
 )
 
@@ -170,3 +172,24 @@ def test_gini_by_hand() -> None:
 def test_gini_equals_the_naive_pairs(amounts: list[float]) -> None:
     assert gini(amounts) == pytest.approx(naive_gini(amounts), abs=1e-9)
     assert gini(np.array(amounts)[::-1]) == pytest.approx(gini(amounts), abs=1e-12)
+
+
+def test_reliability_on_paper() -> None:
+    probability = np.array([0.04, 0.06, 0.55, 0.95, 1.0])
+    outcome = np.array([False, True, True, True, True])
+    predicted, happened, number = reliability(probability, outcome)
+    assert predicted == pytest.approx([0.05, 0.55, 0.975])
+    assert happened.tolist() == [0.5, 1, 1]
+    assert number.tolist() == [2, 1, 2]
+    assert calibration_error(probability, outcome) == pytest.approx((2 * 0.45 + 0.45 + 2 * 0.025) / 5)
+    assert calibration_error(probability[:0], outcome[:0]) == 0
+    with pytest.raises(ValueError, match=r"1\.5 is no probability"):
+        reliability(np.array([0.5, 1.5]), outcome[:2])
+
+
+def test_true_probabilities_are_calibrated() -> None:
+    rng = np.random.default_rng(0)
+    probability = rng.random(100_000)
+    outcome = rng.random(100_000) < probability
+    assert calibration_error(probability, outcome) < 0.01
+    assert calibration_error(probability**2, outcome) > 0.1

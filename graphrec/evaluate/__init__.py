@@ -1,11 +1,19 @@
 """Protocols that judge recommenders by what happened later, in both directions of the tie."""
 
-from graphrec.evaluate.mutual import Pairs as Pairs
+from graphrec.evaluate.late import Maturity as Maturity
 from graphrec.evaluate.mutual import evaluate_mutual as evaluate_mutual
-from graphrec.evaluate.mutual import horizon as horizon
+from graphrec.evaluate.mutual import mutual_ranks as mutual_ranks
+from graphrec.evaluate.pairs import Pairs as Pairs
+from graphrec.evaluate.pairs import horizon as horizon
 from graphrec.evaluate.protocol import EvaluationError as EvaluationError
 from graphrec.evaluate.protocol import Row as Row
 from graphrec.evaluate.protocol import Scorer as Scorer
+from graphrec.evaluate.snapshot import SNAPSHOT_SLICES as SNAPSHOT_SLICES
+from graphrec.evaluate.snapshot import Lists as Lists
+from graphrec.evaluate.snapshot import Snapshot as Snapshot
+from graphrec.evaluate.snapshot import evaluate_snapshot as evaluate_snapshot
+from graphrec.evaluate.snapshot import judge_lists as judge_lists
+from graphrec.evaluate.snapshot import snapshot_query as snapshot_query
 from graphrec.evaluate.streaming import SLICES as SLICES
 from graphrec.evaluate.streaming import StreamingRanks as StreamingRanks
 from graphrec.evaluate.streaming import evaluate_streaming as evaluate_streaming

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from graphrec.evaluate import Row
+from graphrec.metrics import calibration_error, reliability
 from graphrec.report.network import Network
 
 SHOWN_SLICES = ("all", "repeat", "reply", "new")
@@ -35,6 +36,34 @@ def score_by_slice(rows: Sequence[Row], title: str) -> Figure:
         axis.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title, fontsize=11)
     figure.supxlabel("MRR on test", fontsize=9)
+    figure.tight_layout()
+    return figure
+
+
+def reliability_diagram(predicted: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -> Figure:
+    """What was predicted against what happened, in ten ranges, and how often each was predicted.
+
+    Args:
+        predicted: by name, probabilities [n] float64 and outcomes [n] bool.
+        title: of the figure.
+    """
+    figure = Figure(figsize=(5, 5))
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    top.plot([0, 1], [0, 1], color="#999999", linewidth=1)
+    for (name, (probability, outcome)), color in zip(predicted.items(), COLORS, strict=False):
+        mean, happened, number = reliability(probability, outcome)
+        spread = 1.96 * np.sqrt(happened * (1 - happened) / number)
+        error = calibration_error(probability, outcome)
+        top.errorbar(
+            mean, happened, yerr=spread, marker="o", markersize=4, color=color, label=f"{name}: {error:.3f}"
+        )
+        bottom.plot(mean, number, color=color, drawstyle="steps-mid")
+    top.set(ylabel="share answered", xlim=(0, 1), ylim=(0, 1))
+    bottom.set(xlabel="predicted probability", ylabel="approaches", ylim=(0, None))
+    top.legend(title="calibration error", fontsize=8, frameon=False)
+    for axis in (top, bottom):
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title, fontsize=11)
     figure.tight_layout()
     return figure
 
