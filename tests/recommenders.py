@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from graphrec.models import HEURISTICS, LEARNED, Recommender, TwoTower
+from graphrec.models import (
+    CLUSTERED,
+    GENERATIVE,
+    HEURISTICS,
+    LEARNED,
+    Bidirectional,
+    Clustered,
+    GenerativeSTU,
+    Reciprocity,
+    Recommender,
+    TwoTower,
+)
+from graphrec.tokenizer import ResidualKMeans
 
 SMALL = {"embedding_dim": 8, "hidden_channels": 8, "window": 8, "max_epochs": 2, "progress": False}
 
@@ -19,16 +31,51 @@ SWITCHED = {
 }
 """Every option of the two-tower but the defaults."""
 
+CODED = {**SMALL, "tokenizer": ResidualKMeans(dim=4)}
+
+GENERATED = {
+    "tokenizer": ResidualKMeans(dim=4, num_codebooks=2, codebook_size=3, unique=False),
+    "sources": ("pointer", "circles"),
+    "decoder": "transformer",
+}
+"""Options of the generative model but the defaults; people share STUs."""
+
+GROUPED = {
+    "num_clusters": 5,
+    "search_share": 1.0,
+    "start": "codes",
+    "first_codes": ResidualKMeans(dim=4, num_codebooks=2, codebook_size=3, unique=False),
+    "sources": ("paths", "presence"),
+}
+"""Options of the clustered model but the defaults."""
+
+
+def two_sided(name: str) -> Recommender:
+    """A heuristic made two-sided."""
+    answers = Reciprocity(wait=3 * 86_400, hidden_channels=4, max_epochs=2, progress=False)
+    return Bidirectional(HEURISTICS[name](), answers, num_candidates=8)
+
+
 RECOMMENDERS: dict[str, Callable[[], Recommender]] = {
     **HEURISTICS,
     **{name: partial(TwoTower, sources=sources, **SMALL) for name, sources in LEARNED.items()},
     "two_tower_embeddings": partial(TwoTower, sources=(), **SMALL),
     "two_tower_switched": partial(TwoTower, **SWITCHED, **SMALL),
+    **{name: partial(GenerativeSTU, sources=sources, **CODED) for name, sources in GENERATIVE.items()},
+    "stu_switched": partial(GenerativeSTU, **GENERATED, **SMALL),
+    "adamic_adar_both": partial(two_sided, "adamic_adar"),
+    "last_seen_both": partial(two_sided, "last_seen"),
+    **{name: partial(Clustered, sources=sources, **SMALL) for name, sources in CLUSTERED.items()},
+    "clustered_switched": partial(Clustered, **GROUPED, **SMALL),
 }
 """By the name of a test: what builds it, unfitted and from a fixed seed."""
 
 BY_CHANCE = {"random"}
 """Those that may tell apart people of whom nothing is known."""
 
-TOLERANCE: dict[str, float] = dict.fromkeys([*LEARNED, "two_tower_embeddings", "two_tower_switched"], 1e-4)
+TOLERANCE: dict[str, float] = {
+    **dict.fromkeys([*LEARNED, "two_tower_embeddings", "two_tower_switched"], 1e-4),
+    **dict.fromkeys([*GENERATIVE, "stu_switched"], 1e-3),
+    **dict.fromkeys([*CLUSTERED, "clustered_switched"], 1e-3),
+}
 """Relative difference allowed between equal questions asked differently; where nothing is said, 1e-12."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,13 +12,15 @@ from graphs import Row, graph_of, permuted, random_rows, rewritten, shuffled_in_
 from recommenders import BY_CHANCE, RECOMMENDERS, TOLERANCE
 from torch import Tensor
 
-from graphrec.data import EventLog, FriendGraph, Query
+from graphrec.data import DataError, EventLog, FriendGraph, Query
 from graphrec.models import Recommender, recommender, suggest
 from graphrec.sampler import Timeline
 
 DAY = 86_400
 USERS = 14
 """Two more than have events."""
+
+pytestmark = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.CertificateWarning")
 
 UNTIL = 20 * DAY
 ROWS = random_rows(3, users=12, events=90, times=30, scale=DAY)
@@ -194,6 +197,57 @@ def test_a_longer_list_begins_with_the_shorter(name: str) -> None:
     longest = shared(name).recommend(asked, USERS)[0]
     for k in range(1, USERS):
         assert torch.equal(shared(name).recommend(asked, k)[0], longest[:, :k])
+
+
+# Kept, and elsewhere
+
+KEPT = [name for name in RECOMMENDERS if not name.endswith("_both")]
+"""What can be saved: not what wraps another."""
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_what_is_loaded_says_what_was_saved(name: str, tmp_path: Path) -> None:
+    model = shared(name)
+    model.save(tmp_path)
+    again = type(model).load(tmp_path, model.graph)
+    assert torch.equal(again.score(queries()), model.score(queries()))
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_elsewhere_it_knows_what_happened_there(name: str) -> None:
+    """On its own graph it says the same; on the past alone, what the past says."""
+    model, late = shared(name), 32 * DAY
+    asked = Query(torch.arange(USERS), torch.full((USERS,), late), torch.zeros(USERS, dtype=torch.int64))
+    assert torch.equal(model.on(model.graph).score(asked), model.score(asked))
+    past = model.on(model.graph.snapshot(25 * DAY))
+    assert past.graph.num_events < model.graph.num_events
+    early = queries(high=25 * DAY)
+    assert_same(name, past.score(early), model.score(early))
+
+
+@pytest.mark.parametrize("name", ["two_tower_mixture", "stu"])
+def test_whoever_is_gone_is_gone(name: str) -> None:
+    model = shared(name)
+    fewer = model.graph.without(torch.tensor([3]))
+    moved = model.on(fewer)
+    assert moved.graph.num_users == USERS - 1
+    asked = Query.of(fewer, torch.arange(USERS - 1), 32 * DAY)
+    assert torch.isfinite(moved.score(asked)).all()
+    assert moved.num_parameters < model.num_parameters or name == "stu"
+    assert model.graph.num_users == USERS
+
+
+@pytest.mark.parametrize("name", ["two_tower_mixture", "stu"])
+def test_what_is_damaged_is_not_loaded(name: str, tmp_path: Path) -> None:
+    model = shared(name)
+    model.save(tmp_path)
+    (tmp_path / "model.pt").write_bytes((tmp_path / "model.pt").read_bytes()[:-100])
+    with pytest.raises(DataError, match="as it was saved, or damaged"):
+        type(model).load(tmp_path, model.graph)
+    model.save(tmp_path)
+    other = graph_of([row._replace(action="wave") for row in ROWS], USERS)
+    with pytest.raises(DataError, match="it knows the actions"):
+        type(model).load(tmp_path, other)
 
 
 # What is refused

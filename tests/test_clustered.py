@@ -1,0 +1,358 @@
+"""The clustered model: exact probabilities, a strict past of who is in which cluster, a partial search."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from elsewhere import Elsewhere
+from graphs import Row, graph_of, planted_rows, random_rows
+
+from benchmarks import clusters as benchmark
+from graphrec.data import Query, TemporalSplit
+from graphrec.models import Clustered, Recommender, clustered
+from graphrec.nn import Clusters, memberships, settled
+from graphrec.sampler import Timeline
+from graphrec.tokenizer import ClusterCodes
+
+HOUR = 3600
+USERS = 34
+"""Two more than have events."""
+
+pytestmark = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.CertificateWarning")
+
+SMALL = {"embedding_dim": 8, "hidden_channels": 8, "window": 8, "max_epochs": 2, "progress": False}
+GRAPH = graph_of(planted_rows(0), USERS)
+SPLIT = TemporalSplit.of(GRAPH)
+
+
+@cache
+def fitted() -> Clustered:
+    """Not to be changed."""
+    return Clustered(num_clusters=4, **SMALL).fit(GRAPH, until=SPLIT.t_val)
+
+
+def asked(time: int = SPLIT.t_test) -> Query:
+    return Query.of(GRAPH, torch.arange(USERS), time)
+
+
+# Clusters
+
+
+def test_memberships_are_a_softmax_over_the_largest_two() -> None:
+    affinity = torch.randn(9, 5, generator=torch.Generator().manual_seed(0))
+    cluster, share = memberships(affinity)
+    best = affinity.sort(dim=1, descending=True)
+    assert torch.equal(cluster, best.indices[:, :2])
+    torch.testing.assert_close(share, best.values[:, :2].softmax(1))
+    alone = memberships(affinity[:, :1])
+    assert alone[0].tolist() == [[0, 0]] * 9
+    assert alone[1].tolist() == [[1.0, 0.0]] * 9
+
+
+def test_settled_clusters_swallow_nobody_beyond_their_room() -> None:
+    generator = torch.Generator().manual_seed(0)
+    vectors, centres = torch.randn(60, 4, generator=generator) + 2.0, torch.randn(6, 4, generator=generator)
+    free = settled(vectors, centres, 0.5, bridge=0.25, most=60.0)
+    assert torch.equal(free[0][:, 0], (vectors @ centres.T).argmax(1))
+    assert int(torch.bincount(free[0][:, 0]).max()) > 15
+    cluster, share = settled(vectors, centres, 0.5, bridge=0.25, most=1.5)
+    assert int(torch.bincount(cluster[:, 0]).max()) <= 15
+    torch.testing.assert_close(share.sum(1), torch.ones(60))
+    assert ((share[:, 1] == 0) | (share[:, 1] >= 0.25)).all()
+    assert (share[:, 1] > 0).any()
+    stay = cluster[:, 0] == free[0][:, 0]
+    assert torch.equal(share[stay], free[1][stay])
+
+
+def clusters_of(rows: list[Row], known: int, users: int = 6) -> Clusters:
+    """People 0..known-1 are known, in clusters 0, 1, 2, ... alone."""
+    timeline = Timeline.of(graph_of(rows, users))
+    cluster = torch.arange(users)[:, None].repeat(1, 2).clamp(max=known - 1)
+    share = torch.tensor([1.0, 0.0]).repeat(users, 1)
+    return Clusters(timeline, cluster, share, torch.arange(users) < known, known)
+
+
+def test_newcomers_join_whom_they_met_first() -> None:
+    rows = [Row(0, 1, 0), Row(2, 1, 1), Row(3, 4, 2), Row(3, 0, 3), Row(1, 3, 3), Row(4, 3, 4), Row(3, 2, 5)]
+    found = clusters_of(rows, 3)
+    assert found.since.tolist() == [0, 0, 1, 3, 4, 7]  # 3 and 4 met when nobody had placed either
+    assert found.cluster[3].sort().values.tolist() == [0, 1]
+    assert found.share[3].tolist() == [0.5, 0.5]
+    assert found.cluster[4].sort().values.tolist() == [0, 1]
+    assert found.share[5].tolist() == [0.0, 0.0]
+    assert sorted(found.members(1)[0].tolist()) == [1, 3, 4]
+    assert found.num_placed(torch.tensor([0, 1, 3, 4, 5])).tolist() == [0, 2, 3, 4, 5]
+    assert found.sizes(torch.tensor([4]))[0].tolist() == [2.0, 2.0, 1.0]
+
+
+@pytest.mark.parametrize("time", [2, 3, 4, 5])
+def test_what_is_told_of_clusters_is_strictly_older(time: int) -> None:
+    rows = [Row(0, 1, 0), Row(2, 1, 1), Row(3, 0, 2), Row(3, 4, 3), Row(1, 4, 4), Row(4, 5, 5)]
+    past = [row for row in rows if row.time < time]
+    later = [Row(5, 2, time), Row(4, 2, time), Row(3, 1, time), Row(5, 0, time + 1)]
+    query = Query(torch.arange(6), torch.full((6,), time), torch.zeros(6, dtype=torch.int64))
+    told = [clusters_of([*past, *more], 3) for more in ([], later, [row for row in rows if row.time >= time])]
+    for other in told[1:]:
+        torch.testing.assert_close(other.features(query), told[0].features(query), rtol=0, atol=0)
+    past_changed = clusters_of([Row(1, 2, 0), *past[1:]], 3)
+    assert not torch.equal(past_changed.features(query), told[0].features(query))
+
+
+def test_features_against_a_loop() -> None:
+    rows = random_rows(1, users=6, events=40, times=12, actions=["contact"])
+    found = clusters_of(rows, 4)
+    time = 9
+    said = found.features(Query(torch.tensor([1, 5]), torch.tensor([time, time]), torch.tensor([0, 0])))
+    timeline = Timeline.of(graph_of(rows, 6))
+    tick = int(timeline.tick(torch.tensor(time)))
+    for cluster in range(4):
+        share = [
+            float(s) if int(c) == cluster else 0.0
+            for c, s in zip(found.cluster[:, 0], found.share[:, 0], strict=True)
+        ]
+        share = [
+            a + (float(s) if int(c) == cluster else 0.0)
+            for a, c, s in zip(share, found.cluster[:, 1], found.share[:, 1], strict=True)
+        ]
+        past = [row for row in rows if row.time < time]
+        received = sum(share[row.dst] for row in past if int(found.since[row.dst]) < tick)
+        acted = sum(share[row.src] for row in past if int(found.since[row.src]) < tick)
+        size = sum(share[v] > 0 and int(found.since[v]) < tick for v in range(6))
+        expected = torch.tensor([received, acted, received, acted, float(size)]).log1p()
+        torch.testing.assert_close(said[0, cluster, 2:], expected)
+        assert float(said[0, cluster, 0]) == pytest.approx(share[1])
+
+
+# The model
+
+
+def test_probabilities_sum_to_one() -> None:
+    model = fitted()
+    for time in (SPLIT.t_val, SPLIT.t_test, 40 * HOUR):
+        with torch.no_grad():
+            seen = model._ask_now(asked(time))
+            torch.testing.assert_close(model._log_everyone(seen).exp().sum(1), torch.ones(USERS))
+            log_cluster, log_lobby = model._next_cluster(seen)
+        total = log_cluster.exp().sum(1) + log_lobby.exp()
+        torch.testing.assert_close(total, torch.ones(USERS))
+
+
+def test_planted_circles_become_clusters() -> None:
+    model = Clustered(num_clusters=4, start="codes", **SMALL).fit(GRAPH, until=SPLIT.t_val)
+    found = benchmark.balance_of(model)
+    assert found["homophily, later"] > 2.0  # of at most 4
+    assert found["dead"] == 0
+    assert found["largest / mean"] < 3.01
+    assert (model.assignments[-2:] == -1).all()
+
+
+def test_the_search_reads_the_likeliest_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clustered, "LEAST", 1)
+    model = Clustered(num_clusters=4, start="codes", sources=(), **SMALL).fit(GRAPH, until=SPLIT.t_val)
+    query = asked()
+    whole = model.score(query).double()
+    model.search_share = 0.3
+    probed = model.probed(query)
+    assert 1 <= int(probed.sum(1).min()) <= int(probed.sum(1).max()) < 4
+    users, values = model.recommend(query, 5)
+    index = model.clusters
+    for row in range(USERS):
+        inside = [
+            v
+            for v in range(USERS)
+            if int(index.since[v]) > 1e6
+            or v >= 32
+            or any(
+                bool(probed[row, index.cluster[v, slot]]) and float(index.share[v, slot]) > 0
+                for slot in (0, 1)
+            )
+        ]
+        assert set(users[row].tolist()) <= set(inside)
+        assert (values[row] <= whole[row, users[row]] + 1e-4).all()
+        wholly = [
+            v
+            for v in inside
+            if all(
+                float(index.share[v, slot]) == 0 or bool(probed[row, index.cluster[v, slot]])
+                for slot in (0, 1)
+            )
+        ]
+        for user, value in zip(users[row].tolist(), values[row].tolist(), strict=True):
+            if user in wholly:
+                assert value == pytest.approx(float(whole[row, user]), abs=1e-3)
+        best = max((v for v in wholly if v != row), key=lambda v: float(whole[row, v]))
+        assert float(values[row, 0]) >= float(whole[row, best]) - 1e-3
+    model.search_share = 1.0
+    assert model.probed(query).all()
+    assert torch.equal(model.recommend(query, 5)[0], Recommender.recommend(model, query, 5)[0])
+
+
+def test_people_around_are_always_proposed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clustered, "LEAST", 0)
+    model = Clustered(num_clusters=4, start="codes", **SMALL).fit(GRAPH, until=SPLIT.t_val)
+    model.search_share = 0.0
+    query = asked()
+    timeline = Timeline.of(GRAPH)
+    users = model.recommend(query, USERS)[0]
+    row, met = timeline.contacts.before(query.user, timeline.tick(query.time))
+    assert len(row) > 50
+    for one, person in zip(row.tolist(), met.tolist(), strict=True):
+        assert person in users[one].tolist()
+
+
+def test_the_better_start_is_kept(tmp_path: Path) -> None:
+    best = fitted()
+    scores = {}
+    for start in ("codes", "scratch"):
+        one = Clustered(num_clusters=4, start=start, **SMALL).fit(GRAPH, until=SPLIT.t_val)
+        scores[start] = max(row["val_score"] for row in one.curve)
+        assert all(row["imbalance"] >= 0.0 for row in one.curve)
+    assert scores["codes"] != scores["scratch"]
+    assert max(row["val_score"] for row in best.curve) == max(scores.values())
+    assert best.start == "best"
+
+
+def test_an_interrupted_fit_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Clustered(num_clusters=4, start="scratch", folder=tmp_path / "a", **SMALL)
+    whole.fit(GRAPH, until=SPLIT.t_val)
+    judge = Clustered._validate
+
+    def interrupted(self: Clustered, event_id: torch.Tensor) -> dict[str, float]:
+        if self._gathered_for == 1:
+            raise KeyboardInterrupt
+        return judge(self, event_id)
+
+    again = Clustered(num_clusters=4, start="scratch", folder=tmp_path / "b", **SMALL)
+    monkeypatch.setattr(Clustered, "_validate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        again.fit(GRAPH, until=SPLIT.t_val)
+    monkeypatch.undo()
+    again = Clustered(num_clusters=4, start="scratch", folder=tmp_path / "b", **SMALL)
+    again.fit(GRAPH, until=SPLIT.t_val)
+    assert torch.equal(again.score(asked()), whole.score(asked()))
+
+
+def test_saved_and_loaded(tmp_path: Path) -> None:
+    model = fitted()
+    model.save(tmp_path)
+    again = Clustered.load(tmp_path, GRAPH)
+    assert torch.equal(again.score(asked()), model.score(asked()))
+    assert torch.equal(again.recommend(asked(), 5)[0], model.recommend(asked(), 5)[0])
+    assert json.loads((tmp_path / "model.json").read_text())["arguments"]["num_clusters"] == 4
+
+
+def test_on_another_graph_people_are_forgotten_and_come() -> None:
+    model, gone = fitted(), [3, 8]
+    rows = [row for row in planted_rows(0) if not {row.src, row.dst} & set(gone)]
+    there = [v for v in range(USERS) if v not in gone]
+    late = max(row.time for row in rows) + HOUR
+    other = model.on(graph_of([*rows, Row(32, 0, late)]))
+    assert other.network.user.num_embeddings == model.network.user.num_embeddings - 2
+    index = {raw: v for v, raw in enumerate(other.graph.user_ids.lookup(torch.arange(other.graph.num_users)))}
+    known = [v for v in there if v < 32]
+    ours = model.clusters.cluster[known]
+    assert torch.equal(other.clusters.cluster[[index[v] for v in known]], ours)
+    assert other.clusters.cluster[index[32], 0] == model.clusters.cluster[0, 0]
+    assert model.graph is GRAPH
+
+
+def test_a_network_elsewhere_scores_alike() -> None:
+    model = Clustered(start="scratch", **SMALL)
+    loader = model.prepare(GRAPH, until=SPLIT.t_val)
+    model._gather()
+    batch, query = next(iter(loader)), asked()
+    model.network.eval()
+    with torch.no_grad():
+        losses, scores, lists = model.losses(batch, 0), model.score(query), model.recommend(query, 3)[0]
+        with Elsewhere(model.network) as far:
+            model._gather()
+            assert float(model.losses(batch, 0)["loss"]) == float(losses["loss"])
+            assert torch.equal(model.score(query), scores)
+            assert torch.equal(model.recommend(query, 3)[0], lists)
+    assert far.met > 100
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"start": "anew"}, "unknown start 'anew'"),
+        ({"num_clusters": 0}, "num_clusters must be at least 1"),
+        ({"search_share": 1.5}, "search_share must lie in 0..1"),
+        ({"sources": ("circles",)}, "unknown source 'circles'"),
+    ],
+)
+def test_what_is_refused(given: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        Clustered(**given)
+
+
+# As the first code of an STU
+
+
+def test_clusters_are_first_codes(tmp_path: Path) -> None:
+    model = fitted()
+    tokenizer = ClusterCodes(dim=4).assign(GRAPH, model.assignments).fit(GRAPH, until=SPLIT.t_val)
+    codes = tokenizer.stus(GRAPH).codes
+    has = model.assignments >= 0
+    assert torch.equal(codes[has, 0], model.assignments[has])
+    assert (codes[~has] == -1).all()
+    assert len(codes[has].unique(dim=0)) == int(has.sum())
+    tokenizer.save(tmp_path)
+    again = ClusterCodes.load(tmp_path)
+    assert torch.equal(again.stus(GRAPH).codes, codes)
+    with pytest.raises(ValueError, match="assign"):
+        again.refit(GRAPH, until=SPLIT.t_test)
+    more = again.assign(GRAPH, model.assignments).refit(GRAPH, until=SPLIT.t_test)
+    assert torch.equal(more.stus(GRAPH).codes[has, 0], model.assignments[has])
+
+
+def test_a_newcomer_has_the_first_code_of_their_contacts() -> None:
+    model = fitted()
+    tokenizer = ClusterCodes(dim=4).assign(GRAPH, model.assignments).fit(GRAPH, until=SPLIT.t_val)
+    rows = planted_rows(0)
+    late = max(row.time for row in rows) + HOUR
+    graph = graph_of([*rows, Row(32, 5, late)], USERS)
+    assert tokenizer.encode(graph, [32])[0, 0] == model.assignments[5]
+
+
+def test_assignments_that_do_not_fit() -> None:
+    with pytest.raises(ValueError, match=r"cluster must be \[34\]"):
+        ClusterCodes().assign(GRAPH, torch.zeros(3, dtype=torch.int64))
+    with pytest.raises(ValueError, match="there are 5 clusters and 4 codes"):
+        ClusterCodes(codebook_size=4).assign(GRAPH, torch.arange(USERS) % 5)
+    with pytest.raises(ValueError, match="assign"):
+        ClusterCodes().fit(GRAPH, until=SPLIT.t_val)
+
+
+# The benchmark and the page
+
+
+def test_the_benchmark_on_a_toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "SHARES", (0.1, 1.0))
+    sizes = {name: value for name, value in SMALL.items() if name != "progress"} | {"max_epochs": 1}
+    benchmark.run("toy", GRAPH, "val", ["curve", "tables", "balance"], [0], tmp_path, sizes)
+    kept = json.loads((tmp_path / "clusters.json").read_text())
+    whole, *rows = kept["toy, val, curve, seed 0"]["rows"]
+    for row in rows:
+        if (row["share"], row["besides"]) == (1.0, "off"):
+            assert row["all"] == pytest.approx(whole["all"])
+    assert {row["groups"] for row in rows} >= {benchmark.OWN, "faiss IVF", "random groups", "STU prefixes"}
+    assert set(kept["toy, val, tables, seed 0"]) == {"user table", "cluster table", "next cluster"}
+    assert (tmp_path / "clusters-toy-0.png").stat().st_size > 10_000
+    monkeypatch.setitem(benchmark.TABLES, "curve", lambda *args: pytest.fail("judged again"))
+    benchmark.run("toy", GRAPH, "val", ["curve"], [0], tmp_path, sizes)
+
+
+def test_the_page_of_clusters_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAPHREC_HOME", str(tmp_path))
+    page = (Path(__file__).parents[1] / "docs" / "clusters.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    assert blocks
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(block, names)
