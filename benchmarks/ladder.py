@@ -10,7 +10,6 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,11 @@ from graphrec.models import (
     GENERATIVE,
     HEURISTICS,
     LEARNED,
-    GenerativeSTU,
+    MODELS,
     NeighborhoodModel,
     Oracle,
     Random,
     Recommender,
-    TwoTower,
     suggest,
 )
 from graphrec.report import (
@@ -50,10 +48,7 @@ NUM_BINS = 8
 
 SHOWN_USERS = 3
 
-ON_SEED: dict[str, Callable[..., NeighborhoodModel]] = {
-    **{name: partial(TwoTower, sources=sources) for name, sources in LEARNED.items()},
-    **{name: partial(GenerativeSTU, sources=sources) for name, sources in GENERATIVE.items()},
-}
+ON_SEED: dict[str, Callable[..., Any]] = {name: MODELS[name] for name in (*LEARNED, *GENERATIVE)}
 """What builds each learned model, for a seed."""
 
 NAMES = (*HEURISTICS, *ON_SEED)
@@ -70,7 +65,8 @@ def fitted(
     if name == ORACLE and world is not None:
         return Oracle(world).fit(graph, until=split.t_val)
     if name in ON_SEED:
-        return ON_SEED[name](seed=seed).fit(graph, until=split.t_val, validate_until=split.t_test)
+        model: NeighborhoodModel = ON_SEED[name](seed=seed)
+        return model.fit(graph, until=split.t_val, validate_until=split.t_test)
     if name == "random":
         return Random(torch.Generator().manual_seed(seed)).fit(graph, until=split.t_val)
     return HEURISTICS[name]().fit(graph, until=split.t_val)

@@ -43,7 +43,7 @@ def uniform(*, num_events: int = 5000, seed: int = 0) -> FriendGraph:
 
 def learner(name: str, *, seed: int) -> NeighborhoodModel:
     """A learned model small enough for fifty people."""
-    return ON_SEED[name](
+    model: NeighborhoodModel = ON_SEED[name](
         embedding_dim=16,
         hidden_channels=16,
         window=16,
@@ -53,6 +53,7 @@ def learner(name: str, *, seed: int) -> NeighborhoodModel:
         seed=seed,
         progress=False,
     )
+    return model
 
 
 def judged(model: Recommender, graph: FriendGraph) -> dict[str, float]:

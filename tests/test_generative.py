@@ -182,7 +182,7 @@ def test_votes_are_the_shares_of_the_people_below() -> None:
     query = Query.of(graph, torch.arange(6), split.t_test)
     with torch.no_grad():
         asked = model._ask_now(query)
-        mixed = Mixed(model._writer(asked), asked, int(model._codes.number(asked.tick)[0]))
+        mixed = Mixed(model._writer(asked), int(model._codes.number(asked.tick)[0]))
     around, forest = asked.around, model._codes.forest
     assert around is not None
     assert mixed._inside.sum() > 0

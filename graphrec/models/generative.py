@@ -272,7 +272,7 @@ class GenerativeSTU(NeighborhoodModel):
         num_users = self.graph.num_users
         with torch.no_grad():
             asked = self._ask_now(query)
-            mixed = Mixed(self._writer(asked), asked, number)
+            mixed = Mixed(self._writer(asked), number)
             row, user, log_p = mixed.without_stu(k, exclude)
             if number >= 0:
                 size = max(k, self.beam_size)
@@ -304,7 +304,7 @@ class GenerativeSTU(NeighborhoodModel):
         for number in numbers[numbers >= 0].unique().tolist():
             for rows in (numbers == number).nonzero().squeeze(1).split(SEARCHED):
                 asked = self._ask_now(query[rows])
-                yield rows, Mixed(self._writer(asked), asked, number).alone()
+                yield rows, Mixed(self._writer(asked), number).alone()
 
     def validity(self, query: Query) -> Tensor:
         """The share of what the decoder alone would write that is somebody's STU: a diagnostic, [B] float32.

@@ -213,7 +213,7 @@ class NeighborhoodModel(Recommender):
         if not lengths.any():
             raise ValueError(f"{self.name}: there is no event before until={until} to fit on")
         # Rows follow what people did and are, never their index: first appearance, activity, profile.
-        known = self._unknown_first(graph)
+        known = self._by_profile(graph)
         known = known[lengths[known] > 0]
         past = tick.expand(len(known))
         for quantity in (timeline.num_acts, timeline.last_received, timeline.last_act):
@@ -243,7 +243,7 @@ class NeighborhoodModel(Recommender):
             graph, until=until, users=known, batch_sampler=batches, seed=self.seed
         )
 
-    def _unknown_first(self, graph: FriendGraph) -> Tensor:
+    def _by_profile(self, graph: FriendGraph) -> Tensor:
         """An order of users, [N] int64, in which their indices say nothing where they have profiles."""
         self._profiles = Profiles.of(graph, until=self._until)
         everyone = torch.arange(graph.num_users)
@@ -252,7 +252,7 @@ class NeighborhoodModel(Recommender):
     def _read(self, graph: FriendGraph, known: Tensor, *, since: int = 0) -> None:
         """Index a graph whose users known [n] int64 have the rows 1..n, for queries from `since` (s) on."""
         self._graph, self._timeline = graph, Timeline.of(graph)
-        order = self._unknown_first(graph)
+        order = self._by_profile(graph)
         self._lot = shuffled(graph.num_users).argsort()
         self._row = torch.zeros_like(order)
         self._row[known] = torch.arange(1, known.numel() + 1)
@@ -302,7 +302,7 @@ class NeighborhoodModel(Recommender):
             folder=self.folder,
             progress=self.progress,
         )
-        self._settle(graph, self._in_order[: int((self._row > 0).sum())])
+        self._settle(graph, self._known)
         if self.sources:
             scores = {}
             for self._power in FAVOURS:
@@ -368,10 +368,7 @@ class NeighborhoodModel(Recommender):
         if graph.actions != actions:
             raise ValueError(f"{self.name} knows the actions {actions}, the graph has {graph.actions}")
         out = copy.copy(self)
-        known = torch.zeros_like(self._row[self._row > 0])
-        user = (self._row > 0).nonzero().squeeze(1)
-        known[self._row[user] - 1] = user
-        there = positions(UserIds(self.graph[USER].raw_id[known]), graph.user_ids)
+        there = positions(UserIds(self.graph[USER].raw_id[self._known]), graph.user_ids)
         out.network = self._kept(1 + (there >= 0).nonzero().squeeze(1))
         out._settle(graph, there[there >= 0])
         if out._profile_columns != self._profile_columns:
@@ -380,14 +377,19 @@ class NeighborhoodModel(Recommender):
         return out
 
     @property
+    def _known(self) -> Tensor:
+        """The users of rows 1..n, in their order: [n] int64."""
+        return self._in_order[: int((self._row > 0).sum())]
+
+    @property
     def _profile_columns(self) -> int:
         return 0 if self._profiles is None else self._profiles.x.size(1)
 
     def save(self, folder: Path) -> None:
         """See `Recommender.save`."""
-        raw, known = self.graph[USER].raw_id, self._in_order[: int((self._row > 0).sum())]
+        raw = self.graph[USER].raw_id[self._known]
         network = {name: value.cpu() for name, value in self.network.state_dict().items()}
-        torch.save({"known": raw[known], "network": network}, folder / TENSORS)
+        torch.save({"known": raw, "network": network}, folder / TENSORS)
         content = {
             "format": FORMAT,
             "class": type(self).__name__,

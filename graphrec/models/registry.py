@@ -13,7 +13,7 @@ from graphrec.models.heuristics import HEURISTICS
 from graphrec.models.recommender import Recommender
 from graphrec.models.two_tower import LEARNED, TwoTower
 
-MODELS: dict[str, Callable[[], Recommender]] = {
+MODELS: dict[str, Callable[..., Recommender]] = {
     **HEURISTICS,
     **{name: partial(TwoTower, sources=sources) for name, sources in LEARNED.items()},
     **{name: partial(GenerativeSTU, sources=sources) for name, sources in GENERATIVE.items()},

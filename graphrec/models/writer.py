@@ -28,13 +28,25 @@ class Prefixes(NamedTuple):
     state: Tensor | None
 
 
+class Below(NamedTuple):
+    """The people around who are below prefixes: which [V], below which prefix [V] and child [V] (int64)."""
+
+    person: Tensor
+    prefix: Tensor
+    child: Tensor
+
+
 class Nexts(NamedTuple):
-    """The children of R prefixes: whose [T], ascending, node [T], log-probability [T]; the new state [R]."""
+    """The children of R prefixes: whose [T], ascending, node [T], log-probability [T]; the new state [R].
+
+    `below` is who was found to vote, where circles do.
+    """
 
     at: Tensor
     child: Tensor
     log_p: Tensor
     state: Tensor | None
+    below: Below | None
 
     def prefixes(self, old: Prefixes, forest: Forest) -> Prefixes:
         """All of them as prefixes."""
@@ -47,7 +59,7 @@ class Writer:
     """The generator, bound to B queries."""
 
     def __init__(self, network: GenerativeNet, codes: Codes, timeline: Timeline, asked: Asked) -> None:
-        self._network, self._asked, self.codes = network, asked, codes
+        self._network, self.asked, self.codes = network, asked, codes
         self.number = codes.number(asked.tick)
         self._pace = query_pace(timeline, asked.query)
         self._place = codes.place(asked.query.user, asked.tick)
@@ -70,7 +82,7 @@ class Writer:
         num_users = self.codes.codes.size(1)
         members = torch.where(self.number >= 0, self.codes.num_members[self.number.clamp(min=0)], 0)
         without = (num_users - members).clamp(min=1).float()
-        said = torch.cat([self._asked.features, without.log()[:, None] / 10], dim=1)
+        said = torch.cat([self.asked.features, without.log()[:, None] / 10], dim=1)
         logit = self._network.has_stu(said).squeeze(1)
         logit = torch.where(members == num_users, 30.0, torch.where(members == 0, -30.0, logit))
         return F.logsigmoid(logit), F.logsigmoid(-logit) - without.log()
@@ -79,23 +91,20 @@ class Writer:
         """The next codes of R prefixes, all of one length."""
         row, node, codes, state = prefixes
         network, forest, level = self._network, self.codes.forest, codes.size(1)
-        logits, state = network.codes(self._asked.vector, row, codes, state)
+        logits, state = network.codes(self.asked.vector, row, codes, state)
         at, child = forest.children(node)
         logit = logits[at, forest.code[child]]
         if network.nodes is not None:
             features = self._node_features(row[at], child)
-            logit = logit + network.nodes[level](features, self._asked.vector, row[at])
-        log_p = logit - segment_logsumexp(logit, at, len(row))[at]
-        if self._asked.around is not None and self._asked.around.circle is not None:
-            log_p = self._with_votes(prefixes, at, log_p)
-        return Nexts(at, child, log_p, state)
+            logit = logit + network.nodes[level](features, self.asked.vector, row[at])
+        log_p, below = logit - segment_logsumexp(logit, at, len(row))[at], None
+        if self.asked.around is not None and self.asked.around.circle is not None:
+            below = self.below(prefixes, at)
+            log_p = self._with_votes(prefixes, at, log_p, below)
+        return Nexts(at, child, log_p, state, below)
 
-    def below(self, prefixes: Prefixes, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The people around who are below R prefixes, whose children have rows `at` [T].
-
-        Returns:
-            (which of those with an STU [V], below which prefix [V], below which child [V]) int64.
-        """
+    def below(self, prefixes: Prefixes, at: Tensor) -> Below:
+        """Which of the people around with an STU are below R prefixes, whose children have rows `at` [T]."""
         row, node, codes, _ = prefixes
         forest, level = self.codes.forest, codes.size(1)
         key = row * forest.num_nodes + node
@@ -105,13 +114,13 @@ class Writer:
         prefix = prefix[person]
         start = torch.searchsorted(at, torch.arange(len(row)))
         child = start[prefix] + self.path[person, level + 1] - forest.first_child(node[prefix])
-        return person, prefix, child
+        return Below(person, prefix, child)
 
-    def _with_votes(self, prefixes: Prefixes, at: Tensor, log_p: Tensor) -> Tensor:
+    def _with_votes(self, prefixes: Prefixes, at: Tensor, log_p: Tensor, below: Below) -> Tensor:
         """Circles' votes, interpolated: a level counts on them as far as there are any below a prefix."""
         row, _, codes, _ = prefixes
         network, level = self._network, codes.size(1)
-        person, prefix, child = self.below(prefixes, at)
+        person, prefix, child = below
         weight = self._weight[person]
         if level == self.codes.forest.num_codebooks - 1:
             weight = weight * ~self._is_contact[person]  # who is known already is left to the pointer
@@ -119,14 +128,14 @@ class Writer:
         total = log_p.new_zeros(len(row)).index_add(0, prefix, weight)
         count = torch.bincount(prefix, minlength=len(row)).float()
         said = torch.stack([count.log1p() / 4, (total + FEWEST).log() / 8], dim=1)
-        trust = network.trust[level](torch.cat([self._asked.features[row], said], dim=1)).squeeze(1)
+        trust = network.trust[level](torch.cat([self.asked.features[row], said], dim=1)).squeeze(1)
         trust = trust.sigmoid() * (total > 0)
         mixed = trust[at] * votes / (total + FEWEST)[at] + (1.0 - trust[at]) * log_p.exp()
         out: Tensor = (mixed + FEWEST).log()
         return out
 
     def _node_features(self, row: Tensor, node: Tensor) -> Tensor:
-        query, tick = self._asked.query, self._asked.tick
+        query, tick = self.asked.query, self.asked.tick
         place = None if self._place is None else self._place[row]
         near = self.codes.near(place, self.number[row], node)
         activity = self.codes.activity(node, tick[row])
@@ -145,8 +154,9 @@ class Mixed:
         log_root: [B], log-probability that it is somebody with an STU, which is what the search starts from.
     """
 
-    def __init__(self, writer: Writer, asked: Asked, number: int) -> None:
+    def __init__(self, writer: Writer, number: int) -> None:
         self._writer, self._forest, self._number = writer, writer.codes.forest, number
+        asked = self._asked = writer.asked
         self.tree = self._forest.trees[max(0, number)]
         self._inside, self._beyond = torch.zeros(0), torch.ones(len(asked.query))
         if asked.around is not None:
@@ -157,7 +167,6 @@ class Mixed:
         if len(self._inside):
             root = root.index_add(0, writer.row, self._inside[writer.person])
         self.log_root = root.clamp(min=TINY).log()
-        self._asked = asked
 
     def alone(self) -> Mixed:
         """The generator's share of it, as if there were no sources around; circles go on voting."""
@@ -220,8 +229,10 @@ class Mixed:
         written = generated[nexts.at] * nexts.log_p.exp()
         mass = written
         if len(self._inside):
-            person, _, child = self._writer.below(prefixes, nexts.at)
-            mass = mass.index_add(0, child, self._inside[self._writer.person[person]])
+            below = nexts.below
+            if below is None:
+                below = self._writer.below(prefixes, nexts.at)
+            mass = mass.index_add(0, below.child, self._inside[self._writer.person[below.person]])
         mass = mass.clamp(min=TINY)
         total = mass.new_zeros(len(beam.row)).index_add(0, nexts.at, mass)
         place = nexts.at, self._forest.code[nexts.child]
