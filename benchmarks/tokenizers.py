@@ -6,9 +6,9 @@ All have the same codebook sizes, fit on what is strictly older than the part, a
 whose first contact falls into it. `residual_vq` is the ResidualVQ of vector-quantize-pytorch, where that can
 be imported, fed the embeddings of `gnn_rqvae` of the same seed. Newcomers are encoded from the events of
 their first 3 ties and judged by later ones, relative to those present at the fit; where fewer than 30 such
-ties come (as without times), a twentieth of the users, drawn, is kept from a fit of its own. Drift is from a
-fit without the last events to a refit on 5 % more. Each runs in a process of its own, and its figures are
-kept in DIR, so that an interrupted run goes on.
+ties come (as without times), a twentieth of the users, drawn by the seed, is kept from a fit of its own.
+Drift is from a fit without the last events to a refit on 5 % more. Each runs in a process of its own, and its
+figures are kept in DIR, so that an interrupted run goes on.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def figures(dataset: str, sizes: dict[str, int], part: str, row: str, seed: int,
     first, later = _of_newcomers(graph, ties, seen)
     if int(later.sum()) < MIN_TIES:
         drawn = known.nonzero().squeeze(1)
-        drawn = drawn[torch.randperm(len(drawn), generator=torch.Generator().manual_seed(0))]
+        drawn = drawn[torch.randperm(len(drawn), generator=torch.Generator().manual_seed(seed))]
         known[drawn[: len(drawn) // KEPT_OUT]] = False
         seen = seen & known[events.src] & known[events.dst]
         before = before & known[ties.src] & known[ties.dst]

@@ -12,10 +12,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from graphs import Row, graph_of, planted_rows, rewritten
-from scipy.special import gammaln
 from torch import Tensor
 
 import graphrec.tokenizer.gnn
+from benchmarks.planted_codes import adjusted_mutual_information
 from graphrec.data import EventLog, FriendGraph, UserTable
 from graphrec.loader import audit_leakage
 from graphrec.nn.graph_encoder import GraphEncoder
@@ -38,28 +38,6 @@ SMALL = {"dim": 16, "epoch_batches": 6, "batch_size": 128, "max_epochs": 2}
 def fitted() -> GNNRQVAE:
     """On the circles, as many codes as there are circles; not to be changed."""
     return GNNRQVAE(codebook_size=GROUPS, **SMALL).fit(graph_of(ROWS), until=UNTIL)
-
-
-def adjusted_mutual_information(one: Tensor, other: Tensor) -> float:
-    """Of two partitions; 1 where they are the same, 0 as expected by chance (Vinh et al. 2010)."""
-    table = torch.zeros(int(one.max()) + 1, int(other.max()) + 1, dtype=torch.float64)
-    table.index_put_((one, other), torch.ones(len(one), dtype=torch.float64), accumulate=True)
-    joint = table.numpy()
-    n, a, b = joint.sum(), joint.sum(1), joint.sum(0)
-
-    def entropy(size: np.ndarray) -> float:
-        share = size[size > 0] / n
-        return float(-(share * np.log(share)).sum())
-
-    mutual = entropy(a) + entropy(b) - entropy(joint.ravel())
-    expected = 0.0
-    for x in a[a > 0]:
-        for y in b[b > 0]:
-            k = np.arange(max(1, x + y - n), min(x, y) + 1)
-            chance = sum(gammaln(v + 1) for v in (x, y, n - x, n - y))
-            chance = chance - gammaln(n + 1) - sum(gammaln(v + 1) for v in (k, x - k, y - k, n - x - y + k))
-            expected += float((k / n * np.log(n * k / (x * y)) * np.exp(chance)).sum())
-    return (mutual - expected) / ((entropy(a) + entropy(b)) / 2 - expected)
 
 
 def test_codes_recover_planted_circles() -> None:
@@ -102,6 +80,20 @@ def test_a_newcomer_joins_the_circle_of_three_contacts() -> None:
     assert torch.equal(tokenizer.codes_of_fit(graph), before)
 
 
+def test_a_newcomer_starts_amid_contacts_of_whom_hubs_count_less() -> None:
+    """Who has a place keeps it; whoever knows nobody who has one gets none."""
+    pairs = [(0, 2), (1, 3), (1, 4), (1, 5), (6, 0), (6, 1), (7, 8)]
+    graph = graph_of([Row(*pair, time=i) for i, pair in enumerate(pairs)], 9)
+    places = torch.zeros(9, 3)
+    places[0], places[1], places[2:6] = torch.eye(3)
+    before = places.clone()
+    new = GNNRQVAE()._settle(places, Past.of(graph, seed=0).timeline)
+    assert new.tolist() == [user == 6 for user in range(9)]
+    assert torch.equal(places[~new], before[~new])
+    expected = torch.tensor([(1 + 2) ** -0.5, (1 + 4) ** -0.5, 0.0])  # of 2 and of 4 contacts
+    assert torch.allclose(places[6], F.normalize(expected, dim=0))
+
+
 def test_a_warm_refit_keeps_the_first_code() -> None:
     old, until = fitted(), ROWS[2100].time
     new = old.refit(graph_of(ROWS), until=until)
@@ -120,7 +112,7 @@ def test_a_second_fit_knows_nothing_of_the_first() -> None:
 def test_an_interrupted_fit_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = GNNRQVAE(codebook_size=GROUPS, folder=tmp_path, **SMALL)
     with monkeypatch.context() as patch:
-        presence, calls = graphrec.tokenizer.gnn._presence, []
+        presence, calls = graphrec.tokenizer.gnn.presence, []
 
         def interrupted(*args: Any) -> Tensor:
             calls.append(1)
@@ -128,7 +120,7 @@ def test_an_interrupted_fit_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
                 raise KeyboardInterrupt
             return presence(*args)
 
-        patch.setattr(graphrec.tokenizer.gnn, "_presence", interrupted)
+        patch.setattr(graphrec.tokenizer.gnn, "presence", interrupted)
         with pytest.raises(KeyboardInterrupt):
             tokenizer.fit(graph_of(ROWS), until=UNTIL)
     again = GNNRQVAE(codebook_size=GROUPS, folder=tmp_path, **SMALL).fit(graph_of(ROWS), until=UNTIL)

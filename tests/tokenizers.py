@@ -12,7 +12,7 @@ from torch.nn.functional import softplus
 from torch_geometric.nn import SAGEConv
 
 from graphrec.data import FriendGraph
-from graphrec.tokenizer import RandomCodes, ResidualKMeans, Tokenizer
+from graphrec.tokenizer import GNNRQVAE, RandomCodes, ResidualKMeans, Tokenizer
 
 
 class SageTokenizer(Tokenizer):
@@ -41,6 +41,7 @@ class SageTokenizer(Tokenizer):
 
 
 TOKENIZERS: dict[str, Callable[..., Tokenizer]] = {
+    "gnn_rqvae": partial(GNNRQVAE, dim=4, epoch_batches=2, batch_size=32, max_epochs=1),
     "residual_kmeans": partial(ResidualKMeans, dim=4),
     "residual_kmeans_balanced": partial(ResidualKMeans, dim=4, balanced=True),
     "sage": partial(SageTokenizer, dim=4),

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from graphrec.data import FriendGraph, UserIds
 from graphrec.nn import ResidualQuantizer
+from graphrec.tokenizer.names import positions
 from graphrec.tokenizer.residual_kmeans import ResidualKMeans
-from graphrec.tokenizer.tokenizer import Before, default_codebook_size, positions
+from graphrec.tokenizer.tokenizer import Before, default_codebook_size
 
 CLUSTER_DIM, CLUSTER_NORM = 64, 0.98
 """Width of what stands for a cluster, and its part in a vector of norm 1: nearly all, so that it decides."""

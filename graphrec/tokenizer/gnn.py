@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,8 @@ from graphrec.loader import QueryLoader, TimelineBatches
 from graphrec.nn import ResidualQuantizer
 from graphrec.nn.graph_encoder import GraphEncoder
 from graphrec.sampler import REVERSE, Timeline
+from graphrec.tokenizer.inputs import AGE_CHANNELS, NODE_CHANNELS, Inputs, as_newcomers, presence
+from graphrec.tokenizer.objective import Objective
 from graphrec.tokenizer.tokenizer import Before, Tokenizer, default_codebook_size
 from graphrec.tokenizer.views import Pairs, Past, Views, turned
 from graphrec.train import train
@@ -27,19 +29,8 @@ MIN_TIES, MAX_TIES = 64, 200_000
 HELD_OUT, MOST_HELD_OUT = 0.1, 1024
 """Pairs that choose the epoch."""
 
-NEWCOMERS = 0.1
-"""Share of the seeds that are trained as if they had just come."""
-
 WARM = 0.2
 """Share of the epochs, and of the learning rate, of a refit."""
-
-TEMPERATURE = 0.05
-"""Of soft codes, as a squared distance between vectors of length 1."""
-
-MATCHED = 0.8
-"""How much the pairs of ends of ties count against pairs of anybody, in the homophily of soft codes."""
-
-TINY = 1e-9
 
 STARTS, SAMPLED = 4, 256
 """Of k-means for the codebook that training starts from, and vectors for each code."""
@@ -51,9 +42,8 @@ RIDGE = 10.0
 """Of the regression of places on features, in users."""
 
 MOST_CONTACTS = 16
-"""People last in touch who stand for a newcomer, of whom the network itself makes little."""
+"""People last in touch amid whom a newcomer starts."""
 
-NODE_CHANNELS, AGE_CHANNELS = 4, 3
 EMBEDDED = 2048
 """Users embedded at once."""
 
@@ -78,9 +68,9 @@ class GNNRQVAE(Tokenizer):
       ties joined anew. The codes are kept in even use.
 
     Then residual k-means over everybody's embeddings, of which the first level starts from the learned
-    codebook. A newcomer stands where their first contacts and their features put them: a part of the seeds is
-    trained without a place of their own and with few contacts. A log without an order in time is given one by
-    drawing.
+    codebook. A newcomer starts amid their first contacts, or where their features put them: some of the seeds
+    are trained without a place of their own and with few contacts. A log without an order in time is given
+    one by drawing.
 
     Args:
         dim: D, of the embeddings; fewer where there are fewer users.
@@ -168,29 +158,16 @@ class GNNRQVAE(Tokenizer):
             self._train(views, ties, profile, until, warm=warm)
 
     def embed(self, graph: FriendGraph, users: Tensor, until: int) -> Tensor:
-        """Where the network moves users, all of the graph in view; newcomers are amid contacts: [n, D]."""
-        past, profile = Past.of(graph, seed=self.seed), self._profile(graph)
-        places = self._places.new_zeros(1, graph.num_users, self._places.size(1))
-        places[0, : len(self._places)] = self._places
-        moved = self._moved(past, places, profile, users)
-        fresh = (~places[0, users].any(1)).nonzero().squeeze(1)
-        tick = past.timeline.tick(torch.tensor(past.end)).expand(len(fresh))
-        row, contact = past.timeline.last_contacts(users[fresh], tick, MOST_CONTACTS)
-        other = past.timeline.halves.other[contact].long()
-        placed = places[0, other].any(1)
-        row, other = row[placed], other[placed]
-        met, at = other.unique(return_inverse=True)
-        amid = torch.zeros(len(fresh), moved.size(1))
-        amid.index_add_(0, row, self._moved(past, places, profile, met)[at])
-        amid = F.normalize(amid, dim=1)
-        moved[fresh] = torch.where(amid.any(1, keepdim=True), amid, moved[fresh])
-        return moved
+        """Where the network moves users, all of the graph in view: [n, D].
 
-    def _moved(self, past: Past, places: Tensor, profile: Tensor, users: Tensor) -> Tensor:
-        """The network's output for users [n], [n, D]."""
+        Newcomers start amid their contacts, hubs counting less, and are as present as people on average: few
+        acts say that somebody came lately, not who it is.
+        """
         assert self.network is not None
-        if not len(users):
-            return places.new_zeros(0, places.size(2))
+        past, profile = Past.of(graph, seed=self.seed), self._profile(graph)
+        places = self._places.new_zeros(graph.num_users, self._places.size(1))
+        places[: len(self._places)] = self._places
+        new = self._settle(places, past.timeline)
         loader = QueryLoader(
             past.graph,
             Query.of(past.graph, users, past.end),
@@ -200,12 +177,28 @@ class GNNRQVAE(Tokenizer):
             batch_size=EMBEDDED,
             generator=torch.Generator(),
         )
-        out = []
-        for batch in loader:
+        out = [places[:0]]
+        for batch in loader if len(users) else ():
             view = torch.zeros_like(batch.input_id)
-            inputs = self._inputs(batch, past.timeline, places, view, profile)
+            inputs = self._inputs(batch, past.timeline, places[None], view, profile)
+            usual = self.network.encoder.node_scale.mean
+            inputs = inputs._replace(node=torch.where(new[batch[USER].n_id, None], usual, inputs.node))
             out.append(self.network.encoder(*inputs.of_encoder)[: len(view)])
         return torch.cat(out)
+
+    def _settle(self, places: Tensor, timeline: Timeline) -> Tensor:
+        """Write places [N, D] for those without one amid contacts who have one; who they are: [N] bool."""
+        fresh = (~places.any(1)).nonzero().squeeze(1)
+        end = torch.tensor(len(timeline.instants))
+        row, contact = timeline.last_contacts(fresh, end.expand(len(fresh)), MOST_CONTACTS)
+        other = timeline.halves.other[contact].long()
+        degree = timeline.activity(other, end.expand(len(other))).degree
+        near = places[other] / (1.0 + degree[:, None]).sqrt()
+        amid = F.normalize(torch.zeros(len(fresh), places.size(1)).index_add_(0, row, near), dim=1)
+        places[fresh] = amid
+        new = torch.zeros(len(places), dtype=torch.bool)
+        new[fresh] = amid.any(1)
+        return new
 
     def quantise(
         self,
@@ -286,7 +279,7 @@ class GNNRQVAE(Tokenizer):
                 2 * len(view),
             )
             if network.training:
-                inputs = _as_newcomers(inputs, size)
+                inputs = as_newcomers(inputs, size)
             z, people = network.encoder(*inputs.of_encoder)[:size], batch[USER].n_id[:size]
             terms: dict[str, Tensor] = network.objective(z, people, met)
             return terms | {"events": met.sum().float()}
@@ -313,7 +306,7 @@ class GNNRQVAE(Tokenizer):
 
     def _inputs(
         self, batch: HeteroData, timeline: Timeline, places: Tensor, view: Tensor, profile: Tensor
-    ) -> _Inputs:
+    ) -> Inputs:
         """What there is to read in a batch whose seeds look at these views [B] of places [V, N, D]."""
         user, tree = batch[USER].n_id, batch[USER].batch
         tick = timeline.tick(batch.seed_time)[tree]
@@ -331,10 +324,10 @@ class GNNRQVAE(Tokenizer):
             edge = torch.cat([torch.stack([share, share.sqrt(), age.log1p()], dim=1), kind], dim=1)
             parts.append((row, column, edge))
         row, column, edge = (torch.cat(part) for part in zip(*parts, strict=True))
-        return _Inputs(
+        return Inputs(
             place=torch.where(place.any(1, keepdim=True), place, guess),
             guess=guess,
-            node=_presence(timeline, user, tick),
+            node=presence(timeline, user, tick),
             profile=profile[user],
             row=row,
             column=column,
@@ -380,23 +373,6 @@ class GNNRQVAE(Tokenizer):
         self.network.objective.codebook = nn.Parameter(empty)
 
 
-class _Inputs(NamedTuple):
-    """A batch of M nodes and E edges, from `column` to `row`; `guess` is the place that features suggest."""
-
-    place: Tensor
-    guess: Tensor
-    node: Tensor
-    profile: Tensor
-    row: Tensor
-    column: Tensor
-    edge: Tensor
-
-    @property
-    def of_encoder(self) -> tuple[Tensor, ...]:
-        """What `GraphEncoder` takes."""
-        return self.place, *self[2:]
-
-
 class _Network(nn.Module):
     """What is trained."""
 
@@ -409,77 +385,7 @@ class _Network(nn.Module):
             profile_channels=profile_channels,
             num_layers=num_layers,
         )
-        self.objective = _Objective(dim)
-
-
-class _Objective(nn.Module):
-    """Ties told from other pairs, by embeddings and by the first codes they would have; see `GNNRQVAE`."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.codebook = nn.Parameter(torch.zeros(0, dim))
-        self.log_scale = nn.Parameter(torch.tensor(2.0))
-
-    def forward(self, z: Tensor, people: Tensor, met: Tensor) -> dict[str, Tensor]:
-        """The loss of a batch.
-
-        Args:
-            z: [2 B, D], the one ends of B pairs, then the others.
-            people: [2 B] int64, who they are.
-            met: [B] bool, which pairs are ties; the others are random.
-        """
-        if int(met.sum()) < 2 or bool(met.all()):  # a last batch may have too few of either
-            nothing = 0.0 * z.sum()
-            return {"loss": nothing, "finding": nothing, "agreeing": nothing}
-        one, other = people.view(2, -1)[:, met]
-        barred = (one[:, None] == other) | (other[:, None] == other)
-        barred.fill_diagonal_(False)
-        finding, agreeing = self._finding(z, met, barred), self._agreeing(z, met, barred)
-        return {"loss": finding + agreeing, "finding": finding, "agreeing": agreeing}
-
-    def _finding(self, z: Tensor, met: Tensor, barred: Tensor) -> Tensor:
-        """How hard it is for the ends of ties to find each other among the ends of the batch's ties."""
-        one, other = z.view(2, len(met), -1)[:, met]
-        score = (self.log_scale.exp() * one @ other.T).masked_fill(barred, -1e4)
-        goal = torch.arange(len(one), device=z.device)
-        return (F.cross_entropy(score, goal) + F.cross_entropy(score.T, goal)) / 2
-
-    def _agreeing(self, z: Tensor, met: Tensor, barred: Tensor) -> Tensor:
-        """Minus the log of the homophily of soft codes, and how unevenly these are used."""
-        distance = self.codebook.square().sum(1) - 2.0 * z @ self.codebook.T
-        one, other = (-distance / TEMPERATURE).softmax(1).view(2, len(met), -1)
-        apart = ~barred & ~torch.eye(len(barred), dtype=torch.bool, device=z.device)
-        alike = (one[met] * other[met]).sum(1).mean()
-        matched = (one[met] @ other[met].T * apart).sum() / apart.sum().clamp(min=1)
-        uniform = one[~met].mean(0) @ other[~met].mean(0)
-        chance = MATCHED * (matched + TINY).log() + (1.0 - MATCHED) * (uniform + TINY).log()
-        use = torch.cat([one[~met], other[~met]]).mean(0)
-        out: Tensor = chance - (alike + TINY).log() + (use * (len(use) * use + TINY).log()).sum()
-        return out
-
-
-def _presence(timeline: Timeline, user: Tensor, tick: Tensor) -> Tensor:
-    """How present users [M] were before ticks [M]: [M, NODE_CHANNELS]."""
-    activity = timeline.activity(user, tick)
-    seen = timeline.tick(torch.maximum(activity.last_act, activity.last_received))
-    counts = (activity.num_acts, activity.num_received, activity.degree)
-    unseen = (tick - seen) / tick.clamp(min=1)
-    return torch.stack([*(count.float().log1p() for count in counts), unseen.sqrt()], dim=1)
-
-
-def _as_newcomers(inputs: _Inputs, size: int) -> _Inputs:
-    """Some of the seeds, the first `size` nodes, without a place of their own and with few contacts."""
-    fresh = torch.zeros(len(inputs.place), dtype=torch.bool)
-    fresh[:size] = torch.rand(size) < NEWCOMERS
-    share = torch.where(fresh, torch.rand(len(fresh)).square(), 1.0)
-    kept = torch.rand(len(inputs.row)) < share[inputs.row]
-    return inputs._replace(
-        place=torch.where(fresh[:, None], inputs.guess, inputs.place),
-        node=share[:, None] * inputs.node,
-        row=inputs.row[kept],
-        column=inputs.column[kept],
-        edge=inputs.edge[kept],
-    )
+        self.objective = Objective(dim)
 
 
 def _regressed(places: Tensor, profile: Tensor) -> Tensor:

@@ -11,11 +11,8 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, NamedTuple, Self
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from torch import Tensor, nn
 
@@ -28,6 +25,8 @@ from graphrec.tokenizer.certificate import (
     certificate_of_fit,
     judged_codes,
 )
+from graphrec.tokenizer.names import joined
+from graphrec.tokenizer.names import positions as positions
 from graphrec.tokenizer.stus import STUs
 
 FORMAT = "graphrec.Tokenizer/1"
@@ -417,7 +416,7 @@ class Tokenizer(nn.Module, ABC):
         fresh = fresh[marks(past)[fresh].argsort(stable=True)]
         order = torch.cat([place, fresh])
         known = renumbered(past, order)
-        known[USER].raw_id = _joined(self._ids, past[USER].raw_id[fresh]).raw
+        known[USER].raw_id = joined(self._ids, past[USER].raw_id[fresh]).raw
         number = torch.full((graph.num_users,), -1)
         number[order[order >= 0]] = (order >= 0).nonzero().squeeze(1)
         users = users[number[users].argsort()]
@@ -432,7 +431,7 @@ class Tokenizer(nn.Module, ABC):
         self._distance = torch.cat([self._distance, distance[new]])
         self._wished = torch.cat([self._wished, wished[new]])
         self._since = torch.cat([self._since, torch.full((int(new.sum()),), time)])
-        self._ids = _joined(self._ids, past[USER].raw_id[users[new]])
+        self._ids = joined(self._ids, past[USER].raw_id[users[new]])
         return users, codes
 
     def _members(self, graph: FriendGraph) -> Tensor:
@@ -563,26 +562,3 @@ def default_codebook_size(num_users: int, num_codebooks: int) -> int:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def positions(ids: UserIds, among: UserIds) -> Tensor:
-    """Where each of the ids stands among others, [n] int64; -1 where it does not."""
-    wanted, values = _alike(ids.values, among.values)
-    found = pc.fill_null(pc.index_in(wanted, value_set=values), -1)
-    return torch.from_numpy(found.to_numpy(zero_copy_only=False).astype(np.int64))
-
-
-def _joined(ids: UserIds, raw: Tensor) -> UserIds:
-    """The ids, and more after them."""
-    if not len(raw):
-        return ids
-    if ids.raw.dim() == raw.dim() == 1:
-        return UserIds(torch.cat([ids.raw, raw]))
-    return UserIds.from_values(pa.concat_arrays(_alike(ids.values, UserIds(raw).values)))
-
-
-def _alike(one: pa.Array, other: pa.Array) -> list[pa.Array]:
-    """Both as integers, or both as text."""
-    if one.type == other.type:
-        return [one, other]
-    return [cast(pa.Array, values.cast(pa.string())) for values in (one, other)]
