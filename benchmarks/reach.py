@@ -12,10 +12,12 @@ epoch is chosen on it. At full size: --epochs 6 --epoch-batches 50 --judged 3000
 Rows: `gnn`, `kmeans` and `random` are the generator of `GenerativeSTU` alone, on codes of each kind, by beams
 of several widths, and exactly where there are few users; `gnn_alone` is trained without a neighbourhood.
 `two_tower` is the softmax over everyone of the two-tower's mixture, `softmax` one that is trained without a
-neighbourhood. `structure` is the cosine of structural embeddings, exactly and by faiss, an inverted file of
-which several parts are looked at. `popularity` (recent) and `last_seen` are the same list for all at a time,
-which a service would keep: their milliseconds are those of making it anew. Each row runs in a process of its
-own and is kept in DIR, so that an interrupted run goes on.
+neighbourhood. `knn` is the UserID model alone, nearest people by inner product; `hybrid` what `GenerativeSTU`
+lists with all it mixes, and with the nearest people and friends of friends among the candidates. `structure`
+is the cosine of structural embeddings, exactly and by faiss, an inverted file of which several parts are
+looked at. `popularity` (recent) and `last_seen` are the same list for all at a time, which a service would
+keep: their milliseconds are those of making it anew. Each row runs in a process of its own and is kept in
+DIR, so that an interrupted run goes on.
 """
 
 from __future__ import annotations
@@ -41,9 +43,19 @@ from graphrec.data import FriendGraph, Part, Query, TemporalSplit
 from graphrec.datasets import load_dataset
 from graphrec.decode import Beam, beam_search, score_all
 from graphrec.metrics import bootstrap_interval, count_above, mean_rank
-from graphrec.models import GENERATIVE, HEURISTICS, LEARNED, GenerativeSTU, Recommender, TwoTower
+from graphrec.models import (
+    GENERATIVE,
+    HEURISTICS,
+    LEARNED,
+    GenerativeSTU,
+    Hybrid,
+    Nearest,
+    Recommender,
+    TwoTower,
+)
 from graphrec.models.writer import Mixed
 from graphrec.nn import PRESENCE, STRUCTURE
+from graphrec.retrieval import ApproximateIndex, ExactIndex
 from graphrec.sampler import Neighborhood, Reach, Structure, Timeline, contains
 from graphrec.tokenizer import GNNRQVAE, CertificateWarning, RandomCodes, ResidualKMeans, Tokenizer
 
@@ -161,6 +173,20 @@ class Written:
         return listed(users, target)
 
 
+class Listed:
+    """By what a recommender lists; what it scored is not known, but that it was not fewer than it lists."""
+
+    def __init__(self, model: Recommender) -> None:
+        self._model = model
+
+    def ranks(self, query: Query, target: Tensor, exclude: Pairs, cost: Cost) -> Tensor:
+        """See `Retriever`."""
+        with cost:
+            users = self._model.recommend(query, max(CUTS), exclude)[0]
+        cost.scored += float((users >= 0).sum())
+        return listed(users, target)
+
+
 class Near:
     """By an inverted file over the structural embeddings of each moment."""
 
@@ -257,6 +283,26 @@ def softmax(setting: Setting, *, sources: tuple[str, ...]) -> Rows:
     yield "everyone", Everyone(model.score, setting.graph.num_users)
 
 
+def knn(setting: Setting) -> Rows:
+    """The UserID model alone: who is nearest to the user tower's vector, exactly and by faiss."""
+    model: TwoTower = setting.fitted(TwoTower(sources=(), **setting.training))
+    yield "everyone", Listed(Nearest(model, index=ExactIndex).join(setting.graph))
+    for probes in PROBES:
+        index = partial(ApproximateIndex, num_probes=probes)
+        yield f"faiss, {probes} parts", Listed(Nearest(model, index=index).join(setting.graph))
+
+
+def hybrid(setting: Setting) -> Rows:
+    """Generated, nearest and friends of friends, in the order of the generative model, mixture and all."""
+    scorer: GenerativeSTU = setting.fitted(
+        GenerativeSTU(tokenizer=ResidualKMeans(seed=SEED), **setting.training)
+    )
+    nearest = setting.fitted(Nearest(TwoTower(sources=(), **setting.training)))
+    friends = HEURISTICS["adamic_adar"]().fit(setting.graph, until=setting.split.t_val)
+    yield "generated alone", Listed(scorer)
+    yield "fused", Listed(Hybrid(scorer, [scorer, nearest, friends]).join(setting.graph))
+
+
 def structure(setting: Setting) -> Rows:
     """Cosines of where people stand in the network."""
     timeline, num_users = Timeline.of(setting.graph), setting.graph.num_users
@@ -286,6 +332,8 @@ ROWS: dict[str, Callable[[Setting], Rows]] = {
     "random": partial(written, tokenizer=RandomCodes, sources="stu"),
     "two_tower": partial(softmax, sources=LEARNED["two_tower_mixture"]),
     "softmax": partial(softmax, sources=(PRESENCE, STRUCTURE)),
+    "knn": knn,
+    "hybrid": hybrid,
     "structure": structure,
     "popularity": partial(rule, name="recent_popularity"),
     "last_seen": partial(rule, name="last_seen"),

@@ -3,8 +3,9 @@
 python -m benchmarks.retrieval [--users 25000 100000 1000000] [--out DIR]
 
 Vectors of 64 numbers, made to look like user tables: a circle of people is a cloud, circles differ in size,
-and norms are spread as popularity is. A query is near the vector of somebody. `real` are the spectral
-embeddings of MathOverflow. IVF is what `ApproximateIndex` is made of, HNSW the graph index of faiss.
+and norms are spread as popularity is. A query is near the vector of somebody. `spectral` are the
+spectral embeddings of MathOverflow, `two_tower` the user embeddings of a two-tower trained there, with its
+own query vectors. IVF is what `ApproximateIndex` is made of, HNSW the graph index of faiss.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,9 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 
-from graphrec.data import FriendGraph
+from graphrec.data import FriendGraph, Query, TemporalSplit
 from graphrec.datasets import load_dataset
+from graphrec.models import TwoTower
 from graphrec.retrieval import ApproximateIndex, ExactIndex, recall
 from graphrec.sampler import Structure, Timeline
 
@@ -47,7 +50,7 @@ def tables(num_users: int) -> tuple[Tensor, Tensor]:
     return vectors, near(vectors, generator)
 
 
-def real() -> tuple[Tensor, Tensor]:
+def spectral() -> tuple[Tensor, Tensor]:
     """Spectral embeddings of MathOverflow."""
     graph = load_dataset("MathOverflow")
     assert isinstance(graph, FriendGraph)
@@ -55,6 +58,18 @@ def real() -> tuple[Tensor, Tensor]:
     start = torch.randn(graph.num_users, DIM, generator=generator)
     vectors = Structure(Timeline.of(graph), start, every=graph.num_events).embedding[-1]
     return vectors, near(vectors[vectors.any(1)], generator)
+
+
+def learned() -> tuple[Tensor, Tensor]:
+    """User embeddings of a two-tower trained on MathOverflow, and its vectors for the last questions."""
+    graph = load_dataset("MathOverflow")
+    assert isinstance(graph, FriendGraph)
+    split = TemporalSplit.of(graph)
+    model = TwoTower(sources=(), progress=False)
+    model.fit(graph, until=split.t_val, validate_until=split.t_test)
+    query = Query.of_events(graph, split.event_ids("test")[-NUM_QUERIES:])
+    queries = torch.cat([model.query_vectors(query[rows]) for rows in torch.arange(len(query)).split(BATCH)])
+    return model.user_vectors(split.t_test), queries
 
 
 def near(vectors: Tensor, generator: torch.Generator) -> Tensor:
@@ -113,11 +128,13 @@ def main() -> None:
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)
     out: dict[str, list[dict[str, Any]]] = {}
-    for name in ("real", *options.users):
-        vectors, queries = real() if name == "real" else tables(name)
-        out[str(name)] = compared(vectors, queries)
+    made: dict[str, Callable[[], tuple[Tensor, Tensor]]] = {"spectral": spectral, "two_tower": learned}
+    made |= {str(size): partial(tables, size) for size in options.users}
+    for name, make in made.items():
+        vectors, queries = make()
+        out[name] = compared(vectors, queries)
         print(f"{name}: {len(vectors):,} x {DIM}, {NUM_QUERIES} queries, k = {K}, one thread")
-        body = [list(row.values()) for row in out[str(name)]]
+        body = [list(row.values()) for row in out[name]]
         header = ["index", "build, CPU s", "queries / CPU s", f"recall@{K}"]
         print(tabulate(body, header, floatfmt=("", ".1f", ",.0f", ".3f")), flush=True)
     if options.out:

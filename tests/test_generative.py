@@ -126,7 +126,7 @@ def test_trees_side_by_side_are_the_trees() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_probabilities_of_everyone_sum_to_one(kind: str) -> None:
     model, graph, split = fitted(kind)
-    model._power = 0.0
+    model._favours = 0.0, 1.0
     query = Query.of(graph, torch.arange(USERS), split.t_test)
     total = model.score(query).double().exp().sum(1)
     torch.testing.assert_close(total, torch.ones(USERS, dtype=torch.float64), atol=1e-4, rtol=0)

@@ -83,6 +83,19 @@ def test_candidates_are_columns(name: str) -> None:
     assert_same(name, found, torch.tensor(naive, dtype=found.dtype))
 
 
+def test_pairs_are_scored_as_everyone_is(name: str) -> None:
+    asked, generator = queries(size=12), torch.Generator().manual_seed(2)
+    row = torch.randint(12, (60,), generator=generator)
+    user = torch.randint(USERS, (60,), generator=generator)
+    found = shared(name).score_pairs(asked, row, user)
+    assert_same(name, found, shared(name).score(asked)[row, user])
+    assert len(shared(name).score_pairs(asked, row[:0], user[:0])) == 0
+    with pytest.raises(IndexError, match="row 12"):
+        shared(name).score_pairs(asked, torch.tensor([12]), user[:1])
+    with pytest.raises(IndexError, match="user index 14"):
+        shared(name).score_pairs(asked, row[:1], torch.tensor([USERS]))
+
+
 def test_a_batch_equals_its_queries(name: str) -> None:
     asked = queries(size=12)
     single = torch.cat([shared(name).score(asked[b : b + 1]) for b in range(len(asked))])
@@ -201,7 +214,7 @@ def test_a_longer_list_begins_with_the_shorter(name: str) -> None:
 
 # Kept, and elsewhere
 
-KEPT = [name for name in RECOMMENDERS if not name.endswith("_both")]
+KEPT = [name for name in RECOMMENDERS if not name.endswith(("_both", "_hybrid", "nearest"))]
 """What can be saved: not what wraps another."""
 
 

@@ -340,19 +340,32 @@ def test_who_waits_and_who_is_new_are_favoured_as_stated() -> None:
     graph = graph_of(random_rows(3, users=12, events=150), 12)
     model, until = small(max_epochs=1, epoch_batches=1), TemporalSplit.of(graph).t_test
     model.fit(graph, until=TemporalSplit.of(graph).t_val)
-    model._power = 0.5
     query = Query.of(graph, torch.arange(12), until)
     events = graph.events()
     past = events.time < until
     acts = set(zip(events.src[past].tolist(), events.dst[past].tolist(), strict=True))
-    row, user, favour = model._favour(query.user, model._timeline.tick(query.time))
+    row, user, favour = model._favour(query.user, model._timeline.tick(query.time), (0.5, 3.0))
     found = dict(zip(zip(row.tolist(), user.tolist(), strict=True), favour.tolist(), strict=True))
     assert set(found) == {(u, v) for u, v in acts} | {(v, u) for u, v in acts}
     for (u, v), factor in found.items():
         received = int((events.dst[past] == v).sum())
         naive = (1.0 if (u, v) in acts else neighborhood.WAITING) * (1 + received) ** -neighborhood.NEWCOMERS
-        assert factor == pytest.approx(naive**0.5)
+        assert factor == pytest.approx(3.0 * naive**0.5)
     assert {(u, v) in acts for u, v in found} == {True, False}
+
+
+def test_the_favours_chosen_are_those_that_validation_likes_best() -> None:
+    graph = graph_of(random_rows(3, users=12, events=150), 12)
+    split = TemporalSplit.of(graph)
+    model = small(max_epochs=1, epoch_batches=1)
+    model.fit(graph, until=split.t_val, validate_until=split.t_test)
+    judged, chosen = split.event_ids("val"), model._favours
+    worth = {}
+    for model._favours in neighborhood.FAVOURS:
+        ranks = neighborhood.rank_events(model, graph, judged, **neighborhood.JUDGED)
+        worth[model._favours] = model._worth([ranks], ("all", "repeat", "reply", "new"))["val_score"]
+    assert len(set(worth.values())) > 1
+    assert worth[chosen] == pytest.approx(max(worth.values()), abs=1e-6)
 
 
 def test_accidental_positives_are_no_negatives() -> None:
@@ -389,7 +402,7 @@ def test_the_sampled_loss_is_that_of_everyone(
     sizes = {"max_queries": 64, "batch_acts": 10**6}
     model = small(sources=(), num_rand_negs=num_rand_negs, in_batch=in_batch, **sizes)
     batch = next(iter(model.prepare(graph, until=TemporalSplit.of(graph).t_val)))
-    model._slice_sizes = [1.0, torch.inf, torch.inf]  # what is asked among everyone
+    model._weight_of = {"all": 1.0, "reply": torch.inf, "new": torch.inf}  # what is asked among everyone
     model._warm = num_users  # everyone has been seen
     logit = torch.from_numpy(popularity).log().float()
     with torch.no_grad():

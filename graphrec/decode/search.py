@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from graphrec.decode.tree import Excluded, PrefixTree, check_range
+from graphrec.nn import segment_logsumexp
+from graphrec.sampler import ragged
 
 CHUNK = 2**24
 """Log-probabilities held at once by `score_all`."""
@@ -47,6 +49,35 @@ class Scorer(Protocol):
         """Log-probabilities [R, K] of the next codes, and the state."""
 
 
+class Options(NamedTuple):
+    """The children of R prefixes.
+
+    Attributes:
+        value: [R, K] log-probabilities by code, -inf where there is none; or [T, 1], of each child.
+        at: [R] or [T] int64, ascending, the prefix of each row.
+        child: [T] int64, the node of each row; None where columns are codes.
+    """
+
+    value: Tensor
+    at: Tensor
+    child: Tensor | None
+
+    def bar(self, tree: PrefixTree, prefix: Tensor, node: Tensor) -> None:
+        """Take away children [D] of prefixes [D]."""
+        if self.child is None:
+            self.value[prefix, tree.code[node]] = -torch.inf
+        else:
+            place = torch.searchsorted(self.at, prefix) + node - tree.child_ptr[tree.parent[node]]
+            self.value[place] = -torch.inf
+
+    def chosen(self, tree: PrefixTree, parent: Tensor, flat: Tensor) -> tuple[Tensor, Tensor]:
+        """The prefixes and nodes of flattened places, where `parent` [R] are the prefixes' nodes."""
+        if self.child is not None:
+            return self.at[flat], self.child[flat]
+        prefix = flat // self.value.size(1)
+        return prefix, tree.child(parent[prefix], flat % self.value.size(1))
+
+
 class Descent:
     """Goes down the tree one level at a time, with some prefixes of some queries.
 
@@ -64,27 +95,63 @@ class Descent:
         self.beam = Beam(row, torch.zeros_like(row), row.new_empty(len(row), 0), at)
 
     def children(self, *, renormalise: bool, temperature: float = 1.0) -> Tensor:
-        """Log-probabilities of the children of each prefix, [R, C], in order; -inf beyond the last."""
+        """Log-probabilities of the children of each prefix, [R, C], in order; -inf where there is none.
+
+        Columns are codes where most exist, so that C = K; else they count the children.
+        """
+        log_probs = self._asked(temperature)
+        if self._absent is not None:
+            out = log_probs.clamp(min=FLOOR).add_(self._absent)
+        else:
+            at, child = self._listed()
+            first, number = self.tree.child_ptr[self.beam.node], self.tree.num_children[self.beam.node]
+            out = log_probs.new_full((len(first), int(number.max())), -torch.inf)
+            out[at, child - first[at]] = log_probs[at, self.tree.code[child]].clamp_(min=FLOOR)
+        return out.log_softmax(1) if renormalise else out
+
+    def options(self, *, renormalise: bool) -> Options:
+        """The same with nothing padded: what a search chooses from."""
+        log_probs, rows = self._asked(1.0), len(self.beam.row)
+        if self._absent is not None:
+            out = log_probs.clamp(min=FLOOR).add_(self._absent)
+            out = out.log_softmax(1) if renormalise else out
+            return Options(out, torch.arange(rows, device=out.device), None)
+        at, child = self._listed()
+        out = log_probs[at, self.tree.code[child]].clamp_(min=FLOOR)
+        if renormalise:
+            out -= segment_logsumexp(out, at, rows)[at]
+        return Options(out[:, None], at, child)
+
+    def _asked(self, temperature: float) -> Tensor:
+        """What the scorer says, [R, K]; which codes follow no prefix, where most follow, is looked up."""
         tree, beam = self.tree, self.beam
         log_probs, self._state = ask(self._scorer, beam, self._state, tree.codebook_size)
-        number = tree.num_children[beam.node]
-        out = log_probs if temperature == 1 else log_probs / temperature
-        if int(number.min()) < tree.codebook_size:
-            column = torch.arange(int(number.max()), device=out.device)
-            child = tree.child_ptr[beam.node][:, None] + column
-            outside = column >= number[:, None]
-            out = out.gather(1, tree.code[child.masked_fill_(outside, 0)])
-            out = out.clamp(min=FLOOR).masked_fill(outside, -torch.inf)
-        else:
-            out = out.clamp(min=FLOOR)
-        return out.log_softmax(1) if renormalise else out
+        level = beam.codes.size(1)
+        absent = tree.absent[level]
+        self._absent = None if absent is None else absent[beam.node - tree.level_ptr[level]]
+        return log_probs if temperature == 1 else log_probs / temperature
+
+    def _listed(self) -> tuple[Tensor, Tensor]:
+        """All children: of which prefix [T], and which node [T]."""
+        first = self.tree.child_ptr[self.beam.node]
+        return ragged(first, first + self.tree.num_children[self.beam.node])
 
     def descend(self, at: Tensor, column: Tensor) -> None:
         """Go on with some children, given by prefix and column, in ascending order."""
-        old = self.beam
-        node = self.tree.child_ptr[old.node[at]] + column
-        codes = torch.cat([old.codes[at], self.tree.code[node][:, None]], 1)
-        self.beam = Beam(old.row[at], node, codes, at)
+        node = self.beam.node[at]
+        by_code = self._absent is not None
+        self.go(at, self.tree.child(node, column) if by_code else self.tree.child_ptr[node] + column)
+
+    def go(self, at: Tensor, node: Tensor) -> None:
+        """Go on with some children, given by prefix and node, in ascending order."""
+        codes = torch.cat([self.beam.codes[at], self.tree.code[node][:, None]], 1)
+        self.beam = Beam(self.beam.row[at], node, codes, at)
+
+    def column(self, node: Tensor) -> Tensor:
+        """The columns of children [n] among those of their parents, int64."""
+        if self._absent is not None:
+            return self.tree.code[node]
+        return node - self.tree.child_ptr[self.tree.parent[node]]
 
     def locate(self, row: Tensor, node: Tensor) -> tuple[Tensor, Tensor]:
         """Which of (row, node) pairs are among the prefixes [D], bool, and where those are."""
@@ -98,7 +165,7 @@ class Descent:
         """Which of (row, node) pairs are children of the prefixes [D], and those children's (at, column)."""
         found, at = self.locate(row, self.tree.parent[node])
         node = node[found]
-        return found, (at, node - self.tree.child_ptr[self.tree.parent[node]])
+        return found, (at, self.column(node))
 
     def bucket(self, excluded: Excluded, limit: int | None = None) -> Tensor:
         """At the leaves: who of each bucket is allowed, [R, C] bool.
@@ -236,24 +303,25 @@ def beam_search(
     if not len(descent.beam.row):
         none = torch.empty(0, dtype=torch.int64, device=tree.device)
         return table(none, none, none, none.float(), (num_queries, k))
-    log_prob = torch.zeros((), device=tree.device)
+    log_prob = descent.beam.row.new_zeros(len(descent.beam.row), dtype=torch.float32)
     for level in range(1, tree.num_codebooks + 1):
-        value = descent.children(renormalise=renormalise)
-        value = value + log_prob[..., None]
+        options, before = descent.options(renormalise=renormalise), descent.beam
+        value = options.value.add_(log_prob[options.at, None])
         row, node, count = excluded.nodes(level)
         full = count == tree.size(node)
-        value[descent.locate_children(row[full], node[full])[1]] = -torch.inf
-        flat = top(value, descent.beam.row, max(beam_size, k), num_queries)
+        found, prefix = descent.locate(row[full], tree.parent[node[full]])
+        options.bar(tree, prefix, node[full][found])
+        flat = top(value, before.row[options.at], max(beam_size, k), num_queries)
         log_prob = value.flatten()[flat]
-        before = descent.beam
-        descent.descend(flat // value.size(1), flat % value.size(1))
+        prefix, child = options.chosen(tree, before.node, flat)
+        descent.go(prefix, child)
         if beam_size < k:
             beam = descent.beam
             found, at = descent.locate(row, node)
             allowed = tree.size(beam.node).index_add(0, at, -count[found])
             kept = _narrow(beam.row, log_prob, allowed, beam_size, k)
-            flat, log_prob, descent.beam = flat[kept], log_prob[kept], before
-            descent.descend(flat // value.size(1), flat % value.size(1))
+            log_prob, descent.beam = log_prob[kept], before
+            descent.go(prefix[kept], child[kept])
     allowed = descent.bucket(excluded, limit=k)
     leaf = descent.beam.node
     value = (log_prob - tree.size(leaf).log())[:, None].masked_fill(~allowed, -torch.inf)
@@ -285,8 +353,7 @@ def walk(descent: Descent, row: Tensor, place: Tensor, *, temperature: float = 1
     tree, at = descent.tree, torch.searchsorted(descent.beam.row, row)
     for level in range(1, tree.num_codebooks + 1):
         value = descent.children(renormalise=renormalise, temperature=temperature)
-        node = tree.node_at(level, place)
-        column = node - tree.child_ptr[tree.parent[node]]
+        column = descent.column(tree.node_at(level, place))
         yield value, at, column
         key, number = (at * value.size(1) + column).unique_consecutive(return_inverse=True)
         descent.descend(key // value.size(1), key % value.size(1))

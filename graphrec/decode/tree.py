@@ -11,6 +11,8 @@ from torch import Tensor
 from graphrec.sampler import ragged
 
 MAX_KEYS = 2**62
+DENSE = 1 / 16
+"""From which share of codes that exist on all of a level's are looked at, which is faster."""
 
 
 class PrefixTree:
@@ -72,6 +74,8 @@ class PrefixTree:
 
     def _build(self, keys: Tensor, users: Tensor) -> None:
         """All arrays, from STUs in ascending order and whose they are."""
+        self.__dict__.pop("largest_bucket", None)
+        self.__dict__.pop("absent", None)
         self._keys, self.users = keys, users
         at, size = torch.arange(len(users), device=users.device), self.codebook_size
         self.place = torch.full((self.num_users,), -1, device=users.device).index_copy(0, users, at)
@@ -112,6 +116,34 @@ class PrefixTree:
         leaves = slice(self.level_ptr[-2], None)
         return int((self.end[leaves] - self.start[leaves]).max()) if len(self) else 0
 
+    @cached_property
+    def absent(self) -> list[Tensor | None]:
+        """Which codes follow, of levels where `DENSE` of them do: [nodes of the level, K] float32.
+
+        0 where a code follows, -inf where none does; None of other levels. At most 64 bytes a node.
+        """
+        out: list[Tensor | None] = []
+        for first, last, end in zip(self.level_ptr, self.level_ptr[1:], self.level_ptr[2:], strict=False):
+            shape = last - first, self.codebook_size
+            if end - last < DENSE * shape[0] * shape[1]:
+                out.append(None)
+                continue
+            below = slice(last, end)
+            place = self.parent[below] - first, self.code[below]
+            full = self.code.new_full(shape, -torch.inf, dtype=torch.float32)
+            full[place] = 0.0
+            out.append(full)
+        return out
+
+    def child(self, node: Tensor, code: Tensor) -> Tensor:
+        """The children [n] of nodes [n] of one level for codes [n] that follow there, int64."""
+        if not len(node):
+            return node
+        level = next(at for at, end in enumerate(self.level_ptr[1:]) if int(node[0]) < end)
+        first, end = self.level_ptr[level + 1], self.level_ptr[level + 2]
+        key = self.parent[first:end] * self.codebook_size + self.code[first:end]
+        return first + torch.searchsorted(key, node * self.codebook_size + code)
+
     def __len__(self) -> int:
         """How many users have an STU."""
         return len(self.users)
@@ -123,6 +155,7 @@ class PrefixTree:
     def to(self, device: torch.device | str) -> PrefixTree:
         """The same tree on another device."""
         out = copy(self)
+        out.__dict__.pop("absent", None)
         out.__dict__.update({k: v.to(device) for k, v in self.__dict__.items() if isinstance(v, Tensor)})
         return out
 
@@ -225,7 +258,6 @@ class PrefixTree:
         left = torch.ones_like(self.users, dtype=torch.bool)
         left[place] = False
         out = copy(self)
-        out.__dict__.pop("largest_bucket", None)
         out._build(self._keys[left], self.users[left])
         return out
 

@@ -10,6 +10,8 @@ from graphrec.models.generative import GenerativeSTU as GenerativeSTU
 from graphrec.models.heuristics import HEURISTICS as HEURISTICS
 from graphrec.models.heuristics import Heuristic as Heuristic
 from graphrec.models.heuristics import Random as Random
+from graphrec.models.hybrid import Hybrid as Hybrid
+from graphrec.models.nearest import Nearest as Nearest
 from graphrec.models.neighborhood import NeighborhoodModel as NeighborhoodModel
 from graphrec.models.oracle import Oracle as Oracle
 from graphrec.models.reciprocity import Reciprocity as Reciprocity

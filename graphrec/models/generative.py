@@ -15,6 +15,7 @@ from graphrec.data import FriendGraph, Query
 from graphrec.decode import beam_search, validity
 from graphrec.models.circles import Codes
 from graphrec.models.neighborhood import Asked, Everyone, NeighborhoodModel
+from graphrec.models.recommender import check_range
 from graphrec.models.writer import Bare, Mixed, Prefixes, Writer, Written
 from graphrec.nn import (
     CIRCLES,
@@ -258,10 +259,31 @@ class GenerativeSTU(NeighborhoodModel):
 
         Args, Returns, Raises: as in `Recommender.recommend`; scores are those of `score`.
         """
+        return self._searched(query, k, exclude, [rows for _, rows in self._by_moment(query)])
+
+    def _by_moment(self, query: Query) -> Iterator[tuple[int, Tensor]]:
+        """Queries that have the same codes, some at a time: the number of the codes, and rows [b] int64."""
         tick = Timeline.of(self.graph).tick(query.time)
         numbers = self._codes.number(tick)
-        groups = ((numbers == number).nonzero().squeeze(1) for number in numbers.unique().tolist())
-        return self._searched(query, k, exclude, [rows for group in groups for rows in group.split(SEARCHED)])
+        for number in numbers.unique().tolist():
+            for rows in (numbers == number).nonzero().squeeze(1).split(SEARCHED):
+                yield number, rows
+
+    @torch.no_grad()
+    def score_pairs(self, query: Query, row: Tensor, user: Tensor) -> Tensor:
+        """See `Recommender.score_pairs`; the cost grows with the pairs, not with the number of users."""
+        self._check(query)
+        check_range("row", row, len(query))
+        check_range("user index", user, self.graph.num_users)
+        out = torch.empty(len(row), dtype=self.dtype)
+        for number, rows in self._by_moment(query):
+            at = torch.full((len(query),), -1).index_copy(0, rows, torch.arange(len(rows)))[row]
+            here = (at >= 0).nonzero().squeeze(1)
+            if len(here):
+                asked = self._ask_now(query[rows])
+                log_p = Mixed(self._writer(asked), number).exact(at[here], user[here])
+                out[here] = self._favoured(asked, at[here], user[here], log_p).to(self.dtype)
+        return out
 
     def _search(self, query: Query, k: int, exclude: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """The best k of what a beam finds, of the likeliest around, and of those without STU.
@@ -300,23 +322,21 @@ class GenerativeSTU(NeighborhoodModel):
             from before the first fit have no generator.
         """
         self._check(query)
-        numbers = self._codes.number(self._timeline.tick(query.time))
-        for number in numbers[numbers >= 0].unique().tolist():
-            for rows in (numbers == number).nonzero().squeeze(1).split(SEARCHED):
-                asked = self._ask_now(query[rows])
-                yield rows, Mixed(self._writer(asked), number).alone()
+        for number, rows in self._by_moment(query):
+            if number >= 0:
+                yield rows, Mixed(self._writer(self._ask_now(query[rows])), number).alone()
 
+    @torch.no_grad()
     def validity(self, query: Query) -> Tensor:
         """The share of what the decoder alone would write that is somebody's STU: a diagnostic, [B] float32.
 
         It writes in a beam, without the tree, from history and codes alone.
         """
         self._check(query)
-        numbers, out = self._codes.number(self._timeline.tick(query.time)), torch.zeros(len(query))
-        for number in numbers[numbers >= 0].unique().tolist():
-            for rows in (numbers == number).nonzero().squeeze(1).split(SEARCHED):
-                with torch.no_grad():
-                    bare = Bare(self.network, self._ask_now(query[rows]).vector)
+        out = torch.zeros(len(query))
+        for number, rows in self._by_moment(query):
+            if number >= 0:
+                bare = Bare(self.network, self._ask_now(query[rows]).vector)
                 tree = self._codes.forest.trees[number]
                 out[rows] = validity(bare, tree, len(rows), beam_size=self.beam_size)
         return out

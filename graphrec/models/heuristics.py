@@ -47,9 +47,8 @@ class Heuristic(Recommender):
 
     def fit(self, graph: FriendGraph, *, until: int) -> Self:
         """Take the index of the graph; the training span sets the half-life of popularity."""
+        self._check_past(graph, until)
         training = graph.events().time[graph.events().time < until]
-        if not training.numel():
-            raise ValueError(f"{self.name}: there is no event before until={until} to fit on")
         self._origin = int(training[0])
         self._half_life = max(3.0 * DAY, (until - self._origin) / 48)
         self._read(graph)

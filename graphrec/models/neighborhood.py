@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import json
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Protocol, Self, get_args
@@ -17,10 +18,9 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphrec.data import USER, DataError, FriendGraph, Query, UserIds
-from graphrec.decode.search import table
-from graphrec.evaluate import rank_events
+from graphrec.evaluate import StreamingRanks, rank_events
 from graphrec.loader import QueryLoader, TimelineBatches
-from graphrec.models.recommender import Recommender, check_range, shuffled
+from graphrec.models.recommender import CHUNK, Recommender, listed
 from graphrec.nn import (
     CIRCLES,
     PRESENCE,
@@ -40,7 +40,7 @@ from graphrec.nn import (
     presence_features,
     query_features,
 )
-from graphrec.sampler import Neighborhood, Reach, Structure, Timeline, contains, run_starts
+from graphrec.sampler import Neighborhood, Reach, Structure, Timeline, contains
 from graphrec.sampler.draws import hashed
 from graphrec.tokenizer.tokenizer import positions
 from graphrec.train import num_processes, train
@@ -58,8 +58,8 @@ WAITING, NEWCOMERS = 2.7, 0.1
 """What a contact's probability is multiplied by who waits for an answer, and the power of 1 + the acts a
 contact received that it is divided by (see `NeighborhoodModel._favour`)."""
 
-FAVOURS = (0.0, 0.5, 1.0)
-"""Powers of these factors that validation chooses from."""
+FAVOURS = tuple(product((0.0, 0.5, 1.0), (1.0, 2.0, 4.0)))
+"""Powers of these factors, and by what all contacts are preferred to strangers: validation chooses."""
 
 JUDGED_SCORES = 25_000_000
 """Events times users judged after each epoch, about."""
@@ -71,10 +71,13 @@ PARTS = {
 }
 """What the parts of the user tower may be."""
 
+JUDGED: dict[str, Any] = {"part": "val", "trained_until": 0, "progress": False}
+"""How the ranks of validation are asked for."""
+
 SIZES = (*PARTS, "embedding_dim", "hidden_channels", "num_layers", "num_heads", "window", "dropout")
 """Arguments that are the user tower's."""
 
-FORMAT, MANIFEST, TENSORS = "graphrec.NeighborhoodModel/1", "model.json", "model.pt"
+FORMAT, MANIFEST, TENSORS = "graphrec.NeighborhoodModel/2", "model.json", "model.pt"
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,7 @@ class NeighborhoodModel(Recommender):
         self.folder: Path | None = arguments["folder"]
         self.progress: bool = arguments["progress"]
         self._curve: list[dict[str, float]] = []
-        self._power = 0.0
+        self._favours = FAVOURS[0]
 
     # What a subclass says
 
@@ -229,7 +232,8 @@ class NeighborhoodModel(Recommender):
             for pairs in (timeline.approached, timeline.contacts)
         )
         # A contact is one of both sides; what opens a direction but no contact is a reply.
-        self._slice_sizes = [max(share, TINY) ** 0.5 for share in (1.0, first - met / 2, met / 2)]
+        shares = {"all": 1.0, "repeat": 1.0 - first, "reply": first - met / 2, "new": met / 2}
+        self._weight_of = {name: max(share, TINY) ** 0.5 for name, share in shares.items()}
         share = torch.bincount(timeline.events.dst[:train_events], minlength=graph.num_users)
         self._share = share.double() / train_events
         with torch.random.fork_rng():
@@ -253,7 +257,6 @@ class NeighborhoodModel(Recommender):
         """Index a graph whose users known [n] int64 have the rows 1..n, for queries from `since` (s) on."""
         self._graph, self._timeline = graph, Timeline.of(graph)
         order = self._by_profile(graph)
-        self._lot = shuffled(graph.num_users).argsort()
         self._row = torch.zeros_like(order)
         self._row[known] = torch.arange(1, known.numel() + 1)
         self._in_order = torch.cat([known, order[self._row[order] == 0]])
@@ -304,11 +307,7 @@ class NeighborhoodModel(Recommender):
         )
         self._settle(graph, self._known)
         if self.sources:
-            scores = {}
-            for self._power in FAVOURS:
-                with torch.no_grad():
-                    scores[self._power] = self._validate(judged)["val_score"]
-            self._power = max(scores, key=scores.__getitem__)
+            self._choose_favours(judged)
         return self
 
     def losses(self, batch: HeteroData, epoch: int) -> dict[str, Tensor]:
@@ -328,7 +327,8 @@ class NeighborhoodModel(Recommender):
         is_new = is_first & ~contains(met, target)
         slices = (torch.ones_like(is_new), None), (is_first & ~is_new, approached), (is_new, met)
         weight, loss = weight.to(device), asked.vector.new_zeros(())
-        for size, (inside, people) in zip(self._slice_sizes, slices, strict=True):
+        sizes = (self._weight_of[name] for name in ("all", "reply", "new"))
+        for size, (inside, people) in zip(sizes, slices, strict=True):
             rows = inside.nonzero().squeeze(1)
             log_p = source.log_p(rows, people)
             log_p = asked.vector.new_zeros(len(query)).index_put((rows.to(device),), log_p)
@@ -397,7 +397,7 @@ class NeighborhoodModel(Recommender):
             "actions": list(self.graph.actions),
             "until": self._until,
             "every": self._every,
-            "power": self._power,
+            "favours": self._favours,
         }
         (folder / MANIFEST).write_text(json.dumps(content, indent=2) + "\n")
 
@@ -417,7 +417,9 @@ class NeighborhoodModel(Recommender):
                 raise DataError(f"it knows the actions {content['actions']}, the graph has {graph.actions}")
             tensors = torch.load(folder / TENSORS, weights_only=True)
             out = cls(**cls._read_arguments(folder, content["arguments"]))
-            out._until, out._every, out._power = (content[name] for name in ("until", "every", "power"))
+            out._until, out._every = content["until"], content["every"]
+            power, known = content["favours"]
+            out._favours = float(power), float(known)
             known = positions(UserIds(tensors["known"]), graph.user_ids)
             if bool((known < 0).any()):
                 raise DataError(f"it knows {int((known < 0).sum())} people who are not in the graph")
@@ -436,20 +438,28 @@ class NeighborhoodModel(Recommender):
 
     # Asking
 
+    @torch.no_grad()
     def _score_in_order(self, query: Query) -> Tensor:
         """Log-probabilities of everyone, tilted by `_favour`, [B, N] float32."""
-        with torch.no_grad():
-            asked = self._ask_now(query)
-            table = self._log_everyone(asked)
-            around = asked.around
-            if around is None:
-                return table.cpu()
-            inside, beyond = around.shares()
-            out = table.exp_().mul_(beyond[:, None])
-            out[around.row, around.user] += inside
-            row, user, favour = self._favour(query.user, asked.tick)
-            out[row, user] *= favour
-            return out.clamp_(min=TINY).log_().cpu()
+        if not self.sources:
+            return self._log_everyone(self._ask_now(query)).cpu()
+        return self._log_favoured(query, self._probabilities(query), self._favours)
+
+    @torch.no_grad()
+    def _probabilities(self, query: Query) -> Tensor:
+        """Of everyone, with the people around, [B, N] float32."""
+        asked = self._ask_now(query)
+        assert asked.around is not None
+        inside, beyond = asked.around.shares()
+        out = self._log_everyone(asked).exp_().mul_(beyond[:, None])
+        out[asked.around.row, asked.around.user] += inside
+        return out.cpu()
+
+    def _log_favoured(self, query: Query, p: Tensor, favours: tuple[float, float]) -> Tensor:
+        """The logarithm of probabilities [B, N], tilted by `_favour`, in their place."""
+        row, user, favour = self._favour(query.user, self._timeline.tick(query.time), favours)
+        p[row, user] *= favour
+        return p.clamp_(min=TINY).log_()
 
     def _ask_now(self, query: Query) -> Asked:
         """Queries with the histories there are in the index."""
@@ -480,20 +490,23 @@ class NeighborhoodModel(Recommender):
         blocks = presence_features(self._timeline, query, users, self._structure)
         return logits + torch.cat([presence(block.to(self._device)) for block in blocks])
 
-    def _favour(self, user: Tensor, tick: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _favour(
+        self, user: Tensor, tick: Tensor, favours: tuple[float, float]
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """By what factor contacts of users [B] are preferred to what is likely: (row [M], user [M], [M]).
 
         Whoever approached the user and waits for an answer already wants the tie; and of two who are as
-        likely, the one whom fewer people have turned to gains more. Validation has chosen how much it counts.
+        likely, the one whom fewer people have turned to gains more. And all of them are preferred to
+        strangers, who are asked for apart (`new`). Validation has chosen how much either counts.
         """
+        power, known = favours
         timeline = self._timeline
         contacts = timeline.distinct_contacts(
             user, tick, k=self.reach.contacts, window=self.reach.contact_window
         )
         received = timeline.num_received(contacts.user, tick[contacts.row]).float()
         favour = torch.where(contacts.num_out == 0, WAITING, 1.0) * (1.0 + received) ** -NEWCOMERS
-        favour = favour**self._power
-        return contacts.row.to(self._device), contacts.user.to(self._device), favour.to(self._device)
+        return contacts.row, contacts.user, known * favour**power
 
     def _query_tower(
         self, query: Query, acts: Timelines, position: Tensor
@@ -548,6 +561,33 @@ class NeighborhoodModel(Recommender):
             similarity=similarity,
         )
 
+    # Judging
+
+    def _validate(self, event_id: Tensor) -> dict[str, float]:
+        """MRR on validation: all, replies, new ties; their geometric mean, weighed as in the loss."""
+        return self._worth([rank_events(self, self.graph, event_id, **JUDGED)], ("all", "reply", "new"))
+
+    def _choose_favours(self, event_id: Tensor) -> None:
+        """Take those of `FAVOURS` that are best on validation; everyone is scored once for all of them.
+
+        What is judged is every slice and all together, so that none is given up for another.
+        """
+        found: dict[tuple[float, float], list[StreamingRanks]] = {favours: [] for favours in FAVOURS}
+        for ids in event_id.split(max(1, CHUNK // self.graph.num_users)):
+            kept: dict[bytes, Tensor] = {}
+            for favours, ranks in found.items():
+                ranks.append(rank_events(_Favouring(self, favours, kept), self.graph, ids, **JUDGED))
+        self._favours = max(FAVOURS, key=lambda one: self._worth(found[one], self._weight_of)["val_score"])
+
+    def _worth(self, ranks: Sequence[StreamingRanks], names: Iterable[str]) -> dict[str, float]:
+        """MRR of slices, all parts together; and their geometric mean, each by the root of its share."""
+        inside = {name: np.concatenate([part.of(name)[0] for part in ranks]) for name in names}
+        scores = {f"val_{name}": float((1.0 / r).mean()) if len(r) else 0.0 for name, r in inside.items()}
+        logs = np.log([score or 1.0 for score in scores.values()])
+        weights = [len(rank) and self._weight_of[name] for name, rank in inside.items()]
+        mean = np.average(logs, weights=weights) if any(weights) else -np.inf
+        return scores | {"val_score": float(np.exp(mean))}
+
     # Searching, where a model need not score everyone
 
     def _searched(
@@ -557,13 +597,9 @@ class NeighborhoodModel(Recommender):
 
         Args, Returns, Raises: as in `recommend`.
         """
-        if k < 1:
-            raise ValueError(f"k must be at least 1, got {k}")
-        self._check(query)
+        self._check_wanted(query, k, exclude)
         own = torch.arange(len(query)), query.user
         row, user = own if exclude is None else (torch.cat(both) for both in zip(own, exclude, strict=True))
-        check_range("exclude: row", row, len(query))
-        check_range("exclude: user index", user, self.graph.num_users)
         users = torch.full((len(query), k), -1)
         scores = torch.full((len(query), k), -torch.inf, dtype=torch.float64)
         for rows in chunks:
@@ -591,31 +627,38 @@ class NeighborhoodModel(Recommender):
         exclude: tuple[Tensor, Tensor],
     ) -> tuple[Tensor, Tensor]:
         """The best k of distinct people [M] with their log-probabilities [M], tilted by `_favour`."""
-        num_users, query = self.graph.num_users, asked.query
-        key = row * num_users + user
-        allowed = ~torch.isin(key, exclude[0] * num_users + exclude[1])
-        key, row, user, log_p = key[allowed], row[allowed], user[allowed], log_p[allowed].double()
-        if self.sources:
-            parts = self._favour(query.user, asked.tick)
-            contact_row, contact, favour = (part.cpu() for part in parts)
-            contact, order = (contact_row * num_users + contact).sort()
-            at = torch.searchsorted(contact, key).clamp(max=max(0, len(contact) - 1))
-            if len(contact):
-                log_p += torch.where(contact[at] == key, favour[order[at]].double().log(), 0.0)
-        order = self._lot[user].argsort()  # of equal ones, as in `Recommender`
-        order = order[log_p[order].argsort(descending=True, stable=True)]
-        order = order[row[order].argsort(stable=True)]
-        order = order[torch.arange(len(row)) - run_starts(row[order]) < k]
-        return table(row[order], user[order], log_p[order], log_p[order], (len(query), k))
+        num_users = self.graph.num_users
+        allowed = ~torch.isin(row * num_users + user, exclude[0] * num_users + exclude[1])
+        row, user = row[allowed], user[allowed]
+        log_p = self._favoured(asked, row, user, log_p[allowed])
+        return listed(row, user, log_p, (len(asked.query), k), num_users)
 
-    def _validate(self, event_id: Tensor) -> dict[str, float]:
-        """MRR on validation: all, replies, new ties; their geometric mean, weighed as in the loss."""
-        ranks = rank_events(self, self.graph, event_id, part="val", trained_until=0, progress=False)
-        names = ("all", "reply", "new")
-        inside = {name: ranks.of(name)[0] for name in names}
-        scores = {f"val_{name}": float((1.0 / r).mean()) if len(r) else 0.0 for name, r in inside.items()}
-        logs = np.log([score or 1.0 for score in scores.values()])
-        pairs = zip(inside.values(), self._slice_sizes, strict=True)
-        weights = [len(rank) and size for rank, size in pairs]
-        mean = np.average(logs, weights=weights) if any(weights) else -np.inf
-        return scores | {"val_score": float(np.exp(mean))}
+    def _favoured(self, asked: Asked, row: Tensor, user: Tensor, log_p: Tensor) -> Tensor:
+        """Log-probabilities [M] of people [M] for queries `row` [M], tilted by `_favour`: [M] float64."""
+        log_p = log_p.double()
+        if not self.sources:
+            return log_p
+        num_users = self.graph.num_users
+        contact_row, contact, favour = self._favour(asked.query.user, asked.tick, self._favours)
+        contact, order = (contact_row * num_users + contact).sort()
+        if not len(contact):
+            return log_p
+        key = row * num_users + user
+        at = torch.searchsorted(contact, key).clamp(max=len(contact) - 1)
+        return log_p + torch.where(contact[at] == key, favour[order[at]].double().log(), 0.0)
+
+
+class _Favouring:
+    """A model with other favours, as `rank_events` asks it; `kept` holds what is the same for all."""
+
+    def __init__(
+        self, model: NeighborhoodModel, favours: tuple[float, float], kept: dict[bytes, Tensor]
+    ) -> None:
+        self.name, self._model, self._favours, self._kept = model.name, model, favours, kept
+
+    def score(self, query: Query) -> Tensor:
+        """As the model's, for queries in order of time."""
+        key = b"".join(part.numpy().tobytes() for part in (query.user, query.time, query.action))
+        if key not in self._kept:
+            self._kept[key] = self._model._probabilities(query)
+        return self._model._log_favoured(query, self._kept[key].clone(), self._favours)

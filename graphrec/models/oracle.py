@@ -42,9 +42,8 @@ class Oracle(Recommender):
                 f"{self.name}: a graph of {graph.num_users} users and actions {graph.actions} is none of a "
                 f"world of {self.world.num_users} users and actions {ACTIONS}"
             )
+        self._check_past(graph, until)
         timeline = Timeline.of(graph)
-        if int(timeline.events.time[0]) >= until:
-            raise ValueError(f"{self.name}: there is no event before until={until} to fit on")
         self._graph, self._timeline = graph, timeline
         events, tick = timeline.events, timeline.event_tick
         self._contacts = _by_owner(timeline, *_both_ways(events.src, events.dst, tick))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor
 
 from graphrec.data import FriendGraph, Query
+from graphrec.decode.search import table
+from graphrec.sampler import run_starts
 from graphrec.tokenizer import Tokenizer
 
 CHUNK = 2**23
@@ -111,6 +114,22 @@ class Recommender(ABC):
         check_range("candidate", candidates, self.graph.num_users)
         return scores.gather(1, candidates.expand(len(query), -1))
 
+    def score_pairs(self, query: Query, row: Tensor, user: Tensor) -> Tensor:
+        """Scores of users [M] for queries `row` [M] (int64 both), as `score` has them: [M].
+
+        Raises:
+            IndexError: a row is not one of the queries, or a user or action not one of the graph.
+        """
+        self._check(query)
+        check_range("row", row, len(query))
+        check_range("user index", user, self.graph.num_users)
+        out = torch.empty(len(row), dtype=self.dtype)
+        for rows in torch.arange(len(query)).split(max(1, CHUNK // self.graph.num_users)):
+            here = ((row >= rows[0]) & (row <= rows[-1])).nonzero().squeeze(1)
+            if len(here):
+                out[here] = self.score_all(query[rows])[row[here] - rows[0], user[here]]
+        return out
+
     def recommend(
         self, query: Query, k: int, exclude: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -129,13 +148,8 @@ class Recommender(ABC):
             ValueError: k is smaller than 1.
             IndexError: a user, action or row is not one of the graph or of the queries.
         """
-        if k < 1:
-            raise ValueError(f"k must be at least 1, got {k}")
-        self._check(query)
+        self._check_wanted(query, k, exclude)
         num_users = self.graph.num_users
-        if exclude is not None:
-            check_range("exclude: row", exclude[0], len(query))
-            check_range("exclude: user index", exclude[1], num_users)
         order = shuffled(num_users)
         users = torch.full((len(query), k), -1)
         values = torch.full((len(query), k), -torch.inf, dtype=torch.float64)
@@ -174,7 +188,7 @@ class Recommender(ABC):
         scores = self.score(query, candidates).double()
         people = candidates.expand(len(query), -1)
         # A fixed shuffle of users, not of columns: the order of the candidates must carry no information.
-        order = shuffled(self.graph.num_users).argsort()[people].argsort(dim=1)
+        order = lots(self.graph.num_users)[people].argsort(dim=1)
         people, scores = people.gather(1, order), scores.gather(1, order)
         scores = scores.masked_fill(people == query.user[:, None], -torch.inf)
         users = torch.full((len(query), k), -1)
@@ -185,15 +199,50 @@ class Recommender(ABC):
             users[:, : found.size(1)], values[:, : found.size(1)] = found, best
         return users, values
 
+    def _check_past(self, graph: FriendGraph, until: int) -> None:
+        """Raise ValueError where there is nothing to learn from."""
+        if not bool((graph.events().time < until).any()):
+            raise ValueError(f"{self.name}: there is no event before until={until} to fit on")
+
+    def _check_wanted(self, query: Query, k: int, exclude: tuple[Tensor, Tensor] | None) -> None:
+        """Raise what `recommend` raises."""
+        if k < 1:
+            raise ValueError(f"k must be at least 1, got {k}")
+        self._check(query)
+        if exclude is not None:
+            check_range("exclude: row", exclude[0], len(query))
+            check_range("exclude: user index", exclude[1], self.graph.num_users)
+
     def _check(self, query: Query) -> None:
         """Raise IndexError where a query asks for what the graph does not have."""
         check_range("user index", query.user, self.graph.num_users)
         check_range("action index", query.action, len(self.graph.actions))
 
 
+def listed(
+    row: Tensor, user: Tensor, score: Tensor, shape: tuple[int, int], num_users: int
+) -> tuple[Tensor, Tensor]:
+    """The best k of distinct people [M] for queries [M]: users and scores of a shape [B, k], padded.
+
+    Ties are broken by the fixed shuffle.
+    """
+    order = lots(num_users)[user].argsort()
+    order = order[score[order].argsort(descending=True, stable=True)]
+    order = order[row[order].argsort(stable=True)]
+    order = order[torch.arange(len(row)) - run_starts(row[order]) < shape[1]]
+    return table(row[order], user[order], score[order], score[order], shape)
+
+
+@lru_cache(maxsize=4)
 def shuffled(num_users: int) -> Tensor:
-    """The order in which equal scores are listed, [N] int64."""
+    """The order in which equal scores are listed, [N] int64; not to be written to."""
     return torch.randperm(num_users, generator=torch.Generator().manual_seed(0))
+
+
+@lru_cache(maxsize=4)
+def lots(num_users: int) -> Tensor:
+    """Each user's place in that order, [N] int64; not to be written to."""
+    return shuffled(num_users).argsort()
 
 
 def check_range(what: str, index: Tensor, size: int) -> None:

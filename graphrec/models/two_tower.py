@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from graphrec.data import Query
 from graphrec.models.neighborhood import Asked, Everyone, NeighborhoodModel
 from graphrec.nn import (
     PRESENCE,
@@ -135,6 +136,40 @@ class TwoTower(NeighborhoodModel):
 
     def _log_everyone(self, asked: Asked) -> Tensor:
         return self._table_logits(asked, None).log_softmax(1)
+
+    # Vectors, for an index
+
+    @torch.no_grad()
+    def query_vectors(self, query: Query) -> Tensor:
+        """What `user_vectors` are multiplied with: [B, W] float32, on the CPU."""
+        self._check(query)
+        asked = self._ask_now(query)
+        parts = [asked.vector, *([] if asked.asker is None else [asked.asker])]
+        return torch.cat([*parts, torch.ones_like(asked.vector[:, :1])], dim=1).cpu()
+
+    @torch.no_grad()
+    def user_vectors(self, time: int) -> Tensor:
+        """Where everyone is for queries at a time (s) after training: [N, W] float32, on the CPU.
+
+        The inner product with a query's vector is the logit of the user embeddings, biases and profiles;
+        what else the model mixes is left out.
+        """
+        rows, network = self._row.to(self._device), self.network
+        embedding, bias = network.target(rows), network.bias(rows)
+        if network.profile is None or self._profiles is None:
+            return torch.cat([embedding, bias], dim=1).cpu()
+        everyone = torch.arange(self.graph.num_users)
+        more = self._profile(network.profile.person, everyone, torch.full_like(everyone, time))
+        own = torch.cat([embedding, more.new_zeros(len(more), more.size(1) - embedding.size(1) - 1), bias], 1)
+        return (own + more).cpu()
+
+    def vectors_change(self) -> Tensor:
+        """After which times (s), ascending, `user_vectors` are others: int64."""
+        if self._profiles is None:
+            return torch.empty(0, dtype=torch.int64)
+        since = self._profiles.since
+        out: Tensor = since[since >= self._until].unique()
+        return out
 
     def _rows_at(self, user: Tensor, tick: Tensor) -> Tensor:
         """Table rows of users at ticks: the stranger's until their first event."""

@@ -176,9 +176,14 @@ class Mixed:
         return out
 
     def exact(self, row: Tensor, user: Tensor) -> Tensor:
-        """The log-probabilities [V] of users [V] with an STU, for queries [V]."""
-        log_p = score_candidates(self.alone(), self.tree, row, user) + self._log_has[row]
-        p, around, num_users = self._beyond[row] * log_p.exp(), self._asked.around, len(self.tree.place)
+        """The log-probabilities [V] of users [V] for queries [V]."""
+        num_users, around = len(self.tree.place), self._asked.around
+        log_p = self._log_none[row]
+        if self._number >= 0:
+            has = self.tree.place[user] >= 0
+            written = score_candidates(self.alone(), self.tree, row, user) + self._log_has[row]
+            log_p = torch.where(has, written, log_p)
+        p = self._beyond[row] * log_p.exp()
         if around is not None and len(around.row):
             key, asked = around.row * num_users + around.user, row * num_users + user
             at = torch.searchsorted(key, asked).clamp(max=len(key) - 1)

@@ -1,0 +1,99 @@
+"""Candidates from several recommenders, put in order by one: generated, nearest, friends of friends."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from graphrec.data import FriendGraph, Query
+from graphrec.models.recommender import Recommender, listed
+
+
+class Hybrid(Recommender):
+    """The union of what several recommenders propose, rescored by a model.
+
+    Generation alone is weak where little is known of a person (Yang et al. 2024,
+    https://arxiv.org/abs/2411.18814), so a service fuses ways of retrieval and lets one model judge. A
+    `GenerativeSTU` judges pairs at the cost of these pairs; other models score everyone for it.
+
+    Args:
+        scorer: whose scores decide; `fit` fits it.
+        retrievers: each proposes its best; `fit` fits those that are not the scorer itself.
+        num_candidates: how many each proposes, or k where that is more.
+    """
+
+    def __init__(
+        self, scorer: Recommender, retrievers: Sequence[Recommender], *, num_candidates: int = 100
+    ) -> None:
+        if not retrievers:
+            raise ValueError("a hybrid needs at least one retriever")
+        if num_candidates < 1:
+            raise ValueError(f"num_candidates must be at least 1, got {num_candidates}")
+        self.scorer, self.retrievers, self.num_candidates = scorer, tuple(retrievers), num_candidates
+        self.name, self.dtype = f"{scorer.name}_hybrid", scorer.dtype
+
+    @property
+    def num_parameters(self) -> int:
+        """Of all of them."""
+        return sum(model.num_parameters for model in self._models)
+
+    @property
+    def _models(self) -> list[Recommender]:
+        """Each once."""
+        return list({id(model): model for model in (self.scorer, *self.retrievers)}.values())
+
+    def fit(self, graph: FriendGraph, *, until: int) -> Self:
+        """Fit all of them on the events strictly before `until`."""
+        self._check_past(graph, until)
+        for model in self._models:
+            model.fit(graph, until=until)
+        return self.join(graph)
+
+    def join(self, graph: FriendGraph) -> Self:
+        """Take all of them as they are, fitted on this graph."""
+        self._graph = graph
+        return self
+
+    def on(self, graph: FriendGraph) -> Self:
+        """See `Recommender.on`."""
+        moved = {id(model): model.on(graph) for model in self._models}
+        out = copy.copy(self)
+        out.scorer = moved[id(self.scorer)]
+        out.retrievers = tuple(moved[id(model)] for model in self.retrievers)
+        return out.join(graph)
+
+    def _score_in_order(self, query: Query) -> Tensor:
+        """Those of the scorer: who is no candidate is only never recommended."""
+        return self.scorer.score_all(query)
+
+    def score_pairs(self, query: Query, row: Tensor, user: Tensor) -> Tensor:
+        """Those of the scorer."""
+        return self.scorer.score_pairs(query, row, user)
+
+    def candidates(
+        self, query: Query, k: int, exclude: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Whom any retriever has among its best k for B queries: (row [M], user [M]), distinct, sorted."""
+        num_users, keys = self.graph.num_users, []
+        for retriever in self.retrievers:
+            users = retriever.recommend(query, min(k, num_users), exclude)[0]
+            row, column = (users >= 0).nonzero(as_tuple=True)
+            keys.append(row * num_users + users[row, column])
+        key = torch.cat(keys).unique()
+        return key // num_users, key % num_users
+
+    def recommend(
+        self, query: Query, k: int, exclude: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The k best of the candidates by the scorer; never the asking user.
+
+        Args, Returns, Raises: as in `Recommender.recommend`.
+        """
+        self._check_wanted(query, k, exclude)
+        row, user = self.candidates(query, max(k, self.num_candidates), exclude)
+        score = self.scorer.score_pairs(query, row, user).double()
+        return listed(row, user, score, (len(query), k), self.graph.num_users)

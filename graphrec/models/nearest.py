@@ -1,0 +1,100 @@
+"""Retrieval by UserID: the people whose embeddings are nearest to the user tower's vector."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from graphrec.data import FriendGraph, Query
+from graphrec.models.recommender import Recommender
+from graphrec.models.two_tower import TwoTower
+from graphrec.retrieval import ApproximateIndex, Index
+
+
+class Nearest(Recommender):
+    """The k nearest neighbours, by inner product, of a two-tower's query vectors among all users.
+
+    Only the user embeddings, their biases and profiles count, not what else the two-tower mixes: a vector for
+    each user is what an index can hold. With `sources=()`, the default, that is all the two-tower learns.
+
+    Args:
+        two_tower: the model; `fit` fits it.
+        index: what builds an index: `ApproximateIndex`, or `ExactIndex`.
+    """
+
+    name = "nearest"
+    dtype = torch.float32
+
+    def __init__(
+        self, two_tower: TwoTower | None = None, *, index: Callable[[], Index] = ApproximateIndex
+    ) -> None:
+        self.two_tower = TwoTower(sources=()) if two_tower is None else two_tower
+        self._new_index = index
+
+    @property
+    def num_parameters(self) -> int:
+        """Of the two-tower."""
+        return self.two_tower.num_parameters
+
+    @property
+    def curve(self) -> list[dict[str, float]]:
+        """Of the two-tower."""
+        return self.two_tower.curve
+
+    def fit(self, graph: FriendGraph, *, until: int, validate_until: int | None = None) -> Self:
+        """Fit the two-tower on what is older than `until`; see `TwoTower.fit`."""
+        self._check_past(graph, until)
+        self.two_tower.fit(graph, until=until, validate_until=validate_until)
+        return self.join(graph)
+
+    def join(self, graph: FriendGraph) -> Self:
+        """Take the two-tower as it is, fitted on this graph."""
+        self._graph, self._state = graph, -1
+        self._changes = self.two_tower.vectors_change()
+        return self
+
+    def on(self, graph: FriendGraph) -> Self:
+        """See `Recommender.on`."""
+        out = copy.copy(self)
+        out.two_tower = self.two_tower.on(graph)
+        return out.join(graph)
+
+    def _score_in_order(self, query: Query) -> Tensor:
+        out = torch.empty(len(query), self.graph.num_users)
+        for time, _, rows in self._states(query):
+            vectors = self.two_tower.user_vectors(time)
+            out[rows] = self.two_tower.query_vectors(query[rows]) @ vectors.T
+        return out
+
+    def recommend(
+        self, query: Query, k: int, exclude: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The k people whom the index finds nearest; never the asking user.
+
+        Args, Returns, Raises: as in `Recommender.recommend`; an approximate index may miss somebody.
+        """
+        self._check_wanted(query, k, exclude)
+        row, user = torch.arange(len(query)), query.user
+        if exclude is not None:
+            row, user = torch.cat([row, exclude[0]]), torch.cat([user, exclude[1]])
+        users = torch.full((len(query), k), -1)
+        scores = torch.full((len(query), k), -torch.inf, dtype=torch.float64)
+        for time, state, rows in self._states(query):
+            if state != self._state:
+                self._index, self._state = self._new_index().build(self.two_tower.user_vectors(time)), state
+            at = torch.full((len(query),), -1).index_copy(0, rows, torch.arange(len(rows)))[row]
+            barred = at[at >= 0], user[at >= 0]
+            found = self._index.search(self.two_tower.query_vectors(query[rows]), k, barred)
+            users[rows], scores[rows] = found[0], found[1].double()
+        return users, scores
+
+    def _states(self, query: Query) -> Iterator[tuple[int, int, Tensor]]:
+        """Queries for which everyone is in the same place: a time (s) of it, its number, rows [b] int64."""
+        states = torch.searchsorted(self._changes, query.time.contiguous())
+        for state in states.unique().tolist():
+            rows = (states == state).nonzero().squeeze(1)
+            yield int(query.time[rows[0]]), state, rows

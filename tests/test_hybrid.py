@@ -1,0 +1,127 @@
+"""Nearest people by an index of user vectors, and candidates of several ways put in order by one model."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from graphs import graph_of, planted_rows
+from recommenders import CODED, SMALL
+
+from graphrec.data import USER, FriendGraph, Query, TemporalSplit
+from graphrec.models import HEURISTICS, GenerativeSTU, Hybrid, Nearest, TwoTower
+from graphrec.retrieval import ApproximateIndex, ExactIndex, recall
+
+pytestmark = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.CertificateWarning")
+
+
+@pytest.fixture(scope="module")
+def graph() -> FriendGraph:
+    return graph_of(planted_rows(0, groups=6, size=20, events=500))
+
+
+@pytest.fixture(scope="module")
+def split(graph: FriendGraph) -> TemporalSplit:
+    return TemporalSplit.of(graph)
+
+
+@pytest.fixture(scope="module")
+def nearest(graph: FriendGraph, split: TemporalSplit) -> Nearest:
+    model = Nearest(TwoTower(sources=(), **SMALL), index=ExactIndex)
+    return model.fit(graph, until=split.t_val, validate_until=split.t_test)
+
+
+@pytest.fixture(scope="module")
+def scorer(graph: FriendGraph, split: TemporalSplit) -> GenerativeSTU:
+    return GenerativeSTU(**CODED).fit(graph, until=split.t_val, validate_until=split.t_test)
+
+
+def asked(graph: FriendGraph, split: TemporalSplit) -> Query:
+    return Query.of_events(graph, split.event_ids("test")[:40])
+
+
+def test_the_nearest_are_those_whom_the_towers_hold_likeliest(
+    graph: FriendGraph, split: TemporalSplit, nearest: Nearest
+) -> None:
+    query = asked(graph, split)
+    exclude = torch.arange(len(query)), (query.user + 1) % graph.num_users
+    expected = nearest.two_tower.recommend(query, 12, exclude)
+    found = nearest.recommend(query, 12, exclude)
+    assert (found[0] == expected[0]).float().mean() > 0.99  # the same but for the last bit
+    gap = found[1] - expected[1]  # the same for all people of a query
+    torch.testing.assert_close(gap, gap[:, :1].expand_as(gap), atol=1e-4, rtol=0)
+
+
+def test_profiles_move_people_as_soon_as_they_are_known(split: TemporalSplit) -> None:
+    graph = graph_of(planted_rows(0, groups=6, size=20, events=500))
+    graph[USER].x = torch.randn(graph.num_users, 3, generator=torch.Generator().manual_seed(0))
+    graph[USER].join_time = torch.zeros(graph.num_users, dtype=torch.int64)
+    graph[USER].join_time[5] = late = split.t_test + 1
+    model = Nearest(TwoTower(sources=(), **SMALL), index=ExactIndex)
+    model.fit(graph, until=split.t_val, validate_until=split.t_test)
+    profile = model.two_tower.network.profile
+    assert profile is not None
+    torch.nn.init.normal_(profile.person.weight, generator=torch.Generator().manual_seed(1))
+    model.join(graph)
+    user = torch.tensor([0, 1, 2, 0, 1, 2])
+    query = Query.of(graph, user, torch.tensor([late] * 3 + [late + 1] * 3))
+    scores, towers = model.score(query), model.two_tower.score(query)
+    gap = scores - towers
+    torch.testing.assert_close(gap, gap[:, :1].expand_as(gap), atol=1e-4, rtol=0)
+    moved = (towers[:3] - towers[3:]).abs()
+    assert moved[:, 5].min() > 10 * moved[:, torch.arange(graph.num_users) != 5].max()
+    found, value = model.recommend(query, graph.num_users - 1)
+    for row in range(6):
+        torch.testing.assert_close(value[row].float(), scores[row, found[row]], atol=1e-5, rtol=0)
+
+
+def test_an_approximate_index_finds_most(nearest: Nearest, graph: FriendGraph, split: TemporalSplit) -> None:
+    query = asked(graph, split)
+    few = Nearest(nearest.two_tower, index=lambda: ApproximateIndex(num_cells=8, num_probes=4)).join(graph)
+    found = few.recommend(query, 10)[0]
+    assert bool((found >= 0).all())
+    assert not bool((found == query.user[:, None]).any())
+    share = float(recall(found, nearest.recommend(query, 10)[0]).mean())
+    assert 0.5 < share < 1.0
+
+
+def test_a_hybrid_lists_the_union_in_the_order_of_its_scorer(
+    graph: FriendGraph, split: TemporalSplit, nearest: Nearest, scorer: GenerativeSTU
+) -> None:
+    rule = HEURISTICS["adamic_adar"]().fit(graph, until=split.t_val)
+    model = Hybrid(scorer, [scorer, nearest, rule], num_candidates=8).join(graph)
+    query = asked(graph, split)
+    exclude = torch.arange(len(query)), (query.user + 3) % graph.num_users
+    users, scores = model.recommend(query, 6, exclude)
+    lists = [way.recommend(query, 8, exclude)[0].tolist() for way in (scorer, nearest, rule)]
+    everyone = scorer.score(query)
+    for row in range(len(query)):
+        union = {person for people in lists for person in people[row]}
+        best = sorted(union, key=lambda person: -float(everyone[row, person]))[:6]
+        torch.testing.assert_close(everyone[row, users[row]], everyone[row, best], atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(scores[row].float(), everyone[row, users[row]], atol=1e-3, rtol=1e-3)
+        assert set(users[row].tolist()) <= union
+
+
+def test_a_hybrid_on_another_graph(
+    graph: FriendGraph, split: TemporalSplit, nearest: Nearest, scorer: GenerativeSTU
+) -> None:
+    model = Hybrid(scorer, [scorer, nearest], num_candidates=8).join(graph)
+    query = Query.of(graph, torch.arange(10), split.t_test)
+    past = model.on(graph.snapshot(split.t_test))
+    assert past.retrievers[0] is past.scorer
+    torch.testing.assert_close(
+        past.recommend(query, 5)[1], model.recommend(query, 5)[1], atol=1e-3, rtol=1e-3
+    )
+
+
+def test_what_cannot_be_asked(graph: FriendGraph, nearest: Nearest) -> None:
+    with pytest.raises(ValueError, match="at least one retriever"):
+        Hybrid(nearest, [])
+    with pytest.raises(ValueError, match="num_candidates must be at least 1"):
+        Hybrid(nearest, [nearest], num_candidates=0)
+    model = Hybrid(nearest, [nearest])
+    query = Query.of(graph, torch.arange(2), 10)
+    with pytest.raises(RuntimeError, match="has to be fitted first"):
+        model.recommend(query, 3)
+    with pytest.raises(ValueError, match="k must be at least 1"):
+        model.join(graph).recommend(query, 0)
