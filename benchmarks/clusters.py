@@ -2,16 +2,18 @@
 
 python -m benchmarks.clusters --dataset NAME|--users N [--part val] [--only TABLE ...] [--seeds 0] --out DIR
 
-`curve`: the scores of one fitted model, but only those count who are searched: groups in the order of their
-routes until so many users are reached, and everybody in no group yet. In-model clusters are routed by what
-the model says comes next; k-means of its user vectors, first codes of residual k-means over the network,
-random groups, and the in-model clusters too, by the dot product of the query with the mean vector of the
-group; faiss IVF by its own coarse quantiser. There are as many groups everywhere. With `pointer` the user's
-contacts, with `around` all of the neighbourhood's people are searched besides, and count; a target that is
-not searched ties with all others that are not, and fewer competitors may also raise a rank. `grid`: small and
-large model, two-tower, clusters searched wholly and at a tenth. `tables`: nats, held out and in training, of
-users and of clusters, without any neighbourhood. `balance`: of clusters, over seeds. `cost`: queries per
-second, and held-out targets in the first 50, of a synthetic network.
+`curve`: one fitted model, and who is still found when groups of people are searched, in the order of their
+routes, up to a share of all users; who is not searched counts 0. There are as many groups everywhere.
+In-model clusters are routed by what the model says comes next; k-means of its user vectors, first codes of
+residual k-means over the network and random groups by the dot product of the query with the mean vector of
+the group; faiss IVF by its own coarse quantiser. Where people around are weighed, as for in-model clusters,
+groups come in the order of their likeliest member: of those around, whom the model scores, and of the others.
+With `pointer` the user's contacts, with `around` all of the neighbourhood's people are searched besides, and
+count; people in no group yet are always searched. Fewer competitors may also raise a rank. With it come sizes
+and homophily of the clusters, what each is made of, and the mutual metrics. `grid`: small and large model,
+two-tower, clusters searched wholly and at a tenth. `tables`: nats, held out and in training, of users and of
+clusters, without any neighbourhood. `balance`: of clusters. `cost`: queries per second, and held-out targets
+in the first 50, of a synthetic network.
 Every figure is kept in DIR/clusters.json as soon as it is there, and a second run goes on.
 """
 
@@ -32,136 +34,18 @@ from tabulate import tabulate
 from torch import Tensor
 
 from benchmarks.scale import LOG, in_own_process, write_log
+from benchmarks.smaller_search import BATCH, BESIDES, OWN, SLICES, Groups, Kept, groups_of, judged_events
 from graphrec.data import FriendGraph, Part, Query, TemporalSplit, read_events
 from graphrec.datasets import load_dataset
-from graphrec.evaluate import evaluate_mutual, evaluate_streaming, rank_events
-from graphrec.evaluate.protocol import sampled
+from graphrec.evaluate import evaluate_mutual, evaluate_streaming
 from graphrec.models import Clustered, Recommender, TwoTower
-from graphrec.nn import SLOTS, Clusters
-from graphrec.sampler import Neighborhood, Timeline, run_starts
-from graphrec.tokenizer import ResidualKMeans
+from graphrec.sampler import Timeline, run_starts
 
 Figures = dict[str, Any]
-SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
-SLICES = ("all", "repeat", "reply", "new")
+MUTUAL = ("slice", "n", "mutual_mrr", "mutual_hits@10", "reciprocated_precision@10", "exposure_gini")
+SHARES = (0.02, 0.05, 0.1, 0.2, 0.5)
 SMALL: Figures = {"embedding_dim": 16, "hidden_channels": 16, "num_layers": 1}
 LARGE: Figures = {"embedding_dim": 128, "hidden_channels": 128, "num_layers": 4}
-BATCH = 64
-OWN = "in-model clusters"
-
-
-class Searched:
-    """A scorer of given queries that knows scores of those alone who are searched."""
-
-    def __init__(self, name: str, query: Query, scores: Tensor, searched: Tensor) -> None:
-        self.name, self._scores, self._searched = name, scores, searched
-        keys = zip(*(part.tolist() for part in (query.user, query.time, query.action)), strict=True)
-        self._row = {key: row for row, key in enumerate(keys)}
-
-    def score(self, query: Query) -> Tensor:
-        """[B, N]; whoever is not searched is below all others."""
-        keys = zip(*(part.tolist() for part in (query.user, query.time, query.action)), strict=True)
-        rows = torch.tensor([self._row[key] for key in keys])
-        scores = self._scores[rows]
-        return torch.where(self._searched[rows], scores, scores.min() - 1.0)
-
-
-def groups_of(model: Clustered, seed: int) -> dict[str, tuple[Clusters, Callable[[Tensor], Tensor] | None]]:
-    """Groups by name, and what routes query vectors [B, D] to them, [B, C]; None where the model does."""
-    own, network = model.clusters, model.network
-    known, size = model._row > 0, network.num_clusters
-    vectors = torch.cat([model._vector, model._bias[:, None]], dim=1)
-
-    def plain(group: Tensor) -> Clusters:
-        cluster = group[:, None].repeat(1, SLOTS)
-        share = torch.eye(SLOTS)[0].repeat(len(group), 1)
-        return Clusters(model._timeline, cluster, share, known & (group >= 0), size)
-
-    def by_mean(clusters: Clusters) -> Callable[[Tensor], Tensor]:
-        group = clusters.cluster[known, 0]
-        total = torch.zeros(size, vectors.size(1)).index_add_(0, group, vectors[known])
-        mean = total / torch.bincount(group, minlength=size).clamp(min=1)[:, None]
-        return lambda vector: vector @ mean[:, :-1].T + mean[:, -1]
-
-    means = faiss.Kmeans(vectors.size(1), size, niter=20, seed=seed, min_points_per_centroid=1)
-    means.train(vectors[known].numpy())
-    near = torch.from_numpy(means.index.search(vectors.numpy(), 1)[1][:, 0])
-    coarse = faiss.IndexFlatIP(vectors.size(1))
-    index = faiss.IndexIVFFlat(coarse, vectors.size(1), size, faiss.METRIC_INNER_PRODUCT)
-    index.train(vectors[known].numpy())
-    inverted = torch.from_numpy(coarse.search(vectors.numpy(), 1)[1][:, 0])
-    centre = torch.from_numpy(coarse.reconstruct_n(0, size))
-    codes = ResidualKMeans(num_codebooks=2, codebook_size=size, unique=False, seed=seed)
-    codes.fit(model.graph, until=model._until)
-    chance = torch.randint(size, (len(known),), generator=torch.Generator().manual_seed(seed))
-    others = {
-        "k-means of its vectors": plain(near),
-        "STU prefixes": plain(codes.codes_before(model.graph, model._until)[:, 0]),
-        "random groups": plain(chance),
-    }
-    return {
-        OWN: (own, None),
-        f"{OWN}, routed by mean": (own, by_mean(own)),
-        **{name: (clusters, by_mean(clusters)) for name, clusters in others.items()},
-        "faiss IVF": (plain(inverted), lambda vector: vector @ centre[:, :-1].T + centre[:, -1]),
-    }
-
-
-class Kept:
-    """All that is needed of a model at its queries, worked out once."""
-
-    def __init__(self, model: Clustered, event_id: Tensor) -> None:
-        self.model, self.query = model, Query.of_events(model.graph, event_id)
-        self.tick = model._timeline.tick(self.query.time)
-        self.scores = torch.cat([model.score(part) for part in self._parts()])
-        asked = [model._ask_now(part) for part in self._parts()]
-        self.vector = torch.cat([one.vector for one in asked]).detach()
-        with torch.no_grad():
-            self.next = torch.cat([model._next_cluster(one)[0] for one in asked])
-        everyone = [
-            Neighborhood.of(model._timeline, part.user, model._timeline.tick(part.time), model.reach)
-            for part in self._parts()
-        ]
-        self.around = {"off": torch.zeros_like(self.scores, dtype=torch.bool)}
-        for name in ("pointer", "around"):
-            mask = torch.zeros_like(self.around["off"])
-            for number, around in enumerate(everyone):
-                row, user = around.row, around.user
-                if name == "pointer":
-                    row, user = row[around.contact], user[around.contact]
-                mask[row + number * BATCH, user] = True
-            self.around[name] = mask
-
-    def _parts(self) -> list[Query]:
-        return [self.query[start : start + BATCH] for start in range(0, len(self.query), BATCH)]
-
-    def searched(
-        self, clusters: Clusters, route: Callable[[Tensor], Tensor] | None, share: float, besides: str
-    ) -> Tensor:
-        """Who is searched for each query, [n, N] bool, when that is to be a share of all."""
-        log_p = self.next if route is None else route(self.vector)
-        around, num_users = self.around[besides], self.scores.size(1)
-        unplaced = clusters.since >= self.tick[:, None]
-        size = clusters.sizes(self.tick)
-        order = log_p.masked_fill(size == 0, -torch.inf).argsort(dim=1, descending=True, stable=True)
-        before = size.gather(1, order).cumsum(1) - size.gather(1, order)
-        left = share * num_users - around.sum(1, keepdim=True)
-        if share >= 1.0:  # whoever is in two clusters counts twice, so the last ones would be left out
-            left = torch.full_like(left, torch.inf)
-        probed = torch.zeros_like(size, dtype=torch.bool).scatter(1, order, before < left)
-        inside = probed[:, clusters.cluster[:, 0]]
-        for slot in range(1, SLOTS):
-            inside |= probed[:, clusters.cluster[:, slot]] & (clusters.share[:, slot] > 0)
-        return (inside & ~unplaced) | around | unplaced
-
-
-def mrr(kept: Kept, event_id: Tensor, part: Part, searched: Tensor) -> Figures:
-    """MRR by slice, and the first slice's Hits@50, over the searched."""
-    scorer = Searched("searched", kept.query, kept.scores, searched)
-    ranks = rank_events(scorer, kept.model.graph, event_id, part=part, trained_until=0, progress=False)
-    rows = {row["slice"]: row for row in ranks.rows()}
-    out = {name: rows[name]["mrr"] for name in SLICES if name in rows}
-    return out | {"hits@50": rows["all"]["hits@50"]}
 
 
 def curve(graph: FriendGraph, part: Part, seed: int, sizes: Figures) -> Figures:
@@ -169,19 +53,21 @@ def curve(graph: FriendGraph, part: Part, seed: int, sizes: Figures) -> Figures:
     split = TemporalSplit.of(graph)
     model = Clustered(seed=seed, progress=False, **sizes)
     model.fit(graph, until=split.t_val, validate_until=split.t_test)
-    event_id = torch.from_numpy(np.sort(sampled(split.event_ids(part).numpy(), graph.num_users)))
-    kept = Kept(model, event_id)
-    rows = [{"groups": "all", "share": 1.0} | mrr(kept, event_id, part, torch.ones_like(kept.around["off"]))]
-    first = kept.model._timeline.first_tick < kept.tick[:, None]
-    for name, (clusters, route) in groups_of(model, seed).items():
-        for besides in kept.around:
+    kept = Kept(model, judged_events(graph, part, split))
+    rows = [{"groups": "all", "share": 1.0} | kept.whole()]
+    for name, groups in groups_of(model, seed).items():
+        for besides in BESIDES:
             for share in SHARES:
-                searched = kept.searched(clusters, route, share, besides)
                 row = {"groups": name, "besides": besides, "share": share}
-                rows.append(row | {"searched": float((searched & first).float().mean())})
-                rows[-1] |= mrr(kept, event_id, part, searched)
+                rows.append(row | kept.searched(groups, share, besides))
     mutual = evaluate_mutual(model, graph, part=part, split=split, progress=False)
-    return {"rows": rows, "mutual": mutual, "curve": model.curve, "clusters": balance_of(model)}
+    return {
+        "rows": rows,
+        "mutual": mutual,
+        "curve": model.curve,
+        "clusters": balance_of(model),
+        "made of": made_of(model),
+    }
 
 
 def balance_of(model: Clustered) -> Figures:
@@ -200,14 +86,13 @@ def balance_of(model: Clustered) -> Figures:
         "bridging": float((model.clusters.share[model._row > 0, 1] > 0).double().mean()),
         "homophily, training": same[0] / float(share.square().sum()),
         "homophily, later": same[1] / float(share.square().sum()),
-        "start": "scratch" if model._first is None else "codes",
+        "start": model.start,
     }
 
 
 def grid(graph: FriendGraph, part: Part, seed: int, sizes: Figures) -> Figures:
     """Small and large, two-tower and clusters, searched wholly and at a tenth with the people around."""
     split, out = TemporalSplit.of(graph), {}
-    event_id = torch.from_numpy(np.sort(sampled(split.event_ids(part).numpy(), graph.num_users)))
     for size, arguments in {"small": SMALL, "large": LARGE}.items():
         tower = TwoTower(seed=seed, progress=False, **(sizes | arguments))
         tower.fit(graph, until=split.t_val, validate_until=split.t_test)
@@ -215,13 +100,11 @@ def grid(graph: FriendGraph, part: Part, seed: int, sizes: Figures) -> Figures:
         out[f"{size}, user table"] = {row["slice"]: row["mrr"] for row in rows if row["slice"] in SLICES}
         model = Clustered(seed=seed, progress=False, **(sizes | arguments))
         model.fit(graph, until=split.t_val, validate_until=split.t_test)
-        kept = Kept(model, event_id)
-        out[f"{size}, clusters, all searched"] = mrr(
-            kept, event_id, part, torch.ones_like(kept.around["off"])
-        )
-        for besides in ("around", "off"):
-            searched = kept.searched(model.clusters, None, 0.1, besides)
-            out[f"{size}, clusters, a tenth, {besides}"] = mrr(kept, event_id, part, searched)
+        kept = Kept(model, judged_events(graph, part, split))
+        out[f"{size}, clusters, all searched"] = kept.whole()
+        groups = Groups(model.clusters, lambda kept: kept.log_next, weighs=True)
+        for besides in BESIDES:
+            out[f"{size}, clusters, a tenth, {besides}"] = kept.searched(groups, 0.1, besides)
     return out
 
 
@@ -255,14 +138,45 @@ def tables(graph: FriendGraph, part: Part, seed: int, sizes: Figures) -> Figures
 
 
 def balance(graph: FriendGraph, part: Part, seed: int, sizes: Figures) -> Figures:
-    """Of both starts."""
-    split, out = TemporalSplit.of(graph), {}
-    for start in ("codes", "scratch"):
-        model = Clustered(start=start, seed=seed, progress=False, **sizes)
-        model.fit(graph, until=split.t_val, validate_until=split.t_test)
-        score = max(row["val_score"] for row in model.curve)
-        out[start] = balance_of(model) | {"val_score": score}
-    return out
+    """Of clusters, whatever the part."""
+    split = TemporalSplit.of(graph)
+    model = Clustered(seed=seed, progress=False, **sizes)
+    model.fit(graph, until=split.t_val, validate_until=split.t_test)
+    return {"": balance_of(model) | {"val_score": max(row["val_score"] for row in model.curve)}}
+
+
+def made_of(model: Clustered) -> list[Figures]:
+    """What each cluster is made of, the largest first: members as of the fit, and their acts in training."""
+    cluster, events, timeline = model.assignments, model.graph.events(), model._timeline
+    number = model.network.num_clusters
+    past = (events.time < model._until) & (cluster[events.src] >= 0) & (cluster[events.dst] >= 0)
+    src, dst = cluster[events.src[past]], cluster[events.dst[past]]
+    size = torch.bincount(cluster[cluster >= 0], minlength=number)
+    table = torch.bincount(src * number + dst, minlength=number * number).view(number, number).double()
+    out, into = table.sum(1), table.sum(0)
+    chance = into / into.sum()
+    elsewhere = table - table.diagonal().diag()
+    tick = timeline.tick(torch.tensor(model._until)).expand(len(cluster))
+    acts = timeline.num_acts(torch.arange(len(cluster)), tick).double()
+    began = (timeline.events.time[0], model._until)
+    first = timeline.instants[timeline.first_tick.clamp(max=len(timeline.instants) - 1)]
+    age = (first - began[0]).double() / (began[1] - began[0])
+    rows = []
+    for one in size.argsort(descending=True, stable=True)[: int((size > 0).sum())].tolist():
+        inside = cluster == one
+        rows.append(
+            {
+                "cluster": one,
+                "members": int(size[one]),
+                "acts of the median member": float(acts[inside].median()),
+                "first seen, of training": float(age[inside].median()),
+                "acts inside": float(table[one, one] / out[one].clamp(min=1)),
+                "by chance": float(chance[one]),
+                "next most into": int(elsewhere[one].argmax()),
+                "acts there": float(elsewhere[one].max() / out[one].clamp(min=1)),
+            }
+        )
+    return rows
 
 
 def cost(num_users: int, num_queries: int, seed: int, sizes: Figures) -> Figures:
@@ -342,29 +256,65 @@ def table(name: str, figures: Figures) -> str:
         for row in rows
     ]
     head = ", ".join(f"{key} {value:.3f}" for key, value in whole.items() if key not in ("groups", "share"))
-    return f"everyone searched: {head}; of that, kept:\n" + str(
-        tabulate(said, headers="keys", floatfmt=".3f")
-    )
+    mutual = [{key: row[key] for key in MUTUAL if key in row} for row in figures["mutual"]]
+    parts = (said, [figures["clusters"]], figures["made of"][:10], mutual)
+    tables = [str(tabulate(part, headers="keys", floatfmt=".3f")) for part in parts]
+    return f"everyone searched: {head}; of that, kept:\n" + "\n\n".join(tables)
 
 
 def picture(figures: Figures, title: str, path: Path) -> None:
-    """Quality against share, a panel a slice."""
+    """Quality against the share of users searched: everything and new ties, pointer off and on."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter, PercentFormatter
 
     whole, *rows = figures["rows"]
-    figure = Figure(figsize=(11, 4), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
-    for axis, besides in zip(axes, ("off", "pointer"), strict=True):
-        for name in dict.fromkeys(row["groups"] for row in rows):
-            mine = [row for row in rows if (row["groups"], row["besides"]) == (name, besides)]
-            x, y = [row["searched"] for row in mine], [row["new"] / whole["new"] for row in mine]
-            axis.plot(x, y, marker="o", markersize=3, label=name)
-        axis.set(xscale="log", xlabel="share of users searched", title=f"new ties, pointer {besides}")
-        axis.grid(alpha=0.3)
-    axes[0].set_ylabel("MRR, of that of everyone searched")
-    axes[1].legend(fontsize="small")
+    figure = Figure(figsize=(10, 7), layout="constrained")
+    axes = figure.subplots(2, 2, sharex=True, sharey=True)
+    names = [name for name in dict.fromkeys(row["groups"] for row in rows) if "alone" not in name]
+    colors = {name: f"C{number}" for number, name in enumerate(name for name in names if "," not in name)}
+    for line, which in zip(axes, ("all", "new"), strict=True):
+        for axis, besides in zip(line, ("off", "pointer"), strict=True):
+            for name in names:
+                mine = [row for row in rows if (row["groups"], row["besides"]) == (name, besides)]
+                x, y = [row["searched"] for row in mine], [row[which] / whole[which] for row in mine]
+                look: Figures = {"linewidth": 3, "zorder": 5} if name == OWN else {"linewidth": 1.2}
+                look |= {"linestyle": "--" if "," in name else "-", "color": colors[name.split(",")[0]]}
+                axis.plot(x, y, marker=".", label=name, **look)
+            axis.axhline(0.95, color="black", linewidth=0.5)
+            axis.set(xscale="log", title=f"{which}, pointer {'on' if besides == 'pointer' else 'off'}")
+            axis.set_xticks(SHARES)
+            axis.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+            axis.xaxis.set_minor_formatter(NullFormatter())
+            axis.grid(alpha=0.3)
+        line[0].set_ylabel("MRR, of that of everyone searched")
+    for axis in axes[1]:
+        axis.set_xlabel("users searched")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.suptitle(title)
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=80)
+
+
+def picture_of_clusters(rows: list[Figures], title: str, path: Path) -> None:
+    """Sizes, homophily, and how active the members are."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    sizes, homophily, kinds = figure.subplots(1, 3)
+    size = np.array([row["members"] for row in rows])
+    inside = np.array([row["acts inside"] for row in rows])
+    acts = np.array([row["acts of the median member"] for row in rows])
+    age = np.array([row["first seen, of training"] for row in rows])
+    sizes.bar(np.arange(len(size)), size, width=1.0)
+    sizes.set(xlabel="clusters, by size", ylabel="members")
+    homophily.plot(np.sort(inside)[::-1], label="inside")
+    homophily.plot(np.sort([row["by chance"] for row in rows])[::-1], label="by chance")
+    homophily.set(xlabel="clusters, by share inside", ylabel="share of acts that stay inside")
+    homophily.legend()
+    points = kinds.scatter(np.maximum(acts, 0.5), inside, s=4 * size, c=age, alpha=0.7)
+    kinds.set(xscale="log", xlabel="acts of the median member", ylabel="share of acts that stay inside")
+    figure.colorbar(points, ax=kinds, label="median member first seen, of training")
+    figure.suptitle(title)
+    figure.savefig(path, dpi=80)
 
 
 TABLES: dict[str, Callable[[FriendGraph, Part, int, Figures], Figures]] = {
@@ -389,7 +339,9 @@ def run(
                 kept_in.write_text(json.dumps(kept, indent=1) + "\n")
             print(f"\n{key}\n{table(which, kept[key])}", flush=True)
             if which == "curve":
-                picture(kept[key], f"{name}, {part}", out / f"clusters-{name}-{seed}.png")
+                title = f"{name}, {part}"
+                picture(kept[key], title, out / f"clusters-{name}-{seed}.png")
+                picture_of_clusters(kept[key]["made of"], title, out / f"clusters-{name}-{seed}-made-of.png")
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from functools import cache
 from pathlib import Path
@@ -13,9 +14,11 @@ from elsewhere import Elsewhere
 from graphs import Row, graph_of, planted_rows, random_rows
 
 from benchmarks import clusters as benchmark
+from benchmarks.smaller_search import OWN, Kept, groups_of, judged_events
 from graphrec.data import Query, TemporalSplit
+from graphrec.evaluate import evaluate_streaming
 from graphrec.models import Clustered, Recommender, clustered
-from graphrec.nn import Clusters, memberships, settled
+from graphrec.nn import Candidates, Clusters, RoutedSoftmax, largest, settled
 from graphrec.sampler import Timeline
 from graphrec.tokenizer import ClusterCodes
 
@@ -43,13 +46,13 @@ def asked(time: int = SPLIT.t_test) -> Query:
 # Clusters
 
 
-def test_memberships_are_a_softmax_over_the_largest_two() -> None:
+def test_the_largest_two_clusters() -> None:
     affinity = torch.randn(9, 5, generator=torch.Generator().manual_seed(0))
-    cluster, share = memberships(affinity)
+    cluster, share = largest(affinity)
     best = affinity.sort(dim=1, descending=True)
     assert torch.equal(cluster, best.indices[:, :2])
     torch.testing.assert_close(share, best.values[:, :2].softmax(1))
-    alone = memberships(affinity[:, :1])
+    alone = largest(affinity[:, :1])
     assert alone[0].tolist() == [[0, 0]] * 9
     assert alone[1].tolist() == [[1.0, 0.0]] * 9
 
@@ -142,6 +145,48 @@ def test_probabilities_sum_to_one() -> None:
         torch.testing.assert_close(total, torch.ones(USERS))
 
 
+@pytest.mark.parametrize("slots", [1, 2, 3])
+def test_the_training_softmax_against_a_loop(slots: int) -> None:
+    generator = torch.Generator().manual_seed(slots)
+    scores, size = 30.0 * torch.randn(4, 6, generator=generator), 3
+    share = torch.rand(6, size, generator=generator)
+    share = share * (share >= share.topk(slots, dim=1).values[:, -1:])
+    share /= share.sum(1, keepdim=True)
+    placed = torch.ones(4, 6, dtype=torch.bool)
+    placed[1, 5] = placed[2, 0] = False
+    place = torch.tensor([0, 1, 0, 4])
+    never = torch.zeros(4, 6, dtype=torch.bool)
+    never[torch.arange(4), place] = never[0, 3] = True
+    p_cluster = torch.rand(4, size, generator=generator)
+    candidates = Candidates(10 + torch.arange(6), torch.zeros(6), torch.ones(6, dtype=torch.bool))
+    softmax = RoutedSoftmax(
+        candidates,
+        scores=scores,
+        placed=placed,
+        membership=share,
+        spread=share.sum(0),
+        log_cluster=p_cluster.log(),
+        log_lobby=torch.full((4,), 0.25).log(),
+        place=place,
+        never=never,
+    )
+    barred = torch.tensor([3]), torch.tensor([12])
+    found = softmax.log_p(torch.arange(4), barred)
+    for row in range(4):
+        goal = int(place[row])
+        weight = (scores[row].double() - scores[row, goal]).clamp(max=60.0).exp()
+        rest = [k for k in range(6) if not never[row, k] and (row, k) != (3, 2)]
+        if placed[row, goal]:
+            p = 0.0
+            for c in range(size):
+                mass = sum(float(weight[k] * share[k, c]) for k in rest if placed[row, k])
+                own = float(share[goal, c])
+                p += float(p_cluster[row, c]) * own / (own + mass) if own else 0.0
+        else:
+            p = 0.25 / (1.0 + sum(float(weight[k]) for k in rest if not placed[row, k]))
+        assert float(found[row]) == pytest.approx(math.log(max(p, 1e-30)), rel=1e-3, abs=1e-3)
+
+
 def test_planted_circles_become_clusters() -> None:
     model = Clustered(num_clusters=4, start="codes", **SMALL).fit(GRAPH, until=SPLIT.t_val)
     found = benchmark.balance_of(model)
@@ -205,16 +250,23 @@ def test_people_around_are_always_proposed(monkeypatch: pytest.MonkeyPatch) -> N
         assert person in users[one].tolist()
 
 
-def test_the_better_start_is_kept(tmp_path: Path) -> None:
-    best = fitted()
-    scores = {}
-    for start in ("codes", "scratch"):
-        one = Clustered(num_clusters=4, start=start, **SMALL).fit(GRAPH, until=SPLIT.t_val)
-        scores[start] = max(row["val_score"] for row in one.curve)
-        assert all(row["imbalance"] >= 0.0 for row in one.curve)
-    assert scores["codes"] != scores["scratch"]
-    assert max(row["val_score"] for row in best.curve) == max(scores.values())
-    assert best.start == "best"
+def test_from_scratch_all_clusters_count_at_first() -> None:
+    model = Clustered(num_clusters=4, start="scratch", **SMALL)
+    batch = next(iter(model.prepare(GRAPH, until=SPLIT.t_val)))
+    network, affinity = model.network, torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
+    for epoch, number in ((0, 4), (1, 2)):
+        terms = model.losses(batch, epoch)
+        assert float(terms["imbalance"].detach()) >= 0.0
+        share = network.memberships(affinity)
+        torch.testing.assert_close(share.sum(1), torch.ones(9))
+        assert ((share > 0).sum(1) == number).all()
+        network.zero_grad()
+        (network.memberships(network.affinity(network.user.weight[1:].detach()))[:, 0].sum()).backward()
+        assert network.cluster.grad is not None
+        assert int((network.cluster.grad.abs().sum(1) > 0).sum()) == 4
+    begun = Clustered(num_clusters=4, **SMALL)
+    begun.losses(next(iter(begun.prepare(GRAPH, until=SPLIT.t_val))), 0)
+    assert ((begun.network.memberships(affinity) > 0).sum(1) == 2).all()
 
 
 def test_an_interrupted_fit_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -339,13 +391,55 @@ def test_the_benchmark_on_a_toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     kept = json.loads((tmp_path / "clusters.json").read_text())
     whole, *rows = kept["toy, val, curve, seed 0"]["rows"]
     for row in rows:
-        if (row["share"], row["besides"]) == (1.0, "off"):
-            assert row["all"] == pytest.approx(whole["all"])
-    assert {row["groups"] for row in rows} >= {benchmark.OWN, "faiss IVF", "random groups", "STU prefixes"}
+        if row["share"] < 1.0:
+            assert row["searched"] <= row["share"] or row["besides"] != "off"
+        else:
+            for name in ("all", "repeat", "reply", "new"):
+                assert row[name] == pytest.approx(whole[name])
+    assert {row["groups"] for row in rows} >= {OWN, "faiss IVF", "random groups", "STU prefixes"}
+    made_of = kept["toy, val, curve, seed 0"]["made of"]
+    assert sum(row["members"] for row in made_of) == 32
+    assert sum(row["by chance"] for row in made_of) == pytest.approx(1.0)
     assert set(kept["toy, val, tables, seed 0"]) == {"user table", "cluster table", "next cluster"}
-    assert (tmp_path / "clusters-toy-0.png").stat().st_size > 10_000
+    for name in ("", "-made-of"):
+        assert (tmp_path / f"clusters-toy-0{name}.png").stat().st_size > 10_000
     monkeypatch.setitem(benchmark.TABLES, "curve", lambda *args: pytest.fail("judged again"))
     benchmark.run("toy", GRAPH, "val", ["curve"], [0], tmp_path, sizes)
+
+
+def test_a_smaller_search_is_judged_as_the_protocol_does() -> None:
+    model = fitted()
+    kept = Kept(model, judged_events(GRAPH, "val", SPLIT))
+    rows = evaluate_streaming(model, GRAPH, part="val", split=SPLIT, progress=False).rows()
+    expected = {row["slice"]: row["mrr"] for row in rows if row["slice"] in kept.whole()}
+    whole = kept.whole()
+    assert set(expected) == set(whole) - {"hits@50"}
+    for name, value in expected.items():
+        assert whole[name] == pytest.approx(value, rel=1e-5)
+    groups, scores = groups_of(model, 0)[OWN], model.score(kept.query).clone()
+    found = kept.searched(groups, 0.4, "pointer")
+    probed, size = kept._probed(groups, 0.4, "pointer", own=False)
+    index, timeline, reciprocal = model.clusters, model._timeline, []
+    for row in range(len(kept.query)):
+        asker, tick = int(kept.query.user[row]), int(kept.tick[row])
+        met = set(
+            timeline.contacts.before(kept.query.user[row : row + 1], kept.tick[row : row + 1])[1].tolist()
+        )
+        searched = [
+            v in met
+            or int(index.since[v]) >= tick
+            or any(index.share[v, s] > 0 and bool(probed[row, index.cluster[v, s]]) for s in (0, 1))
+            for v in range(USERS)
+        ]
+        goal = int(kept.target[row])
+        seen = sum(x and int(timeline.first_tick[v]) < tick for v, x in enumerate(searched))
+        assert seen <= int(size[row])  # whoever is in two clusters counts twice
+        own = scores[row, goal]
+        others = [scores[row, v] for v in range(USERS) if searched[v] and v not in (asker, goal)]
+        rank = 1.0 + sum(float(x > own) + 0.5 * float(x == own) for x in others)
+        reciprocal.append(1.0 / rank if searched[goal] else 0.0)
+    assert found["all"] == pytest.approx(sum(reciprocal) / len(reciprocal), rel=1e-5)
+    assert found["all"] < whole["all"] or found["searched"] > 0.9
 
 
 def test_the_page_of_clusters_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import copy
 import math
 import warnings
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -19,6 +19,7 @@ from graphrec.data import FriendGraph, Query
 from graphrec.models.neighborhood import TINY, Asked, Everyone, NeighborhoodModel
 from graphrec.models.recommender import shuffled
 from graphrec.nn import (
+    NOBODY,
     PRESENCE,
     SLOTS,
     SOURCES,
@@ -29,8 +30,8 @@ from graphrec.nn import (
     Clusters,
     History,
     Interaction,
+    RoutedSoftmax,
     Timelines,
-    memberships,
     settled,
 )
 from graphrec.sampler import Reach
@@ -44,9 +45,11 @@ CLUSTERED: dict[str, tuple[str, ...]] = {
 }
 """The sources of the clustered model, by the name of its row."""
 
-Start = Literal["best", "codes", "scratch"]
+Start = Literal["codes", "scratch"]
 
-MOST_CLUSTERS = 2048
+MEMBERS, MOST_CLUSTERS = 4, 1024
+"""Users to a cluster, where they are few; and the most clusters."""
+
 NEXT, BALANCE = 0.1, 1.0
 """How much the next cluster's likelihood alone, and the evenness of the clusters, count in the loss."""
 
@@ -61,8 +64,6 @@ SEARCHED = 256
 
 FAR = -60.0
 """Log-scores this far below the best of a query count as being there."""
-
-NOBODY = -1e9
 
 
 class Clustered(NeighborhoodModel):
@@ -84,11 +85,10 @@ class Clustered(NeighborhoodModel):
     (see `Clusters`).
 
     Args:
-        num_clusters: C; by default the root of the number of users known in training, at most 2,048.
+        num_clusters: C; by default a quarter of the number of users known in training, at most 1,024.
         search_share: the share of users whom `recommend` searches for in clusters, about, at least 100; 1 is
             exact. The one knob; may be set later as an attribute.
-        start: how the clusters begin: 'codes', as the first codes of a tokenizer; 'scratch', drawn; 'best'
-            trains both and keeps what validation prefers.
+        start: how the clusters begin: 'codes', as the first codes of a tokenizer, or 'scratch', drawn.
         first_codes: the tokenizer of 'codes'; by default one level of balanced k-means (`ResidualKMeans`) of
             C codes. A copy is fitted.
         sources, reach, history, interaction, activation, embedding_dim, hidden_channels, num_layers,
@@ -105,7 +105,7 @@ class Clustered(NeighborhoodModel):
         *,
         num_clusters: int | None = None,
         search_share: float = 0.1,
-        start: Start = "best",
+        start: Start = "codes",
         first_codes: Tokenizer | None = None,
         sources: Collection[str] = CLUSTERED["clustered"],
         reach: Reach | None = None,
@@ -161,19 +161,8 @@ class Clustered(NeighborhoodModel):
 
     def fit(self, graph: FriendGraph, *, until: int, validate_until: int | None = None) -> Self:
         """As in `TwoTower`; the first codes are fitted on what is strictly older than `until`, too."""
-        if self.start != "best":
-            super().fit(graph, until=until, validate_until=validate_until)
-            self._gather()
-            return self
-        tried = []
-        for start in ("codes", "scratch"):
-            one = copy.copy(self)
-            one.start, one._gathered_for = start, -1
-            one.folder = None if self.folder is None else self.folder / start
-            tried.append(one.fit(graph, until=until, validate_until=validate_until))
-        best = max(tried, key=lambda one: max(row["val_score"] for row in one.curve))
-        kept = "start", "folder"
-        self.__dict__.update({name: value for name, value in vars(best).items() if name not in kept})
+        super().fit(graph, until=until, validate_until=validate_until)
+        self._gather()
         return self
 
     def _before(self, *, num_known: int) -> None:
@@ -192,7 +181,7 @@ class Clustered(NeighborhoodModel):
         self._first = code[self._in_order[:num_known], 0] % size
 
     def _num_clusters(self, num_known: int) -> int:
-        return self.num_clusters or min(MOST_CLUSTERS, max(2, round(math.sqrt(num_known))))
+        return self.num_clusters or min(MOST_CLUSTERS, max(2, num_known // MEMBERS))
 
     def _build(self, *, num_known: int) -> ClusterNet:
         return ClusterNet(
@@ -218,6 +207,10 @@ class Clustered(NeighborhoodModel):
         self._gather()
         self._gathered_for += 1  # what training goes on from
         return super()._validate(event_id)
+
+    def _choose_favours(self, event_id: Tensor) -> None:
+        self._gather()  # by the weights of the best epoch
+        super()._choose_favours(event_id)
 
     @torch.no_grad()
     def _gather(self) -> None:
@@ -270,21 +263,16 @@ class Clustered(NeighborhoodModel):
 
     # The towers
 
-    def _memberships(self, user: Tensor) -> tuple[Tensor, Tensor]:
-        """Clusters and shares of users [n]: [n, SLOTS] each, with gradients while training."""
-        if not self.network.training:
-            index = self.clusters
-            return index.cluster[user].to(self._device), index.share[user].to(self._device)
-        rows = self._row[user].to(self._device)
-        cluster, share = memberships(self.network.affinity(self.network.user(rows)))
-        return cluster, share * (rows > 0)[:, None]
-
     def _embedded(self, user: Tensor, placed: Tensor) -> Tensor:
         """Embeddings [n, D] of users [n], of strangers where they are not placed [n] yet."""
         network, placed = self.network, placed.to(self._device)
-        cluster, share = self._memberships(user)
-        own: Tensor = network.user(self._row[user].to(self._device) * placed)
-        return own + network.blend(cluster, share * placed[:, None])
+        if not network.training:
+            user = user.to(self._device)
+            return torch.where(placed[:, None], self._vector[user], network.user.weight[0])
+        rows = self._row[user].to(self._device) * placed
+        own: Tensor = network.user(rows)
+        share = network.memberships(network.affinity(own)) * (rows > 0)[:, None]
+        return own + share @ network.cluster
 
     def _actors(self, user: Tensor, tick: Tensor) -> Tensor:
         return self._embedded(user, self.clusters.since[user] < tick)
@@ -323,17 +311,17 @@ class Clustered(NeighborhoodModel):
         candidates = Candidates.of(target, random, self._share, in_batch=True)
         user, network = candidates.user, self.network
         rows = self._row[user].to(self._device)
-        affinity = network.affinity(network.user(rows))
-        cluster, share = memberships(affinity)
-        vectors = network.user(rows) + network.blend(cluster, share * (rows > 0)[:, None])
+        own = network.user(rows)
+        affinity = network.affinity(own)
+        membership = network.memberships(affinity) * (rows > 0)[:, None]
         log_cluster, log_lobby = self._next_cluster(asked)
-        return _Routed(
+        return RoutedSoftmax(
             candidates,
-            scores=self._logits(asked, user, vectors=vectors, bias=network.bias(rows).squeeze(1)),
+            scores=self._logits(
+                asked, user, vectors=own + membership @ network.cluster, bias=network.bias(rows).squeeze(1)
+            ),
             placed=(self.clusters.since[user] < asked.tick[:, None]).to(self._device),
-            membership=torch.zeros_like(affinity).scatter_add(1, cluster, share),
-            cluster=cluster,
-            share=share,
+            membership=membership,
             spread=affinity[rows > 0].softmax(1).mul(self._weight(candidates)[rows > 0]).sum(0),
             log_cluster=log_cluster,
             log_lobby=log_lobby,
@@ -372,7 +360,8 @@ class Clustered(NeighborhoodModel):
             return self._probed(self._next_cluster(asked)[0], asked.tick)
 
     def _probed(self, log_cluster: Tensor, tick: Tensor) -> Tensor:
-        most = max(LEAST, self.search_share * self.graph.num_users)
+        # All where all are asked for: whoever is in two clusters counts twice.
+        most = max(LEAST, self.search_share * self.graph.num_users) if self.search_share < 1.0 else math.inf
         size = self.clusters.sizes(tick)
         order = log_cluster.cpu().argsort(dim=1, descending=True, stable=True)
         before = size.gather(1, order).cumsum(1) - size.gather(1, order)
@@ -463,69 +452,3 @@ def _rows(asked: Asked, rows: Tensor) -> Asked:
         asker=None if asked.asker is None else asked.asker[where],
         around=None,
     )
-
-
-@dataclass(frozen=True)
-class _Routed:
-    """The two-level softmax, estimated from K candidates.
-
-    Attributes:
-        candidates: K of them.
-        scores: [B, K] logits.
-        placed: [B, K] bool, who is in a cluster at the query's time.
-        membership: [K, C].
-        cluster, share: [K, SLOTS], the same, sparse.
-        spread: [C], the sum of everyone's soft memberships, estimated.
-        log_cluster: [B, C]; log_lobby: [B].
-        place: [B] int64, where the targets are among the candidates.
-        never: [B, K] bool, who is no negative.
-    """
-
-    candidates: Candidates
-    scores: Tensor
-    placed: Tensor
-    membership: Tensor
-    cluster: Tensor
-    share: Tensor
-    spread: Tensor
-    log_cluster: Tensor
-    log_lobby: Tensor
-    place: Tensor
-    never: Tensor
-
-    def log_p(self, rows: Tensor, people: tuple[Tensor, Tensor] | None) -> Tensor:
-        """See `Everyone`; the next cluster is judged as if all were candidates."""
-        device, barred = self.scores.device, self.never
-        if people is not None:
-            barred = barred | self.candidates.members(people, len(barred)).to(device)
-        rows = rows.to(device)
-        place, placed = self.place[rows], self.placed[rows]
-        goal = self.scores[rows, place]
-        others = self.scores[rows] - self.candidates.log_q.to(device)
-        others = (others - goal[:, None]).masked_fill(barred[rows], NOBODY)
-        total = others.masked_fill(placed, NOBODY).logsumexp(1)
-        lobby = self.log_lobby[rows] - torch.logaddexp(total, torch.zeros_like(total))
-        inside = []
-        for slot in range(SLOTS):
-            cluster, share = self.cluster[place, slot], self.share[place, slot]
-            weight = self.membership[:, cluster].T
-            alone = torch.where(placed & (weight > 0), others + weight.clamp(min=TINY).log(), NOBODY)
-            log_share = share.clamp(min=TINY).log()
-            log_all = torch.logaddexp(alone.logsumexp(1), log_share)
-            inside.append(self.log_cluster[rows, cluster] + log_share - log_all)
-        is_placed = placed.gather(1, place[:, None]).squeeze(1)
-        return torch.where(is_placed, torch.stack(inside).logsumexp(0), lobby)
-
-    def metrics(self) -> dict[str, Tensor]:
-        """How likely the next clusters are, how evenly people spread."""
-        at = torch.arange(len(self.place), device=self.place.device)
-        placed = self.placed[at, self.place]
-        share = self.share[self.place].detach() * placed[:, None]
-        log_cluster = self.log_cluster.gather(1, self.cluster[self.place])
-        spread = self.spread / self.spread.sum().clamp(min=TINY)
-        right = self.log_cluster.argmax(1) == self.cluster[self.place, 0]
-        return {
-            "loss_cluster": -(share * log_cluster).sum() / placed.sum().clamp(min=1),
-            "imbalance": (spread * (spread * len(spread)).clamp(min=TINY).log()).sum(),
-            "accuracy_cluster": (right & placed).sum() / placed.sum().clamp(min=1),
-        }

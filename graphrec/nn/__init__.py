@@ -5,11 +5,11 @@ from graphrec.nn.approach import AnswerNet as AnswerNet
 from graphrec.nn.approach import approach_features as approach_features
 from graphrec.nn.candidates import Candidates as Candidates
 from graphrec.nn.candidates import sampled_log_softmax as sampled_log_softmax
-from graphrec.nn.clusters import SLOTS as SLOTS
-from graphrec.nn.clusters import ClusterNet as ClusterNet
+from graphrec.nn.cluster_net import SLOTS as SLOTS
+from graphrec.nn.cluster_net import ClusterNet as ClusterNet
+from graphrec.nn.cluster_net import largest as largest
+from graphrec.nn.cluster_net import settled as settled
 from graphrec.nn.clusters import Clusters as Clusters
-from graphrec.nn.clusters import memberships as memberships
-from graphrec.nn.clusters import settled as settled
 from graphrec.nn.features import NUM_PRESENCE_FEATURES as NUM_PRESENCE_FEATURES
 from graphrec.nn.features import NUM_QUERY_FEATURES as NUM_QUERY_FEATURES
 from graphrec.nn.features import node_features as node_features
@@ -40,6 +40,8 @@ from graphrec.nn.quantizer import SLACK as SLACK
 from graphrec.nn.quantizer import ResidualQuantizer as ResidualQuantizer
 from graphrec.nn.quantizer import bounded_nearest as bounded_nearest
 from graphrec.nn.quantizer import nearest as nearest
+from graphrec.nn.routed import NOBODY as NOBODY
+from graphrec.nn.routed import RoutedSoftmax as RoutedSoftmax
 from graphrec.nn.towers import CIRCLES as CIRCLES
 from graphrec.nn.towers import PRESENCE as PRESENCE
 from graphrec.nn.towers import STRUCTURE as STRUCTURE
