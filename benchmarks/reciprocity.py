@@ -1,7 +1,7 @@
 """Both sides must want it: late answers, who answers, lists for both sides, and a fair load.
 
 python -m benchmarks.reciprocity [--datasets Synthetic ...] [--models adamic_adar ppr ...] [--seeds 0 ...]
-    [--parts late answers both load] [--candidates 50] [--no-streaming] [--out DIR]
+    [--parts late answers both load] [--candidates 50] [--users 2000] [--epochs 6] [--out DIR]
 
 `late`: on synthetic worlds, the answer rate of the approaches of the last two days, counted and corrected,
 against the truth; and what a model learns from such approaches alone. `answers`: the model of answers against
@@ -13,8 +13,10 @@ intervals, and of differences pair by pair. `load`: lists with half the greatest
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -28,27 +30,44 @@ from graphrec.evaluate import (
     Pairs,
     Snapshot,
     evaluate_snapshot,
-    evaluate_streaming,
     horizon,
     judge_lists,
     mutual_ranks,
+    rank_events,
     snapshot_query,
 )
 from graphrec.metrics import bootstrap_interval, calibration_error
-from graphrec.models import HEURISTICS, LEARNED, Bidirectional, Reciprocity, Recommender, TwoTower, fair_load
+from graphrec.models import (
+    CLUSTERED,
+    HEURISTICS,
+    MODELS,
+    Bidirectional,
+    NeighborhoodModel,
+    Reciprocity,
+    Recommender,
+    build,
+    fair_load,
+    load_recommender,
+)
 from graphrec.report import reliability_diagram
 
 DAY = 86_400
 SYNTHETIC = "Synthetic"
 PARTS = ("late", "answers", "both", "load")
 DRAWN = ("receiver's past", "reciprocity model")
+MOST_NEW = 1000
+"""New ties of test whose one-directional rank is taken."""
+
+EVENTS_EACH = 30
 MOMENTS = range(30, 88, 4)
 """Days of the synthetic world at which young approaches are judged."""
 
 
-def graph_of(name: str, seed: int) -> FriendGraph:
-    """A data set; the synthetic world follows the seed."""
-    return load_dataset(name, seed=seed) if name == SYNTHETIC else load_dataset(name)
+def graph_of(name: str, seed: int, users: int) -> FriendGraph:
+    """A data set; the synthetic world follows the seed, with thirty events for each of its users."""
+    if name == SYNTHETIC:
+        return cast(FriendGraph, SyntheticFriends(users, EVENTS_EACH * users, seed=seed)[0])
+    return load_dataset(name)
 
 
 def hoped(name: str) -> str | None:
@@ -56,12 +75,30 @@ def hoped(name: str) -> str | None:
     return "friend_request" if name == SYNTHETIC else None
 
 
-def fitted(name: str, graph: FriendGraph, split: TemporalSplit, seed: int) -> Recommender:
-    """A recommender by its row name."""
-    if name in LEARNED:
-        model = TwoTower(sources=LEARNED[name], seed=seed, progress=False)
-        return model.fit(graph, until=split.t_val, validate_until=split.t_test)
-    return HEURISTICS[name]().fit(graph, until=split.t_val)
+def label(name: str, model: str, seed: int, options: argparse.Namespace) -> str:
+    """What a file of figures or a folder of a model is called."""
+    world = f"{name}-{options.users}" if name == SYNTHETIC else name
+    return f"{world}-{model}-{seed}" if model in HEURISTICS else f"{world}-{model}-{seed}-{options.epochs}"
+
+
+def fitted(
+    name: str, model: str, graph: FriendGraph, split: TemporalSplit, seed: int, options: argparse.Namespace
+) -> Recommender:
+    """A recommender by its row name, read where it was kept; the clustered one begins with codes alone."""
+    if model in HEURISTICS:
+        return build(model).fit(graph, until=split.t_val)
+    folder = None if options.out is None else options.out / label(name, model, seed, options)
+    if folder is not None and folder.exists():
+        return load_recommender(model, folder, graph)
+    settings = {"seed": seed, "max_epochs": options.epochs, "progress": False}
+    if model in CLUSTERED:
+        settings["start"] = "codes"
+    out = cast(NeighborhoodModel, MODELS[model](**settings))
+    out.fit(graph, until=split.t_val, validate_until=split.t_test)
+    if folder is not None:
+        folder.mkdir(parents=True)
+        out.save(folder)
+    return out
 
 
 def learned_answers(graph: FriendGraph, split: TemporalSplit, seed: int) -> Reciprocity:
@@ -94,7 +131,7 @@ def late(seeds: Sequence[int]) -> None:
     """Print the errors of answer rates and of models under censoring."""
     wait, names = 2 * DAY, ("silence is a no", "decided ones alone", "corrected", "as it came out")
     errors: list[list[float]] = []
-    learned: list[list[float]] = []
+    learned: list[list[list[float]]] = []
     for seed in seeds:
         dataset = SyntheticFriends(5_000, 150_000, seed=seed)
         graph = dataset[0].select_actions(["friend_accept", "friend_request"])
@@ -112,37 +149,50 @@ def late(seeds: Sequence[int]) -> None:
             rates = [(label == 1).mean(), (label == 1).sum() / max(1, (label >= 0).sum()), corrected, came]
             errors.append([float(rate) / truth - 1 for rate in rates])
 
-        # A young network: a model of its first three days, and what it says of the four days after.
-        until = begin + 3 * DAY
-        after = (pairs.first >= until) & (pairs.first < until + 4 * DAY)
-        truth = float(chance[after].mean() * within)
-        said = []
-        for naive in (True, False):
-            model = Reciprocity(wait=wait, naive=naive, seed=seed, progress=False).fit(graph, until=until)
-            said.append(float(model.probability(*approaches(pairs, after)).mean()) / truth - 1)
-        learned.append(said)
+        learned.append(young_network(seed, wait))
     table = np.array(errors)
     body = [
         [name, f"{mean:+.1%}", f"{size:.1%}"]
         for name, mean, size in zip(names, table.mean(0), np.abs(table).mean(0), strict=True)
     ]
     print(tabulate(body, headers=["answer rate of the last two days", "mean error", "mean |error|"]), "\n")
+    table = np.array(learned)  # [seeds, models, 2]
     body = [
-        [name, f"{error:+.1%}"]
-        for name, error in zip(("silence is a no", "corrected"), np.mean(learned, 0), strict=True)
+        [name, *(f"{mean:+.1%}, {size:.1%}" for mean, size in zip(means, sizes, strict=True))]
+        for name, means, sizes in zip((names[0], names[2]), table.mean(0), np.abs(table).mean(0), strict=True)
     ]
-    print(tabulate(body, headers=["model of the first three days, on the next four", "mean error"]), "\n")
+    headers = ["a model of three days: mean error, mean |error|", "of these days", "of the next four"]
+    print(tabulate(body, headers=headers), "\n")
+
+
+def young_network(seed: int, wait: int) -> list[list[float]]:
+    """Errors of what a naive and a corrected model of three days say of these, and of the next four."""
+    dataset = SyntheticFriends(20_000, 200_000, seed=seed, num_days=10)
+    graph = dataset[0].select_actions(["friend_accept", "friend_request"])
+    pairs = Pairs.of(graph)
+    chance = true_chances(dataset, pairs) * float(dataset.world.answered_within(torch.tensor(wait // 3600)))
+    begin = int(pairs.first.min())
+    until, end = begin + 3 * DAY, begin + 7 * DAY
+    out = []
+    for naive in (True, False):
+        model = Reciprocity(wait=wait, naive=naive, seed=seed, progress=False).fit(graph, until=until)
+        errors = []
+        for days in (pairs.first < until, (pairs.first >= until) & (pairs.first < end)):
+            said = float(model.probability(*approaches(pairs, days)).mean())
+            errors.append(said / float(chance[days].mean()) - 1)
+        out.append(errors)
+    return out
 
 
 # --- Who answers --------------------------------------------------------------------------------------------
 
 
-def answers(name: str, seeds: Sequence[int], out: Path | None) -> None:
+def answers(name: str, options: argparse.Namespace) -> None:
     """Print log loss, AUC and calibration on the approaches of test that are decided at its end; draw it."""
     body: dict[str, list[list[float]]] = {}
     number, shown = 0, {}
-    for seed in seeds:
-        graph = graph_of(name, seed)
+    for seed in options.seeds:
+        graph = graph_of(name, seed, options.users)
         split, pairs = TemporalSplit.of(graph), Pairs.of(graph)
         wait = horizon(split, "test")
         test = (pairs.first >= split.t_test) & (pairs.first + wait < split.end + 1)
@@ -169,9 +219,9 @@ def answers(name: str, seeds: Sequence[int], out: Path | None) -> None:
         "of true probabilities",
     ]
     print(tabulate(rows, headers=headers), "\n", flush=True)
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        picture = out / f"reliability-{name}.png"
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
+        picture = options.out / f"reliability-{name}.png"
         reliability_diagram(shown, f"{name}: {number:,} approaches of test").savefig(picture, dpi=120)
         print("written:", picture, "\n")
 
@@ -233,121 +283,178 @@ def spread(runs: list[list[float]]) -> list[str]:
 
 # --- Both directions ----------------------------------------------------------------------------------------
 
-
-def both(name: str, models: Sequence[str], seeds: Sequence[int], candidates: int, streaming: bool) -> None:
-    """Print every recommender alone and made two-sided."""
-    runs: dict[tuple[str, str], list[tuple[np.ndarray, np.ndarray, Snapshot, float]]] = {}
-    chosen: dict[str, list[tuple[float, float]]] = {}
-    for seed in seeds:
-        graph = graph_of(name, seed)
-        split = TemporalSplit.of(graph)
-        answering = learned_answers(graph, split, seed)
-        for model in models:
-            base = fitted(model, graph, split, seed)
-            two = Bidirectional(base, answering, num_candidates=candidates).join(graph, until=split.t_val)
-            for way, scorer in (("alone", base), ("default", two), ("chosen", two)):
-                if way == "chosen":
-                    two.choose(start=split.t_val, end=split.t_test, action=hoped(name))
-                    chosen.setdefault(model, []).append(two.weights)
-                worse, group = mutual_ranks(scorer, graph, split=split)
-                snapshot = evaluate_snapshot(scorer, graph, split=split, action=hoped(name))
-                new = float("nan")
-                if streaming:
-                    ranks = evaluate_streaming(scorer, graph, split=split).of("new")[0]
-                    new = float((1 / ranks).mean())
-                runs.setdefault((model, way), []).append((1 / worse, group, snapshot, new))
-        del graph
-    body = []
-    for (model, way), found in runs.items():
-        alone = runs[model, "alone"]
-        mutual = [run[0] for run in found]
-        precision = [run[2].reciprocated() for run in found]
-        row = [model if way == "alone" else f"  {way}", interval(mutual), interval(precision, digits=5)]
-        if way == "alone":
-            row += ["", ""]
-        else:
-            groups = [run[1] for run in found]
-            row.append(interval([a - b[0] for a, b in zip(mutual, alone, strict=True)], groups))
-            gains = [a - b[2].reciprocated() for a, b in zip(precision, alone, strict=True)]
-            row.append(interval(gains, digits=5))
-        one = float(np.mean([run[2].row("all")["precision@10"] for run in found]))
-        body.append([*row, f"{one:.5f}", f"{np.mean([run[3] for run in found]):.4f}"])
-    headers = [name, "mutual MRR", "reciprocated P@10", "gain", "gain", "P@10", "new MRR"]
-    print(tabulate(body, headers=headers, disable_numparse=True))
-    for model, weights in chosen.items():
-        print(f"chosen for {model}:", ", ".join(f"a = {a:.2f}, b = {b:.2f}" for a, b in weights))
-    print(flush=True)
+WAYS = ("alone", "default", "chosen")
+FIGURES = ("mutual MRR", "reciprocated P@10", "P@10", "new MRR")
 
 
-def interval(
-    values: Sequence[np.ndarray], groups: Sequence[np.ndarray] | None = None, *, digits: int = 4
-) -> str:
+class Remembering(Bidirectional):
+    """Asks the other side about a query's candidate once, since weights change nothing of its answer."""
+
+    def __init__(self, recommender: Recommender, reciprocity: Reciprocity, *, num_candidates: int) -> None:
+        super().__init__(recommender, reciprocity, num_candidates=num_candidates)
+        self._known: dict[tuple[int, ...], float] = {}
+
+    def _other_side(self, asked: Query, person: torch.Tensor) -> torch.Tensor:
+        parts = asked.user, asked.time, asked.action, person
+        keys = list(zip(*(part.tolist() for part in parts), strict=True))
+        new = torch.tensor([place for place, key in enumerate(keys) if key not in self._known]).long()
+        if len(new):
+            ranks = super()._other_side(asked[new], person[new])
+            self._known.update(zip((keys[place] for place in new), ranks.tolist(), strict=True))
+        return torch.tensor([self._known[key] for key in keys], dtype=torch.float64)
+
+
+def both(name: str, options: argparse.Namespace) -> None:
+    """Print every recommender alone and made two-sided, and what that changes pair by pair."""
+    body, chosen = [], []
+    for model in options.models:
+        runs = [kept(name, model, seed, options) for seed in options.seeds]
+        weights = (", ".join(f"{weight:g}" for weight in run["weights"].tolist()) for run in runs)
+        chosen.append(f"{model} ({'; '.join(weights)})")
+        for way in WAYS:
+            row = [model if way == "alone" else f"  {way}"]
+            for figure in FIGURES:
+                values = [run[f"{way} {figure}"].numpy() for run in runs]
+                # Only the synthetic world is another one for another seed.
+                groups = [
+                    run[f"who {figure}"].numpy() + (name == SYNTHETIC) * 10**9 * number
+                    for number, run in enumerate(runs)
+                ]
+                if way == "alone":
+                    row.append(interval(values, groups))
+                    continue
+                alone = [run[f"alone {figure}"].numpy() for run in runs]
+                gains = [mine - before for mine, before in zip(values, alone, strict=True)]
+                row.append(f"{mean(values):.5f}, {interval(gains, groups, signed=True)}")
+            body.append(row)
+    print(tabulate(body, headers=[f"{name}: figure, gain", *FIGURES], disable_numparse=True))
+    print("chosen (a, q):", ", ".join(chosen), "\n", flush=True)
+
+
+def kept(name: str, model: str, seed: int, options: argparse.Namespace) -> dict[str, torch.Tensor]:
+    """What `judged_both` finds, read where it was written before."""
+    file = f"both-{label(name, model, seed, options)}-{options.candidates}.pt"
+    path = None if options.out is None else options.out / file
+    if path is not None and path.exists():
+        found: dict[str, torch.Tensor] = torch.load(path, weights_only=True)
+        return found
+    found = judged_both(name, model, seed, options)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(found, path)
+    return found
+
+
+def judged_both(name: str, model: str, seed: int, options: argparse.Namespace) -> dict[str, torch.Tensor]:
+    """Of one recommender, each way, figures of pairs, lists and new ties of test, and whose they are."""
+    began = time.process_time()
+    graph = graph_of(name, seed, options.users)
+    split = TemporalSplit.of(graph)
+    base = fitted(name, model, graph, split, seed, options)
+    took = time.process_time() - began
+    two = Remembering(base, learned_answers(graph, split, seed), num_candidates=options.candidates)
+    two.join(graph, until=split.t_val)
+    events = new_ties(graph, split)
+    found: dict[str, torch.Tensor] = {}
+    for way, scorer in zip(WAYS, (base, two, two), strict=True):
+        if way == "chosen":
+            two.choose(start=split.t_val, end=split.t_test, action=hoped(name))
+        worse, group = mutual_ranks(scorer, graph, split=split)
+        snapshot = evaluate_snapshot(scorer, graph, split=split, action=hoped(name))
+        share = snapshot.lists.share.numpy() * snapshot.approached
+        row, size = snapshot.lists.row.numpy(), len(snapshot.lists.user)
+        ranks, actor = rank_events(scorer, graph, events, part="test", trained_until=split.t_val).of("new")
+        values = 1 / worse, snapshot.reciprocated(), np.bincount(row, share, size) / snapshot.k, 1 / ranks
+        found |= {f"{way} {figure}": torch.from_numpy(x) for figure, x in zip(FIGURES, values, strict=True)}
+    who = torch.from_numpy(group), snapshot.lists.user, snapshot.lists.user, torch.from_numpy(actor)
+    found |= {f"who {figure}": whose for figure, whose in zip(FIGURES, who, strict=True)}
+    print(
+        f"{name}, {model}, seed {seed}: fit {took:.0f} s, all {time.process_time() - began:.0f} s", flush=True
+    )
+    return found | {"weights": torch.tensor(two.weights)}
+
+
+def new_ties(graph: FriendGraph, split: TemporalSplit) -> torch.Tensor:
+    """Events of test between people without earlier contact, or a thousand of them."""
+    events, size, pairs = graph.events(), graph.num_users, Pairs.of(graph)
+    first = dict(zip(pairs.u * size + pairs.v, pairs.first, strict=True))
+    chosen = split.event_ids("test")
+    chosen = chosen[
+        [
+            first.get(u * size + v, first.get(v * size + u)) == moment
+            for u, v, moment in zip(
+                *(x[chosen].tolist() for x in (events.src, events.dst, events.time)), strict=True
+            )
+        ]
+    ]
+    lot = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(0))
+    return chosen[lot[:MOST_NEW].sort().values]
+
+
+def mean(values: Sequence[np.ndarray]) -> float:
+    """Over all seeds' values; NaN is left out."""
+    return float(np.nanmean(np.concatenate(values)))
+
+
+def interval(values: Sequence[np.ndarray], groups: Sequence[np.ndarray], *, signed: bool = False) -> str:
     """Mean over all seeds' values with its bootstrap interval; NaN is left out."""
-    labels = [np.arange(len(value)) for value in values] if groups is None else groups
-    label = np.concatenate([g + 10**9 * number for number, g in enumerate(labels)])
-    value = np.concatenate(values)
-    kept = np.isfinite(value)
-    if not kept.any():
+    value, label = np.concatenate(values), np.concatenate(groups)
+    inside = np.isfinite(value)
+    if not inside.any():
         return ""
-    low, high = bootstrap_interval(value[kept], label[kept])
-    return f"{value[kept].mean():.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    sign = "+" if signed else ""
+    low, high = bootstrap_interval(value[inside], label[inside])
+    return f"{value[inside].mean():{sign}.5f} [{low:{sign}.5f}, {high:{sign}.5f}]"
 
 
 # --- Fair load ----------------------------------------------------------------------------------------------
 
 
-def load(name: str, model: str, seeds: Sequence[int], candidates: int) -> None:
-    """Print what half the greatest exposure costs."""
-    k, body = 10, []
-    for seed in seeds:
-        graph = graph_of(name, seed)
+def load(name: str, model: str, options: argparse.Namespace) -> None:
+    """Print what half the greatest exposure costs, list by list."""
+    k, candidates = 10, options.candidates
+    runs: dict[str, list[Snapshot]] = {}
+    for seed in options.seeds:
+        graph = graph_of(name, seed, options.users)
         split = TemporalSplit.of(graph)
-        base = fitted(model, graph, split, seed)
+        base = fitted(name, model, graph, split, seed, options)
         two = Bidirectional(base, learned_answers(graph, split, seed), num_candidates=candidates)
-        two.join(graph, until=split.t_val).choose(start=split.t_val, end=split.t_test, action=hoped(name))
+        two.join(graph, until=split.t_val)
         query = snapshot_query(graph, split=split, action=hoped(name))
-        people, _, approach = two.ties(query, candidates)
-        values = 1 / (1 + torch.arange(candidates, dtype=torch.float64)).log1p() * (people >= 0)
-        before = judged(people[:, :k], graph, split, query, "as they are")
-        most = int(before.exposure.max()) // 2
-        fair = fair_load(people, values, k=k, most=most)
-        rows = [before, judged(fair.people, graph, split, query, "half the exposure")]
-        heaviest = loads(people[:, :k], people, approach, graph.num_users).max()
-        fair = fair_load(
-            people, values, k=k, most=most, approaches=approach, most_approaches=float(heaviest) / 2
-        )
-        rows.append(judged(fair.people, graph, split, query, "and half the approaches"))
-        for snapshot in rows:
-            row = snapshot.row("all")
-            body.append(
-                [
-                    snapshot.name,
-                    *(
-                        row[key]
-                        for key in (
-                            "most_suggested",
-                            "exposure_gini",
-                            "never_suggested",
-                            "reciprocated_precision@10",
-                            "precision@10",
-                            "ties_found@10",
-                        )
-                    ),
-                ]
-            )
-    grouped: dict[str, list[list[float]]] = {}
-    for title, *figures in body:
-        grouped.setdefault(str(title), []).append([float(x) for x in figures])
-    table = [[title, *np.mean(runs, 0)] for title, runs in grouped.items()]
-    headers = [f"{name}, {model}", "most", "Gini", "never", "reciprocated P@10", "P@10", "ties found"]
-    print(tabulate(table, headers=headers, floatfmt=".5g"), "\n", flush=True)
-
-
-def judged(
-    people: torch.Tensor, graph: FriendGraph, split: TemporalSplit, query: Query, name: str
-) -> Snapshot:
-    """What became of lists at the start of test."""
-    return judge_lists(Lists.of(query.user, people), graph, name=name, split=split)
+        people, value, approach = two.ties(query, candidates)
+        lists = {"as they are": people[:, :k]}
+        most = int(torch.bincount(people[:, :k][people[:, :k] >= 0]).max()) // 2
+        lists["half the exposure"] = fair_load(people, value, k=k, most=most).people
+        heaviest = float(loads(people[:, :k], people, approach, graph.num_users).max())
+        lists["and half the approaches"] = fair_load(
+            people, value, k=k, most=most, approaches=approach, most_approaches=heaviest / 2
+        ).people
+        for title, chosen in lists.items():
+            snapshot = judge_lists(Lists.of(query.user, chosen), graph, name=title, split=split)
+            runs.setdefault(title, []).append(snapshot)
+    columns = (
+        "most_suggested",
+        "exposure_gini",
+        "never_suggested",
+        "reciprocated_precision@10",
+        "precision@10",
+    )
+    body = []
+    for title, found in runs.items():
+        rows = [snapshot.row("all") for snapshot in found]
+        before = [snapshot.reciprocated() for snapshot in runs["as they are"]]
+        gains = [
+            (snapshot.reciprocated() - old) / mean(before)
+            for snapshot, old in zip(found, before, strict=True)
+        ]
+        groups = [
+            snapshot.lists.user.numpy() + (name == SYNTHETIC) * 10**9 * number
+            for number, snapshot in enumerate(found)
+        ]
+        means = (f"{np.mean([row[column] for row in rows]):.5g}" for column in columns)
+        body.append([title, *means, interval(gains, groups, signed=True)])
+    headers = [f"{name}, {model}", "most", "Gini", "never", "reciprocated P@10", "P@10", "gain, relative"]
+    print(tabulate(body, headers=headers, disable_numparse=True), "\n", flush=True)
 
 
 def loads(lists: torch.Tensor, people: torch.Tensor, approach: torch.Tensor, num_users: int) -> torch.Tensor:
@@ -362,26 +469,25 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reciprocity")
     parser.add_argument("--datasets", nargs="+", default=[SYNTHETIC], metavar="NAME")
-    parser.add_argument(
-        "--models", nargs="+", default=["adamic_adar", "ppr"], choices=[*HEURISTICS, *LEARNED]
-    )
+    parser.add_argument("--models", nargs="+", default=["adamic_adar", "ppr"], choices=list(MODELS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     parser.add_argument("--candidates", type=int, default=50, metavar="C")
-    parser.add_argument("--no-streaming", action="store_true", help="leave out the MRR of new ties")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="for reliability diagrams")
+    parser.add_argument("--users", type=int, default=2000, help="of the synthetic world")
+    parser.add_argument("--epochs", type=int, default=6, help="of what is learned")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="for diagrams, and figures to go on from")
     options = parser.parse_args()
     if "late" in options.parts:
         late(options.seeds)
     for name in options.datasets:
         # Heuristics, and all of a real network but what is learned, know no seed.
         if "answers" in options.parts:
-            answers(name, options.seeds, options.out)
+            answers(name, options)
         if "both" in options.parts:
-            both(name, options.models, options.seeds, options.candidates, not options.no_streaming)
+            both(name, options)
         if "load" in options.parts:
             for model in options.models:
-                load(name, model, options.seeds, options.candidates)
+                load(name, model, options)
 
 
 if __name__ == "__main__":

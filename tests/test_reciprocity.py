@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_recommenders import NEW_ID, ROWS, UNTIL, USERS, queries
 
-from graphrec.data import FriendGraph, Query
+from graphrec.data import DataError, FriendGraph, Query
 from graphrec.evaluate import Maturity, Pairs
 from graphrec.models import HEURISTICS, Bidirectional, Reciprocity, Recommender
 from graphrec.models.bidirectional import GRID, _Candidates, _dealt_out, _mean_ranks
@@ -281,7 +281,7 @@ def test_the_order_is_that_of_the_joined_score() -> None:
         rivals = scores[new_people(model.graph, asked, 0)]
         ranks.append(float((rivals > scores[other]).sum() + ((rivals == scores[other]).sum() + 1) / 2))
     answer = model.reciprocity.probability(query[row : row + 1], torch.tensor([person]))
-    expected = 1 / ranks[0] * float(answer) ** 0.7 * (1 / ranks[1]) ** 1.3
+    expected = ((ranks[0] ** -1.3 + ranks[1] ** -1.3) / 2) ** (1 / 1.3) * float(answer) ** 0.7
     assert float(joined[row, column]) == pytest.approx(expected)
     assert float(approach[row, column]) == pytest.approx(1 / ranks[0])
 
@@ -307,18 +307,19 @@ def test_scores_are_dealt_out() -> None:
 
 def test_ranks_among_candidates() -> None:
     row = torch.tensor([0, 0, 0, 2, 2])
-    logs = torch.tensor([[3.0, 2.0, 1.0, 0.0, 1.0], [0.0, 5.0, 0.0, 9.0, 0.0], [0.0, 0.0, 9.0, 0.0, 0.0]])
+    logs = torch.tensor([[3.0, 2.0, 1.0, 0.0, 1.0], [0.0, 2.0, 0.0, 9.0, 0.0], [0.0, 0.0, 9.0, 0.0, 0.0]])
     of = _Candidates(3, row, torch.arange(5), logs.double(), torch.tensor([1, 4]))
-    assert of.reciprocal_rank((0.0, 0.0)).tolist() == [1 / 2, 0, 1]
-    assert of.reciprocal_rank((1.0, 0.0)).tolist() == [1, 0, 1 / 2]
-    assert of.reciprocal_rank((1.0, 1.0)).tolist() == [1 / 2, 0, 1 / 2]
+    assert of.rank(None).tolist() == [2, torch.inf, 1]
+    assert of.rank((0.0, 1.0)).tolist() == [3, torch.inf, 1]
+    assert of.rank((1.0, 0.5)).tolist() == [2, torch.inf, 2]
+    assert of.ranks((9.0, 1.0)).tolist() == [3, 1, 2, 1, 2]
 
 
 def test_validation_chooses_the_weights() -> None:
     rows = random_rows(8, users=USERS, events=200, times=60, scale=DAY)
     _, model = both(rows=rows, num_candidates=13)
     model.choose(start=UNTIL, end=UNTIL)
-    assert model.weights == (1.0, 1.0)  # nothing to choose from
+    assert model.weights == (1.0, 0.5)  # nothing to choose from
     model.weights = (9.0, 9.0)
     model.choose(start=0, end=60 * DAY)
     assert model.weights == (9.0, 9.0)  # nobody was there at the start
@@ -326,11 +327,29 @@ def test_validation_chooses_the_weights() -> None:
     assert model.weights in GRID
 
 
+def test_both_are_kept(tmp_path: Path) -> None:
+    _, model = both("ppr", num_candidates=4)
+    model.weights = (0.5, 2.0)
+    model.save(tmp_path)
+    again = Bidirectional.load(tmp_path, graph_of(ROWS, USERS))
+    assert (again.name, again.weights, again.num_candidates) == ("ppr_both", (0.5, 2.0), 4)
+    assert torch.equal(again.score(queries(size=20)), model.score(queries(size=20)))
+    with pytest.raises(DataError, match="the graph has"):
+        Bidirectional.load(tmp_path, graph_of([Row(0, 1, 0), Row(1, 0, 1)]))
+    for damaged in ("reciprocity/reciprocity.pt", "recommender/heuristic.json", "both.json"):
+        (tmp_path / damaged).write_bytes(b"{}")
+        with pytest.raises(DataError, match="not a Bidirectional as it was saved, or damaged"):
+            Bidirectional.load(tmp_path, graph_of(ROWS, USERS))
+    model.recommender.name = "mine"
+    with pytest.raises(ValueError, match="ppr_both cannot be saved: the models are random"):
+        model.save(tmp_path)
+
+
 def test_wrong_settings_are_named() -> None:
     base = HEURISTICS["ppr"]()
     with pytest.raises(ValueError, match="num_candidates must be at least 1, got 0"):
         Bidirectional(base, Reciprocity(), num_candidates=0)
-    with pytest.raises(ValueError, match="weights must be finite and not negative"):
-        Bidirectional(base, Reciprocity(), weights=(1.0, -1.0))
+    with pytest.raises(ValueError, match="weights must be finite, a not negative and q positive"):
+        Bidirectional(base, Reciprocity(), weights=(1.0, 0.0))
     with pytest.raises(RuntimeError, match="adamic_adar_both has to be fitted first"):
         Bidirectional(HEURISTICS["adamic_adar"](), Reciprocity()).score(queries())

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import json
+import math
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
+from pickle import UnpicklingError
 from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from graphrec.data import FriendGraph, Query
+from graphrec.data import DataError, FriendGraph, Query
 from graphrec.evaluate import Pairs
 from graphrec.evaluate.protocol import sampled
 from graphrec.models.reciprocity import Reciprocity
 from graphrec.models.recommender import Recommender, shuffled
+from graphrec.models.registry import MODELS, load_recommender
 from graphrec.sampler import Timeline
+
+FORMAT, MANIFEST = "graphrec.Bidirectional/1", "both.json"
+RECOMMENDER, RECIPROCITY = "recommender", "reciprocity"
 
 BLOCK = 2**22
 """Scores of the other side held at once, in numbers."""
 
-GRID = tuple(product((0.0, 0.5, 1.0, 2.0, 4.0), (0.0, 0.25, 0.5, 1.0, 2.0)))
-"""Weights a and b that validation chooses from."""
+GRID = tuple(product((0.0, 0.5, 1.0, 2.0, 4.0), (0.25, 0.5, 1.0, 2.0)))
+"""Weights a and exponents q that validation chooses from."""
+
+LOG_2 = math.log(2.0)
+PLACES = 10.0
+"""Where a list counts as having ended, about, when validation chooses."""
 
 LEAST_TIES = 30
 """With fewer of them in validation the weights stay as they are."""
@@ -38,11 +50,12 @@ class Bidirectional(Recommender):
 
     For a user u and one of the `num_candidates` best new people v,
 
-        log score = log P(u -> v) + a log P(v answers u | u -> v) + b log P(v -> u)
+        score = M(P(u -> v), P(v -> u)) P(v answers u | u -> v)^a,   M(x, y) = ((x^q + y^q) / 2)^(1 / q)
 
     P(u -> v) = 1 / rank of v among the new people of u, P(v -> u) = 1 / rank of u among those of v: ranks, so
-    that any recommender will do, whatever its scores mean. The answer is that of `Reciprocity`. By default
-    a = b = 1, all three happening; `choose` takes those that do best by the ties of validation.
+    that any recommender will do, whatever its scores mean. The answer is that of `Reciprocity`. M is a power
+    mean, since a tie may begin on either side: the smaller q, the more it asks of the side less inclined. By
+    default a = 1 and q = 1/2; `choose` takes those that do best by the ties of validation.
 
     The scores which these people had are then dealt out among them in the new order. So people u knows, and
     everyone less likely, stand where they stood.
@@ -54,7 +67,7 @@ class Bidirectional(Recommender):
         recommender: what is wrapped; `fit` fits it.
         reciprocity: the model of answers; `fit` fits it.
         num_candidates: how many people are rescored; those who tie with the next one are not.
-        weights: a and b.
+        weights: a and q.
     """
 
     def __init__(
@@ -63,12 +76,12 @@ class Bidirectional(Recommender):
         reciprocity: Reciprocity,
         *,
         num_candidates: int = 50,
-        weights: tuple[float, float] = (1.0, 1.0),
+        weights: tuple[float, float] = (1.0, 0.5),
     ) -> None:
         if num_candidates < 1:
             raise ValueError(f"num_candidates must be at least 1, got {num_candidates}")
-        if not all(0 <= weight < float("inf") for weight in weights):
-            raise ValueError(f"weights must be finite and not negative, got {weights}")
+        if not all(0 <= weight < float("inf") for weight in weights) or not weights[1]:
+            raise ValueError(f"weights must be finite, a not negative and q positive, got {weights}")
         self.recommender, self.reciprocity = recommender, reciprocity
         self.num_candidates, self.weights = num_candidates, weights
         self.name = f"{recommender.name}_both"
@@ -83,8 +96,7 @@ class Bidirectional(Recommender):
 
     def fit(self, graph: FriendGraph, *, until: int) -> Self:
         """Fit both models on the events strictly before `until`."""
-        if not bool((graph.events().time < until).any()):
-            raise ValueError(f"{self.name}: there is no event before until={until} to fit on")
+        self._check_past(graph, until)
         self.recommender.fit(graph, until=until)
         self.reciprocity.fit(graph, until=until)
         return self.join(graph, until=until)
@@ -99,10 +111,12 @@ class Bidirectional(Recommender):
     def choose(self, *, start: int, end: int, action: str | None = None) -> Self:
         """Take the weights of `GRID` that do best by the ties formed in [start, end) seconds.
 
-        What is maximised is the product of two figures of candidates. The first is the mutual MRR of pairs
-        whose first contact and answer fall there, just before that contact. The second is the mean of
-        1 / rank, at `start`, of the people with whom users then formed ties. Both change smoothly with the
-        lists. With fewer than 30 pairs, or without a tie among the candidates, the weights stay.
+        Two figures of candidates are taken, relative to those of the recommender alone. The first is the
+        mutual MRR of pairs whose first contact and answer fall there, just before that contact. The second
+        counts the people with whom users then formed ties by their places on the lists of `start`, as
+        1 / (1 + (place / 10)^2): a precision that changes smoothly. What is maximised is the smaller of both,
+        so that neither is bought with the other. With fewer than 30 pairs, or without a tie among the
+        candidates, the weights stay.
 
         Args:
             start: first second of validation.
@@ -135,13 +149,14 @@ class Bidirectional(Recommender):
         formed = torch.cat([u * num_users + v, v * num_users + u])
         goal = torch.isin(users[moment.row] * num_users + moment.person, formed)
 
-        def worth(weights: tuple[float, float]) -> float:
-            mutual = torch.minimum(*(side.reciprocal_rank(weights) for side in sides)).mean()
-            return float(mutual) * float(moment.reciprocal_ranks(weights, goal).sum())
+        def figures(weights: tuple[float, float] | None) -> tuple[Tensor, Tensor]:
+            mutual = torch.minimum(*(1 / side.rank(weights) for side in sides)).mean()
+            return mutual, (1 / (1 + (moment.ranks(weights)[goal] / PLACES).square())).sum()
 
-        best = max(GRID, key=worth)
-        if worth(best) > 0:
-            self.weights = best
+        alone = figures(None)
+        if min(alone) > 0:
+            # Of equal ones the first.
+            self.weights = max(GRID, key=lambda weights: min(map(torch.div, figures(weights), alone)))
         return self
 
     def _candidates(self, query: Query, target: Tensor | None) -> _Candidates:
@@ -166,10 +181,50 @@ class Bidirectional(Recommender):
         other._graph, other._timeline = graph, Timeline.of(graph)
         return other
 
+    def save(self, folder: Path) -> None:
+        """See `Recommender.save`; each of the two models in a folder of its own.
+
+        Raises:
+            ValueError: what is wrapped is none of `MODELS`, so that nobody could load it by its name.
+        """
+        self.graph  # noqa: B018  # fitted at all?
+        if self.recommender.name not in MODELS:
+            raise ValueError(f"{self.name} cannot be saved: the models are {', '.join(MODELS)}")
+        (folder / RECOMMENDER).mkdir()
+        self.recommender.save(folder / RECOMMENDER)
+        self.reciprocity.save(folder / RECIPROCITY)
+        content = {
+            "format": FORMAT,
+            "recommender": self.recommender.name,
+            "num_candidates": self.num_candidates,
+            "weights": self.weights,
+            "every": self._every,
+        }
+        (folder / MANIFEST).write_text(json.dumps(content, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path, graph: FriendGraph) -> Self:
+        """See `Recommender.load`."""
+        try:
+            content = json.loads((folder / MANIFEST).read_text())
+            if content["format"] != FORMAT:
+                raise DataError(f"it holds {content['format']!r}")
+            out = cls(
+                load_recommender(content["recommender"], folder / RECOMMENDER, graph),
+                Reciprocity.load(folder / RECIPROCITY, graph),
+                num_candidates=content["num_candidates"],
+                weights=tuple(content["weights"]),
+            )
+            out._every = int(content["every"])
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, UnpicklingError) as error:
+            raise DataError(f"{folder}: not a {cls.__name__} as it was saved, or damaged ({error})") from None
+        out._graph, out._timeline = graph, Timeline.of(graph)
+        return out
+
     def _score_in_order(self, query: Query) -> Tensor:
         scores = self.recommender.score_all(query)
         row, person, *logs = self._parts(query, scores)
-        return _dealt_out(scores, row, person, self._joined(*logs))
+        return _dealt_out(scores, row, person, _joined(self.weights, *logs))
 
     def ties(self, query: Query, k: int) -> tuple[Tensor, Tensor, Tensor]:
         """The k best new people of each query with what a re-ranker needs.
@@ -185,7 +240,7 @@ class Bidirectional(Recommender):
         for part in order.split(rows):
             asked = query[part]
             row, person, *logs = self._parts(asked, self.recommender.score_all(asked))
-            score = self._joined(*logs)
+            score = _joined(self.weights, *logs)
             by_lot = shuffled(self.graph.num_users).argsort()[person].argsort()  # as `recommend` breaks ties
             best = by_lot[score[by_lot].argsort(descending=True, stable=True)]
             best = best[row[best].argsort(stable=True)]
@@ -194,10 +249,6 @@ class Bidirectional(Recommender):
             at = part[row[best]], place
             people[at], joined[at], approach[at] = person[best], score[best].exp(), logs[0][best].exp()
         return people, joined, approach
-
-    def _joined(self, forth: Tensor, answer: Tensor, back: Tensor) -> Tensor:
-        a, b = self.weights
-        return forth + a * answer + b * back
 
     def _parts(self, query: Query, scores: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Candidates and the logarithms of what speaks for them.
@@ -251,6 +302,12 @@ class Bidirectional(Recommender):
         return new
 
 
+def _joined(weights: tuple[float, float], forth: Tensor, answer: Tensor, back: Tensor) -> Tensor:
+    """The logarithm of the score, [M], from those of its three parts."""
+    a, q = weights
+    return (torch.logaddexp(q * forth, q * back) - LOG_2) / q + a * answer
+
+
 def _mean_ranks(ascending: Tensor, row: Tensor, own: Tensor) -> Tensor:
     """Ranks of values [M] in rows [M] of sorted scores [B, K], those who tie at the middle: [M] float64."""
     ends = []
@@ -293,19 +350,19 @@ class _Candidates:
     logs: Tensor
     target: Tensor | None
 
-    def reciprocal_ranks(self, weights: tuple[float, float], chosen: Tensor) -> Tensor:
-        """1 / rank among the candidates, [K] float64, of some of them, given as [M] bool or positions."""
-        joined = self.logs[0] + weights[0] * self.logs[1] + weights[1] * self.logs[2]
+    def ranks(self, weights: tuple[float, float] | None) -> Tensor:
+        """Places of all of them among the candidates, [M] float64; None asks the recommender alone."""
+        joined = self.logs[0] if weights is None else _joined(weights, *self.logs)
         order = joined.argsort(descending=True, stable=True)
         order = order[self.row[order].argsort(stable=True)]
         place = torch.arange(len(order)) - torch.searchsorted(self.row, self.row)
         rank = torch.empty(len(order), dtype=torch.float64)
         rank[order] = 1.0 + place.double()
-        return 1.0 / rank[chosen]
+        return rank
 
-    def reciprocal_rank(self, weights: tuple[float, float]) -> Tensor:
-        """1 / rank of the target of each query, [B] float64; 0 where it is no candidate."""
+    def rank(self, weights: tuple[float, float] | None) -> Tensor:
+        """The place of the target of each query, [B] float64; infinite where it is no candidate."""
         assert self.target is not None
-        out = torch.zeros(self.num_queries, dtype=torch.float64)
-        out[self.row[self.target]] = self.reciprocal_ranks(weights, self.target)
+        out = torch.full((self.num_queries,), torch.inf, dtype=torch.float64)
+        out[self.row[self.target]] = self.ranks(weights)[self.target]
         return out

@@ -90,12 +90,13 @@ class Reciprocity:
         self._on(graph)
         self._profiles_until = until
         self._profiles = Profiles.of(graph, until=until)
-        end = validate_until or until
+        known, end = until, validate_until or until
         if validate_until is None:
             until = int(opened[len(opened) * 9 // 10])
-        train_on, judged = self._examples(pairs, None, until), self._examples(pairs, until, end)
+        train_on = self._examples(pairs, None, until, known=known)
+        judged = self._examples(pairs, until, end, known=end)
         if not len(train_on[1]) or not len(judged[1]):  # too few to part
-            train_on = judged = self._examples(pairs, None, end)
+            train_on = judged = self._examples(pairs, None, end, known=end)
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
             self.network = AnswerNet(
@@ -218,8 +219,10 @@ class Reciprocity:
         self._graph, self._timeline = graph, Timeline.of(graph)
         self._answers = Answers(self._timeline)
 
-    def _examples(self, pairs: Pairs, low: int | None, high: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Features, whether answered in time, and maturity of the approaches made between two times."""
+    def _examples(
+        self, pairs: Pairs, low: int | None, high: int, *, known: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Features of the approaches made between two times; by `known`, whether answered, and how mature."""
         inside = (pairs.first < high) & (pairs.first != pairs.answer)
         if low is not None:
             inside &= pairs.first >= low
@@ -232,10 +235,10 @@ class Reciprocity:
         seen = hashed(*features.view(torch.int32).long().unbind(1)).numpy()
         order = np.lexsort((seen, pairs.action[rows], pairs.first[rows]))
         rows, features = rows[order], features[torch.from_numpy(order)]
-        answered = pairs.answered(until=high, wait=self.wait)[rows] == 1
+        answered = pairs.answered(until=known, wait=self.wait)[rows] == 1
         part = np.ones(len(rows))
         if not self.naive:
-            part = Maturity.of(pairs, until=high, wait=self.wait).share(high - pairs.first[rows])
+            part = Maturity.of(pairs, until=known, wait=self.wait).share(known - pairs.first[rows])
         return features, torch.from_numpy(answered), torch.from_numpy(part).float()
 
     def _calibrate(self, judged: tuple[Tensor, Tensor, Tensor]) -> None:
