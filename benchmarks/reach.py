@@ -53,6 +53,7 @@ from graphrec.models import (
     Recommender,
     TwoTower,
 )
+from graphrec.models.recommender import of_rows
 from graphrec.models.writer import Mixed
 from graphrec.nn import PRESENCE, STRUCTURE
 from graphrec.retrieval import ApproximateIndex, ExactIndex
@@ -109,12 +110,6 @@ def listed(users: Tensor, target: Tensor) -> Tensor:
     return torch.where(hit.any(1), place, torch.inf)
 
 
-def of_rows(pairs: Pairs, rows: Tensor, size: int) -> Pairs:
-    """The pairs of some rows [b] of `size`, renumbered."""
-    at = torch.full((size,), -1).index_copy(0, rows, torch.arange(len(rows)))[pairs[0]]
-    return at[at >= 0], pairs[1][at >= 0]
-
-
 class Everyone:
     """By scores of all users: `score` gives them, [b, N]."""
 
@@ -126,7 +121,7 @@ class Everyone:
         """See `Retriever`; of equals, the mean of the best and the worst rank."""
         out = torch.empty(len(query), dtype=torch.float64)
         for rows in torch.arange(len(query)).split(self._rows):
-            barred = of_rows(exclude, rows, len(query))
+            barred = of_rows(*exclude, rows, len(query))
             with cost:
                 scores = self._score(query[rows])
                 scores.index_put(barred, torch.tensor(-torch.inf, dtype=scores.dtype)).topk(
@@ -161,7 +156,7 @@ class Written:
         users = torch.full((len(query), max(CUTS)), -1)
         with cost:
             for rows, scorer in self._model.generators(query):
-                barred = of_rows(exclude, rows, len(query))
+                barred = of_rows(*exclude, rows, len(query))
                 users[rows] = beam_search(
                     Counted(scorer, cost),
                     scorer.tree,

@@ -99,48 +99,48 @@ class Descent:
 
         Columns are codes where most exist, so that C = K; else they count the children.
         """
-        log_probs = self._asked(temperature)
-        if self._absent is not None:
-            out = log_probs.clamp(min=FLOOR).add_(self._absent)
-        else:
-            at, child = self._listed()
-            first, number = self.tree.child_ptr[self.beam.node], self.tree.num_children[self.beam.node]
-            out = log_probs.new_full((len(first), int(number.max())), -torch.inf)
-            out[at, child - first[at]] = log_probs[at, self.tree.code[child]].clamp_(min=FLOOR)
+        out, listed = self._values(temperature)
+        if listed is not None:
+            at, child = listed
+            column, some = self.column(child), out
+            out = some.new_full((len(self.beam.row), 1 + int(column.max())), -torch.inf)
+            out[at, column] = some
         return out.log_softmax(1) if renormalise else out
 
     def options(self, *, renormalise: bool) -> Options:
         """The same with nothing padded: what a search chooses from."""
-        log_probs, rows = self._asked(1.0), len(self.beam.row)
-        if self._absent is not None:
-            out = log_probs.clamp(min=FLOOR).add_(self._absent)
+        out, listed = self._values(1.0)
+        rows = len(self.beam.row)
+        if listed is None:
             out = out.log_softmax(1) if renormalise else out
             return Options(out, torch.arange(rows, device=out.device), None)
-        at, child = self._listed()
-        out = log_probs[at, self.tree.code[child]].clamp_(min=FLOOR)
+        at, child = listed
         if renormalise:
             out -= segment_logsumexp(out, at, rows)[at]
         return Options(out[:, None], at, child)
 
-    def _asked(self, temperature: float) -> Tensor:
-        """What the scorer says, [R, K]; which codes follow no prefix, where most follow, is looked up."""
+    def _values(self, temperature: float) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        """What the scorer says: by code, [R, K], where most exist; else of each child, [T].
+
+        And for children, of which prefix [T] they are, and which node [T].
+        """
         tree, beam = self.tree, self.beam
         log_probs, self._state = ask(self._scorer, beam, self._state, tree.codebook_size)
+        if temperature != 1:
+            log_probs = log_probs / temperature
         level = beam.codes.size(1)
         absent = tree.absent[level]
-        self._absent = None if absent is None else absent[beam.node - tree.level_ptr[level]]
-        return log_probs if temperature == 1 else log_probs / temperature
-
-    def _listed(self) -> tuple[Tensor, Tensor]:
-        """All children: of which prefix [T], and which node [T]."""
-        first = self.tree.child_ptr[self.beam.node]
-        return ragged(first, first + self.tree.num_children[self.beam.node])
+        self._by_code = absent is not None
+        if absent is not None:
+            return log_probs.clamp(min=FLOOR).add_(absent[beam.node - tree.level_ptr[level]]), None
+        first = tree.child_ptr[beam.node]
+        at, child = ragged(first, first + tree.num_children[beam.node])
+        return log_probs[at, tree.code[child]].clamp_(min=FLOOR), (at, child)
 
     def descend(self, at: Tensor, column: Tensor) -> None:
         """Go on with some children, given by prefix and column, in ascending order."""
         node = self.beam.node[at]
-        by_code = self._absent is not None
-        self.go(at, self.tree.child(node, column) if by_code else self.tree.child_ptr[node] + column)
+        self.go(at, self.tree.child(node, column) if self._by_code else self.tree.child_ptr[node] + column)
 
     def go(self, at: Tensor, node: Tensor) -> None:
         """Go on with some children, given by prefix and node, in ascending order."""
@@ -149,7 +149,7 @@ class Descent:
 
     def column(self, node: Tensor) -> Tensor:
         """The columns of children [n] among those of their parents, int64."""
-        if self._absent is not None:
+        if self._by_code:
             return self.tree.code[node]
         return node - self.tree.child_ptr[self.tree.parent[node]]
 

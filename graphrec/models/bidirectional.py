@@ -18,7 +18,7 @@ from graphrec.data import DataError, FriendGraph, Query
 from graphrec.evaluate import Pairs
 from graphrec.evaluate.protocol import sampled
 from graphrec.models.reciprocity import Reciprocity
-from graphrec.models.recommender import Recommender, shuffled
+from graphrec.models.recommender import Recommender, best_of
 from graphrec.models.registry import MODELS, load_recommender
 from graphrec.sampler import Timeline
 
@@ -241,11 +241,7 @@ class Bidirectional(Recommender):
             asked = query[part]
             row, person, *logs = self._parts(asked, self.recommender.score_all(asked))
             score = _joined(self.weights, *logs)
-            by_lot = shuffled(self.graph.num_users).argsort()[person].argsort()  # as `recommend` breaks ties
-            best = by_lot[score[by_lot].argsort(descending=True, stable=True)]
-            best = best[row[best].argsort(stable=True)]
-            place = torch.arange(len(row)) - torch.searchsorted(row, row)
-            best, place = best[place < k], place[place < k]
+            best, place = best_of(row, person, score, k, self.graph.num_users)
             at = part[row[best]], place
             people[at], joined[at], approach[at] = person[best], score[best].exp(), logs[0][best].exp()
         return people, joined, approach

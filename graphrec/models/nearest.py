@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from graphrec.data import FriendGraph, Query
-from graphrec.models.recommender import Recommender
+from graphrec.models.recommender import Recommender, of_rows
 from graphrec.models.two_tower import TwoTower
 from graphrec.retrieval import ApproximateIndex, Index
 
@@ -86,8 +86,7 @@ class Nearest(Recommender):
         for time, state, rows in self._states(query):
             if state != self._state:
                 self._index, self._state = self._new_index().build(self.two_tower.user_vectors(time)), state
-            at = torch.full((len(query),), -1).index_copy(0, rows, torch.arange(len(rows)))[row]
-            barred = at[at >= 0], user[at >= 0]
+            barred = of_rows(row, user, rows, len(query))
             found = self._index.search(self.two_tower.query_vectors(query[rows]), k, barred)
             users[rows], scores[rows] = found[0], found[1].double()
         return users, scores

@@ -20,7 +20,7 @@ from torch_geometric.data import HeteroData
 from graphrec.data import USER, DataError, FriendGraph, Query, UserIds
 from graphrec.evaluate import StreamingRanks, rank_events
 from graphrec.loader import QueryLoader, TimelineBatches
-from graphrec.models.recommender import CHUNK, Recommender, listed
+from graphrec.models.recommender import CHUNK, Recommender, listed, of_rows
 from graphrec.nn import (
     CIRCLES,
     PRESENCE,
@@ -603,13 +603,12 @@ class NeighborhoodModel(Recommender):
         users = torch.full((len(query), k), -1)
         scores = torch.full((len(query), k), -torch.inf, dtype=torch.float64)
         for rows in chunks:
-            at = torch.full((len(query),), -1).index_copy(0, rows, torch.arange(len(rows)))[row]
-            users[rows], scores[rows] = self._search(query[rows], k, (at[at >= 0], user[at >= 0]))
+            barred = of_rows(row, user, rows, len(query))
+            users[rows], scores[rows] = self._search(query[rows], k, barred)
         few = users[:, min(k, self.graph.num_users) - 1] < 0
         if bool(few.any()):
             rows = few.nonzero().squeeze(1)
-            at = torch.full((len(query),), -1).index_copy(0, rows, torch.arange(len(rows)))[row]
-            barred = at[at >= 0], user[at >= 0]
+            barred = of_rows(row, user, rows, len(query))
             users[rows], scores[rows] = Recommender.recommend(self, query[rows], k, exclude=barred)
         return users, scores
 

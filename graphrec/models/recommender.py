@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from graphrec.data import FriendGraph, Query
-from graphrec.decode.search import table
 from graphrec.sampler import run_starts
 from graphrec.tokenizer import Tokenizer
 
@@ -222,15 +221,29 @@ class Recommender(ABC):
 def listed(
     row: Tensor, user: Tensor, score: Tensor, shape: tuple[int, int], num_users: int
 ) -> tuple[Tensor, Tensor]:
-    """The best k of distinct people [M] for queries [M]: users and scores of a shape [B, k], padded.
+    """The best k of distinct people [M] for queries [M]: users and scores of a shape [B, k], padded."""
+    order, place = best_of(row, user, score, shape[1], num_users)
+    users = torch.full(shape, -1).index_put((row[order], place), user[order])
+    scores = torch.full(shape, -torch.inf, dtype=score.dtype)
+    return users, scores.index_put((row[order], place), score[order])
+
+
+def best_of(row: Tensor, user: Tensor, score: Tensor, k: int, num_users: int) -> tuple[Tensor, Tensor]:
+    """Which of people [M] are the best k of queries [M], and their places 0..k-1, in order of queries.
 
     Ties are broken by the fixed shuffle.
     """
     order = lots(num_users)[user].argsort()
     order = order[score[order].argsort(descending=True, stable=True)]
     order = order[row[order].argsort(stable=True)]
-    order = order[torch.arange(len(row)) - run_starts(row[order]) < shape[1]]
-    return table(row[order], user[order], score[order], score[order], shape)
+    place = torch.arange(len(row)) - run_starts(row[order])
+    return order[place < k], place[place < k]
+
+
+def of_rows(row: Tensor, user: Tensor, rows: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """The pairs [M] of some queries `rows` [b] of `size`, renumbered 0..b-1."""
+    at = torch.full((size,), -1).index_copy(0, rows, torch.arange(len(rows)))[row]
+    return at[at >= 0], user[at >= 0]
 
 
 @lru_cache(maxsize=4)
