@@ -33,7 +33,8 @@ from graphrec.nn import ResidualQuantizer
 from graphrec.sampler import run_starts
 from graphrec.sampler.draws import hashed
 from graphrec.tokenizer import RandomCodes, ResidualKMeans
-from graphrec.tokenizer.certificate import MORE_EVENTS, CertificateWarning, drift
+from graphrec.tokenizer.certificate import CertificateWarning
+from graphrec.tokenizer.certify import MORE_EVENTS, drift
 from graphrec.tokenizer.gnn import GNNRQVAE
 from graphrec.tokenizer.ties import AGAINST, MIN_TIES, Ties, judge
 from graphrec.tokenizer.tokenizer import Before, Tokenizer, default_codebook_size

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from graphs import graph_of, planted_rows
 from recommenders import CODED, SMALL
 
-from graphrec.data import USER, FriendGraph, Query, TemporalSplit
+from graphrec.data import USER, DataError, FriendGraph, Query, TemporalSplit
 from graphrec.models import HEURISTICS, GenerativeSTU, Hybrid, Nearest, TwoTower
 from graphrec.retrieval import ApproximateIndex, ExactIndex, recall
 
@@ -125,3 +127,39 @@ def test_what_cannot_be_asked(graph: FriendGraph, nearest: Nearest) -> None:
         model.recommend(query, 3)
     with pytest.raises(ValueError, match="k must be at least 1"):
         model.join(graph).recommend(query, 0)
+
+
+def test_the_nearest_are_kept(
+    nearest: Nearest, graph: FriendGraph, split: TemporalSplit, tmp_path: Path
+) -> None:
+    nearest.save(tmp_path)
+    again = Nearest.load(tmp_path, graph)
+    query = asked(graph, split)
+    for kept, given in zip(again.recommend(query, 9), nearest.recommend(query, 9), strict=True):
+        assert torch.equal(kept, given)
+    own = Nearest(nearest.two_tower, index=lambda: ApproximateIndex(num_cells=8)).join(graph)
+    with pytest.raises(ValueError, match="cannot be saved: the indexes are approximate, exact"):
+        own.save(tmp_path)
+    for damaged in ("model.pt", "nearest.json"):
+        (tmp_path / damaged).write_bytes(b"{}")
+        with pytest.raises(DataError, match="not a Nearest as it was saved, or damaged"):
+            Nearest.load(tmp_path, graph)
+
+
+def test_a_hybrid_is_kept(
+    nearest: Nearest, scorer: GenerativeSTU, graph: FriendGraph, split: TemporalSplit, tmp_path: Path
+) -> None:
+    rule = HEURISTICS["ppr"]().fit(graph, until=split.t_val)
+    model = Hybrid(scorer, [nearest, scorer, rule], num_candidates=8).join(graph)
+    model.save(tmp_path)
+    again = Hybrid.load(tmp_path, graph)
+    assert (again.name, again.num_candidates) == ("stu_hybrid", 8)
+    assert again.retrievers[1] is again.scorer  # once on disk, once in memory
+    assert again.tokenizer is again.scorer.tokenizer is not None
+    query = asked(graph, split)
+    for kept, given in zip(again.recommend(query, 9), model.recommend(query, 9), strict=True):
+        assert torch.equal(kept, given)
+    for damaged in ("1/model.pt", "2/heuristic.json", "hybrid.json"):
+        (tmp_path / damaged).write_bytes(b"{}")
+        with pytest.raises(DataError, match="not a Hybrid as it was saved, or damaged"):
+            Hybrid.load(tmp_path, graph)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from pathlib import Path
 
@@ -336,13 +337,16 @@ def test_both_are_kept(tmp_path: Path) -> None:
     assert torch.equal(again.score(queries(size=20)), model.score(queries(size=20)))
     with pytest.raises(DataError, match="the graph has"):
         Bidirectional.load(tmp_path, graph_of([Row(0, 1, 0), Row(1, 0, 1)]))
+    kept = (tmp_path / "both.json").read_text()
     for damaged in ("reciprocity/reciprocity.pt", "recommender/heuristic.json", "both.json"):
         (tmp_path / damaged).write_bytes(b"{}")
         with pytest.raises(DataError, match="not a Bidirectional as it was saved, or damaged"):
             Bidirectional.load(tmp_path, graph_of(ROWS, USERS))
-    model.recommender.name = "mine"
-    with pytest.raises(ValueError, match="ppr_both cannot be saved: the models are random"):
-        model.save(tmp_path)
+    content = json.loads(kept)
+    content["members"]["recommender"] = "Mine"
+    (tmp_path / "both.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match="the model Mine is not known here; import its class first"):
+        Bidirectional.load(tmp_path, graph_of(ROWS, USERS))
 
 
 def test_wrong_settings_are_named() -> None:

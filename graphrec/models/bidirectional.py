@@ -17,13 +17,12 @@ from torch import Tensor
 from graphrec.data import DataError, FriendGraph, Query
 from graphrec.evaluate import Pairs
 from graphrec.evaluate.protocol import sampled
+from graphrec.models.members import load_members, save_members
 from graphrec.models.reciprocity import Reciprocity
 from graphrec.models.recommender import Recommender, best_of
-from graphrec.models.registry import MODELS, load_recommender
 from graphrec.sampler import Timeline
 
-FORMAT, MANIFEST = "graphrec.Bidirectional/1", "both.json"
-RECOMMENDER, RECIPROCITY = "recommender", "reciprocity"
+FORMAT, MANIFEST, RECIPROCITY = "graphrec.Bidirectional/2", "both.json", "reciprocity"
 
 BLOCK = 2**22
 """Scores of the other side held at once, in numbers."""
@@ -103,7 +102,7 @@ class Bidirectional(Recommender):
 
     def join(self, graph: FriendGraph, *, until: int) -> Self:
         """Take both models as they are, fitted on this graph's events before `until`."""
-        self._graph, self._timeline = graph, Timeline.of(graph)
+        self._read(graph)
         num_events = int(torch.searchsorted(self._timeline.events.time, until))
         self._every = max(1, num_events // REFRESHES)
         return self
@@ -178,24 +177,20 @@ class Bidirectional(Recommender):
         other.__dict__.update(self.__dict__)
         other.recommender = self.recommender.on(graph)
         other.reciprocity = self.reciprocity.on(graph)
-        other._graph, other._timeline = graph, Timeline.of(graph)
+        other._read(graph)
         return other
 
-    def save(self, folder: Path) -> None:
-        """See `Recommender.save`; each of the two models in a folder of its own.
+    def _read(self, graph: FriendGraph) -> None:
+        self._graph, self._timeline = graph, Timeline.of(graph)
+        self.tokenizer = self.recommender.tokenizer
 
-        Raises:
-            ValueError: what is wrapped is none of `MODELS`, so that nobody could load it by its name.
-        """
+    def save(self, folder: Path) -> None:
+        """See `Recommender.save`; each of the two models in a folder of its own."""
         self.graph  # noqa: B018  # fitted at all?
-        if self.recommender.name not in MODELS:
-            raise ValueError(f"{self.name} cannot be saved: the models are {', '.join(MODELS)}")
-        (folder / RECOMMENDER).mkdir()
-        self.recommender.save(folder / RECOMMENDER)
         self.reciprocity.save(folder / RECIPROCITY)
         content = {
             "format": FORMAT,
-            "recommender": self.recommender.name,
+            "members": save_members({"recommender": self.recommender}, folder),
             "num_candidates": self.num_candidates,
             "weights": self.weights,
             "every": self._every,
@@ -210,15 +205,15 @@ class Bidirectional(Recommender):
             if content["format"] != FORMAT:
                 raise DataError(f"it holds {content['format']!r}")
             out = cls(
-                load_recommender(content["recommender"], folder / RECOMMENDER, graph),
-                Reciprocity.load(folder / RECIPROCITY, graph),
+                **load_members(content["members"], folder, graph),
+                reciprocity=Reciprocity.load(folder / RECIPROCITY, graph),
                 num_candidates=content["num_candidates"],
                 weights=tuple(content["weights"]),
             )
             out._every = int(content["every"])
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, UnpicklingError) as error:
             raise DataError(f"{folder}: not a {cls.__name__} as it was saved, or damaged ({error})") from None
-        out._graph, out._timeline = graph, Timeline.of(graph)
+        out._read(graph)
         return out
 
     def _score_in_order(self, query: Query) -> Tensor:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from graphrec.data import FriendGraph, Query
+from graphrec.data import DataError, FriendGraph, Query
+from graphrec.models.members import load_members, save_members
 from graphrec.models.recommender import Recommender, listed
+
+FORMAT, MANIFEST = "graphrec.Hybrid/1", "hybrid.json"
 
 
 class Hybrid(Recommender):
@@ -56,6 +61,7 @@ class Hybrid(Recommender):
     def join(self, graph: FriendGraph) -> Self:
         """Take all of them as they are, fitted on this graph."""
         self._graph = graph
+        self.tokenizer = next((model.tokenizer for model in self._models if model.tokenizer), None)
         return self
 
     def on(self, graph: FriendGraph) -> Self:
@@ -64,6 +70,33 @@ class Hybrid(Recommender):
         out = copy.copy(self)
         out.scorer = moved[id(self.scorer)]
         out.retrievers = tuple(moved[id(model)] for model in self.retrievers)
+        return out.join(graph)
+
+    def save(self, folder: Path) -> None:
+        """See `Recommender.save`; each model once, in a folder of its own."""
+        self.graph  # noqa: B018  # fitted at all?
+        places = {id(model): str(place) for place, model in enumerate(self._models)}
+        content = {
+            "format": FORMAT,
+            "members": save_members({places[id(model)]: model for model in self._models}, folder),
+            "scorer": places[id(self.scorer)],
+            "retrievers": [places[id(model)] for model in self.retrievers],
+            "num_candidates": self.num_candidates,
+        }
+        (folder / MANIFEST).write_text(json.dumps(content, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path, graph: FriendGraph) -> Self:
+        """See `Recommender.load`."""
+        try:
+            content = json.loads((folder / MANIFEST).read_text())
+            if content["format"] != FORMAT:
+                raise DataError(f"it holds {content['format']!r}")
+            members = load_members(content["members"], folder, graph)
+            retrievers = [members[place] for place in content["retrievers"]]
+            out = cls(members[content["scorer"]], retrievers, num_candidates=content["num_candidates"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{folder}: not a {cls.__name__} as it was saved, or damaged ({error})") from None
         return out.join(graph)
 
     def _score_in_order(self, query: Query) -> Tensor:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from graphrec.data import FriendGraph, Query
+from graphrec.data import DataError, FriendGraph, Query
 from graphrec.models.recommender import Recommender, of_rows
 from graphrec.models.two_tower import TwoTower
-from graphrec.retrieval import ApproximateIndex, Index
+from graphrec.retrieval import ApproximateIndex, ExactIndex, Index
+
+FORMAT, MANIFEST = "graphrec.Nearest/1", "nearest.json"
+
+INDEXES: dict[str, Callable[[], Index]] = {"approximate": ApproximateIndex, "exact": ExactIndex}
+"""Those that can be saved, by name."""
 
 
 class Nearest(Recommender):
@@ -61,6 +68,31 @@ class Nearest(Recommender):
         """See `Recommender.on`."""
         out = copy.copy(self)
         out.two_tower = self.two_tower.on(graph)
+        return out.join(graph)
+
+    def save(self, folder: Path) -> None:
+        """See `Recommender.save`; the index is built anew where it is loaded.
+
+        Raises:
+            ValueError: the index is not one of `INDEXES`, so that nobody could build it by its name.
+        """
+        self.graph  # noqa: B018  # fitted at all?
+        name = next((name for name, kind in INDEXES.items() if kind is self._new_index), None)
+        if name is None:
+            raise ValueError(f"an index of one's own cannot be saved: the indexes are {', '.join(INDEXES)}")
+        self.two_tower.save(folder)
+        (folder / MANIFEST).write_text(json.dumps({"format": FORMAT, "index": name}, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path, graph: FriendGraph) -> Self:
+        """See `Recommender.load`."""
+        try:
+            content = json.loads((folder / MANIFEST).read_text())
+            if content["format"] != FORMAT:
+                raise DataError(f"it holds {content['format']!r}")
+            out = cls(TwoTower.load(folder, graph), index=INDEXES[content["index"]])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{folder}: not a {cls.__name__} as it was saved, or damaged ({error})") from None
         return out.join(graph)
 
     def _score_in_order(self, query: Query) -> Tensor:

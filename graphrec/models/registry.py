@@ -7,17 +7,36 @@ from functools import partial
 from pathlib import Path
 
 from graphrec.data import FriendGraph
+from graphrec.models.bidirectional import Bidirectional
 from graphrec.models.clustered import CLUSTERED, Clustered
 from graphrec.models.generative import GENERATIVE, GenerativeSTU
 from graphrec.models.heuristics import HEURISTICS
+from graphrec.models.hybrid import Hybrid
+from graphrec.models.nearest import Nearest
+from graphrec.models.reciprocity import Reciprocity
 from graphrec.models.recommender import Recommender
 from graphrec.models.two_tower import LEARNED, TwoTower
+
+
+def hybrid() -> Hybrid:
+    """Whom the generative model writes, who is nearest by UserID, and friends of friends."""
+    generator = GenerativeSTU()
+    return Hybrid(generator, [generator, Nearest(), HEURISTICS["adamic_adar"]()])
+
+
+def both() -> Bidirectional:
+    """Whom the generative model writes, in the order of how likely both sides want the tie."""
+    return Bidirectional(GenerativeSTU(), Reciprocity())
+
 
 MODELS: dict[str, Callable[..., Recommender]] = {
     **HEURISTICS,
     **{name: partial(TwoTower, sources=sources) for name, sources in LEARNED.items()},
     **{name: partial(GenerativeSTU, sources=sources) for name, sources in GENERATIVE.items()},
     **{name: partial(Clustered, sources=sources) for name, sources in CLUSTERED.items()},
+    "nearest": Nearest,
+    "stu_hybrid": hybrid,
+    "stu_both": both,
 }
 """What builds each, unfitted, in its default configuration."""
 

@@ -2,8 +2,8 @@
 
 from graphrec.tokenizer.certificate import Certificate as Certificate
 from graphrec.tokenizer.certificate import CertificateWarning as CertificateWarning
-from graphrec.tokenizer.certificate import certify as certify
-from graphrec.tokenizer.certificate import drift as drift
+from graphrec.tokenizer.certify import certify as certify
+from graphrec.tokenizer.certify import drift as drift
 from graphrec.tokenizer.cluster_codes import ClusterCodes as ClusterCodes
 from graphrec.tokenizer.gnn import GNNRQVAE as GNNRQVAE
 from graphrec.tokenizer.random_codes import RandomCodes as RandomCodes
