@@ -17,6 +17,7 @@ from graphrec.data import FriendGraph, Query, TemporalSplit
 from graphrec.decode import Forest, PrefixTree
 from graphrec.models import GenerativeSTU
 from graphrec.models.circles import Codes
+from graphrec.models.favours import Favours
 from graphrec.models.writer import Mixed, Prefixes, Written
 from graphrec.nn.generator import CodeTables, CodeTowers, CodeTransformer
 from graphrec.sampler import NEVER, GroupActivity, Timeline
@@ -126,7 +127,7 @@ def test_trees_side_by_side_are_the_trees() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_probabilities_of_everyone_sum_to_one(kind: str) -> None:
     model, graph, split = fitted(kind)
-    model._favours = 0.0, 1.0
+    model._favours = Favours(0.0, 1.0)
     query = Query.of(graph, torch.arange(USERS), split.t_test)
     total = model.score(query).double().exp().sum(1)
     torch.testing.assert_close(total, torch.ones(USERS, dtype=torch.float64), atol=1e-4, rtol=0)

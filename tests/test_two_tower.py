@@ -22,8 +22,11 @@ from torch import nn
 from benchmarks import options
 from benchmarks.planted import NUM_USERS, judged, learner, round_robin, uniform
 from graphrec.data import EventLog, FriendGraph, Query, TemporalSplit, UserTable
+from graphrec.evaluate import rank_events
 from graphrec.loader import QueryLoader
-from graphrec.models import HEURISTICS, LEARNED, TwoTower, neighborhood
+from graphrec.models import HEURISTICS, LEARNED, TwoTower
+from graphrec.models.favours import CHOICES, NEWCOMERS, WAITING, Favours
+from graphrec.models.neighborhood import JUDGED
 from graphrec.nn import (
     Candidates,
     HistoryEncoder,
@@ -344,12 +347,14 @@ def test_who_waits_and_who_is_new_are_favoured_as_stated() -> None:
     events = graph.events()
     past = events.time < until
     acts = set(zip(events.src[past].tolist(), events.dst[past].tolist(), strict=True))
-    row, user, favour = model._favour(query.user, model._timeline.tick(query.time), (0.5, 3.0))
+    timeline = model._timeline
+    favours = Favours(power=0.5, known=3.0)
+    row, user, favour = favours.factors(timeline, model.reach, query.user, timeline.tick(query.time))
     found = dict(zip(zip(row.tolist(), user.tolist(), strict=True), favour.tolist(), strict=True))
     assert set(found) == {(u, v) for u, v in acts} | {(v, u) for u, v in acts}
     for (u, v), factor in found.items():
         received = int((events.dst[past] == v).sum())
-        naive = (1.0 if (u, v) in acts else neighborhood.WAITING) * (1 + received) ** -neighborhood.NEWCOMERS
+        naive = (1.0 if (u, v) in acts else WAITING) * (1 + received) ** -NEWCOMERS
         assert factor == pytest.approx(3.0 * naive**0.5)
     assert {(u, v) in acts for u, v in found} == {True, False}
 
@@ -361,8 +366,8 @@ def test_the_favours_chosen_are_those_that_validation_likes_best() -> None:
     model.fit(graph, until=split.t_val, validate_until=split.t_test)
     judged, chosen = split.event_ids("val"), model._favours
     worth = {}
-    for model._favours in neighborhood.FAVOURS:
-        ranks = neighborhood.rank_events(model, graph, judged, **neighborhood.JUDGED)
+    for model._favours in CHOICES:
+        ranks = rank_events(model, graph, judged, **JUDGED)
         worth[model._favours] = model._worth([ranks], ("all", "repeat", "reply", "new"))["val_score"]
     assert len(set(worth.values())) > 1
     assert worth[chosen] == pytest.approx(max(worth.values()), abs=1e-6)
@@ -538,23 +543,23 @@ def described(
     return FriendGraph.from_events(log, UserTable.from_table(pa.table({"user": users, **columns})))
 
 
-GROUPS, NEWCOMERS = 3, 900
+GROUPS, ARRIVALS = 3, 900
 
 
 def newcomers(*, join_time: bool = False) -> FriendGraph:
     """Everyone acts or is acted upon once, always inside their group: nobody has a history."""
     rng = np.random.default_rng(0)
-    users = rng.permutation(NEWCOMERS)
-    group = np.empty(NEWCOMERS, dtype=int)
-    group[users] = np.arange(NEWCOMERS) // 2 % GROUPS
+    users = rng.permutation(ARRIVALS)
+    group = np.empty(ARRIVALS, dtype=int)
+    group[users] = np.arange(ARRIVALS) // 2 % GROUPS
     pairs = users.reshape(-1, 2).tolist()
     rows = [Row(u, v, 60 * number) for number, (u, v) in enumerate(pairs)]
     columns = {"group": [f"g{g}" for g in group]}
     if join_time:
-        joined = np.empty(NEWCOMERS, dtype=int)
-        joined[users] = np.maximum(60 * (np.arange(NEWCOMERS) // 2) - 30, 0)
+        joined = np.empty(ARRIVALS, dtype=int)
+        joined[users] = np.maximum(60 * (np.arange(ARRIVALS) // 2) - 30, 0)
         columns["join_time"] = joined.tolist()
-    return described(rows, list(range(NEWCOMERS)), **columns)
+    return described(rows, list(range(ARRIVALS)), **columns)
 
 
 def fitted_on(graph: FriendGraph, **kwargs: object) -> TwoTower:
@@ -594,7 +599,7 @@ def test_features_place_people_without_history(sources: tuple[str, ...]) -> None
                 *(getattr(graph.events(), k).tolist() for k in ("src", "dst", "time")), strict=True
             )
         ],
-        NEWCOMERS,
+        ARRIVALS,
     )
     without = fitted_on(blind, sources=sources, max_epochs=1)
     assert separation(without, graph, unseen) == 0.5

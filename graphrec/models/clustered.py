@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphrec.data import FriendGraph, Query
-from graphrec.models.neighborhood import TINY, Asked, Everyone, NeighborhoodModel
+from graphrec.models.favours import TINY
+from graphrec.models.neighborhood import Asked, Everyone, NeighborhoodModel
 from graphrec.models.recommender import shuffled
 from graphrec.nn import (
     NOBODY,

@@ -7,7 +7,6 @@ import json
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Protocol, Self, get_args
@@ -20,6 +19,7 @@ from torch_geometric.data import HeteroData
 from graphrec.data import USER, DataError, FriendGraph, Query, UserIds
 from graphrec.evaluate import StreamingRanks, rank_events
 from graphrec.loader import QueryLoader, TimelineBatches
+from graphrec.models.favours import CHOICES, TINY, Favouring, Favours, Kept
 from graphrec.models.recommender import CHUNK, Recommender, listed, of_rows
 from graphrec.nn import (
     CIRCLES,
@@ -45,7 +45,6 @@ from graphrec.sampler.draws import hashed
 from graphrec.tokenizer.tokenizer import positions
 from graphrec.train import num_processes, train
 
-TINY = 1e-30
 STRUCTURE_DIM = 32
 SNAPSHOTS, MAX_ROWS = 16, 10**7
 """The network is embedded anew after each such part of the training events, or fewer with many users."""
@@ -53,13 +52,6 @@ SNAPSHOTS, MAX_ROWS = 16, 10**7
 ALONE = 0.03
 """How much the likelihood under each source alone counts beside the mixture's, so that each ranks well where
 the gate errs (deep supervision; Lee et al. 2015, https://arxiv.org/abs/1409.5185)."""
-
-WAITING, NEWCOMERS = 2.7, 0.1
-"""What a contact's probability is multiplied by who waits for an answer, and the power of 1 + the acts a
-contact received that it is divided by (see `NeighborhoodModel._favour`)."""
-
-FAVOURS = tuple(product((0.0, 0.5, 1.0), (1.0, 2.0, 4.0)))
-"""Powers of these factors, and by what all contacts are preferred to strangers: validation chooses."""
 
 JUDGED_SCORES = 25_000_000
 """Events times users judged after each epoch, about."""
@@ -164,7 +156,7 @@ class NeighborhoodModel(Recommender):
         self.folder: Path | None = arguments["folder"]
         self.progress: bool = arguments["progress"]
         self._curve: list[dict[str, float]] = []
-        self._favours = FAVOURS[0]
+        self._favours = CHOICES[0]
 
     # What a subclass says
 
@@ -418,8 +410,8 @@ class NeighborhoodModel(Recommender):
             tensors = torch.load(folder / TENSORS, weights_only=True)
             out = cls(**cls._read_arguments(folder, content["arguments"]))
             out._until, out._every = content["until"], content["every"]
-            power, known = content["favours"]
-            out._favours = float(power), float(known)
+            power, factor = content["favours"]
+            out._favours = Favours(float(power), float(factor))
             known = positions(UserIds(tensors["known"]), graph.user_ids)
             if bool((known < 0).any()):
                 raise DataError(f"it knows {int((known < 0).sum())} people who are not in the graph")
@@ -440,10 +432,10 @@ class NeighborhoodModel(Recommender):
 
     @torch.no_grad()
     def _score_in_order(self, query: Query) -> Tensor:
-        """Log-probabilities of everyone, tilted by `_favour`, [B, N] float32."""
+        """Log-probabilities of everyone, under the `Favours`, [B, N] float32."""
         if not self.sources:
             return self._log_everyone(self._ask_now(query)).cpu()
-        return self._log_favoured(query, self._probabilities(query), self._favours)
+        return self._favours.on_everyone(self._probabilities(query), self._timeline, self.reach, query)
 
     @torch.no_grad()
     def _probabilities(self, query: Query) -> Tensor:
@@ -454,12 +446,6 @@ class NeighborhoodModel(Recommender):
         out = self._log_everyone(asked).exp_().mul_(beyond[:, None])
         out[asked.around.row, asked.around.user] += inside
         return out.cpu()
-
-    def _log_favoured(self, query: Query, p: Tensor, favours: tuple[float, float]) -> Tensor:
-        """The logarithm of probabilities [B, N], tilted by `_favour`, in their place."""
-        row, user, favour = self._favour(query.user, self._timeline.tick(query.time), favours)
-        p[row, user] *= favour
-        return p.clamp_(min=TINY).log_()
 
     def _ask_now(self, query: Query) -> Asked:
         """Queries with the histories there are in the index."""
@@ -489,24 +475,6 @@ class NeighborhoodModel(Recommender):
             return logits
         blocks = presence_features(self._timeline, query, users, self._structure)
         return logits + torch.cat([presence(block.to(self._device)) for block in blocks])
-
-    def _favour(
-        self, user: Tensor, tick: Tensor, favours: tuple[float, float]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """By what factor contacts of users [B] are preferred to what is likely: (row [M], user [M], [M]).
-
-        Whoever approached the user and waits for an answer already wants the tie; and of two who are as
-        likely, the one whom fewer people have turned to gains more. And all of them are preferred to
-        strangers, who are asked for apart (`new`). Validation has chosen how much either counts.
-        """
-        power, known = favours
-        timeline = self._timeline
-        contacts = timeline.distinct_contacts(
-            user, tick, k=self.reach.contacts, window=self.reach.contact_window
-        )
-        received = timeline.num_received(contacts.user, tick[contacts.row]).float()
-        favour = torch.where(contacts.num_out == 0, WAITING, 1.0) * (1.0 + received) ** -NEWCOMERS
-        return contacts.row, contacts.user, known * favour**power
 
     def _query_tower(
         self, query: Query, acts: Timelines, position: Tensor
@@ -568,16 +536,17 @@ class NeighborhoodModel(Recommender):
         return self._worth([rank_events(self, self.graph, event_id, **JUDGED)], ("all", "reply", "new"))
 
     def _choose_favours(self, event_id: Tensor) -> None:
-        """Take those of `FAVOURS` that are best on validation; everyone is scored once for all of them.
+        """Take those of `CHOICES` that are best on validation; everyone is scored once for all of them.
 
         What is judged is every slice and all together, so that none is given up for another.
         """
-        found: dict[tuple[float, float], list[StreamingRanks]] = {favours: [] for favours in FAVOURS}
+        found: dict[Favours, list[StreamingRanks]] = {favours: [] for favours in CHOICES}
         for ids in event_id.split(max(1, CHUNK // self.graph.num_users)):
-            kept: dict[bytes, Tensor] = {}
+            kept = Kept(self._probabilities)
             for favours, ranks in found.items():
-                ranks.append(rank_events(_Favouring(self, favours, kept), self.graph, ids, **JUDGED))
-        self._favours = max(FAVOURS, key=lambda one: self._worth(found[one], self._weight_of)["val_score"])
+                scorer = Favouring(self.name, favours, kept, self._timeline, self.reach)
+                ranks.append(rank_events(scorer, self.graph, ids, **JUDGED))
+        self._favours = max(CHOICES, key=lambda one: self._worth(found[one], self._weight_of)["val_score"])
 
     def _worth(self, ranks: Sequence[StreamingRanks], names: Iterable[str]) -> dict[str, float]:
         """MRR of slices, all parts together; and their geometric mean, each by the root of its share."""
@@ -625,7 +594,7 @@ class NeighborhoodModel(Recommender):
         k: int,
         exclude: tuple[Tensor, Tensor],
     ) -> tuple[Tensor, Tensor]:
-        """The best k of distinct people [M] with their log-probabilities [M], tilted by `_favour`."""
+        """The best k of distinct people [M] with their log-probabilities [M], under the `Favours`."""
         num_users = self.graph.num_users
         allowed = ~torch.isin(row * num_users + user, exclude[0] * num_users + exclude[1])
         row, user = row[allowed], user[allowed]
@@ -633,31 +602,7 @@ class NeighborhoodModel(Recommender):
         return listed(row, user, log_p, (len(asked.query), k), num_users)
 
     def _favoured(self, asked: Asked, row: Tensor, user: Tensor, log_p: Tensor) -> Tensor:
-        """Log-probabilities [M] of people [M] for queries `row` [M], tilted by `_favour`: [M] float64."""
-        log_p = log_p.double()
+        """Log-probabilities [M] of people [M] for queries `row` [M], under the `Favours`: [M] float64."""
         if not self.sources:
-            return log_p
-        num_users = self.graph.num_users
-        contact_row, contact, favour = self._favour(asked.query.user, asked.tick, self._favours)
-        contact, order = (contact_row * num_users + contact).sort()
-        if not len(contact):
-            return log_p
-        key = row * num_users + user
-        at = torch.searchsorted(contact, key).clamp(max=len(contact) - 1)
-        return log_p + torch.where(contact[at] == key, favour[order[at]].double().log(), 0.0)
-
-
-class _Favouring:
-    """A model with other favours, as `rank_events` asks it; `kept` holds what is the same for all."""
-
-    def __init__(
-        self, model: NeighborhoodModel, favours: tuple[float, float], kept: dict[bytes, Tensor]
-    ) -> None:
-        self.name, self._model, self._favours, self._kept = model.name, model, favours, kept
-
-    def score(self, query: Query) -> Tensor:
-        """As the model's, for queries in order of time."""
-        key = b"".join(part.numpy().tobytes() for part in (query.user, query.time, query.action))
-        if key not in self._kept:
-            self._kept[key] = self._model._probabilities(query)
-        return self._model._log_favoured(query, self._kept[key].clone(), self._favours)
+            return log_p.double()
+        return self._favours.on_pairs(log_p, row, user, self._timeline, self.reach, asked.query)

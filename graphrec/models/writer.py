@@ -12,7 +12,8 @@ from torch import Tensor
 
 from graphrec.decode import Beam, Forest, score_candidates
 from graphrec.models.circles import Codes
-from graphrec.models.neighborhood import TINY, Asked
+from graphrec.models.favours import TINY
+from graphrec.models.neighborhood import Asked
 from graphrec.nn import GenerativeNet, node_features, query_pace, segment_logsumexp
 from graphrec.sampler import Timeline, run_starts
 
