@@ -20,6 +20,7 @@ from graphrec.data import DataError, FriendGraph, TemporalSplit, read_events, re
 from graphrec.datasets import DATASETS, SyntheticFriends, World, load_dataset
 from graphrec.evaluate import StreamingRanks, evaluate_mutual, evaluate_streaming
 from graphrec.models import (
+    CLUSTERED,
     GENERATIVE,
     HEURISTICS,
     LEARNED,
@@ -48,11 +49,11 @@ NUM_BINS = 8
 
 SHOWN_USERS = 3
 
-ON_SEED: dict[str, Callable[..., Any]] = {name: MODELS[name] for name in (*LEARNED, *GENERATIVE)}
+ON_SEED: dict[str, Callable[..., Any]] = {name: MODELS[name] for name in (*LEARNED, *GENERATIVE, *CLUSTERED)}
 """What builds each learned model, for a seed."""
 
 NAMES = (*HEURISTICS, *ON_SEED)
-ON_REQUEST = {"two_tower_pointer", *GENERATIVE}
+ON_REQUEST = {"two_tower_pointer", *GENERATIVE, *CLUSTERED}
 """What the default leaves out, so that it ends within five minutes: the mixture has the pointer in it."""
 
 ORACLE = "oracle"

@@ -39,7 +39,9 @@ from graphrec.evaluate import (
 from graphrec.metrics import bootstrap_interval, calibration_error
 from graphrec.models import (
     CLUSTERED,
+    GENERATIVE,
     HEURISTICS,
+    LEARNED,
     MODELS,
     Bidirectional,
     NeighborhoodModel,
@@ -51,6 +53,7 @@ from graphrec.models import (
 )
 from graphrec.report import reliability_diagram
 
+NAMES = (*HEURISTICS, *LEARNED, *GENERATIVE, *CLUSTERED)
 DAY = 86_400
 SYNTHETIC = "Synthetic"
 PARTS = ("late", "answers", "both", "load")
@@ -84,15 +87,13 @@ def label(name: str, model: str, seed: int, options: argparse.Namespace) -> str:
 def fitted(
     name: str, model: str, graph: FriendGraph, split: TemporalSplit, seed: int, options: argparse.Namespace
 ) -> Recommender:
-    """A recommender by its row name, read where it was kept; the clustered one begins with codes alone."""
+    """A recommender by its row name, read where it was kept."""
     if model in HEURISTICS:
         return build(model).fit(graph, until=split.t_val)
     folder = None if options.out is None else options.out / label(name, model, seed, options)
     if folder is not None and folder.exists():
         return load_recommender(model, folder, graph)
     settings = {"seed": seed, "max_epochs": options.epochs, "progress": False}
-    if model in CLUSTERED:
-        settings["start"] = "codes"
     out = cast(NeighborhoodModel, MODELS[model](**settings))
     out.fit(graph, until=split.t_val, validate_until=split.t_test)
     if folder is not None:
@@ -469,7 +470,7 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reciprocity")
     parser.add_argument("--datasets", nargs="+", default=[SYNTHETIC], metavar="NAME")
-    parser.add_argument("--models", nargs="+", default=["adamic_adar", "ppr"], choices=list(MODELS))
+    parser.add_argument("--models", nargs="+", default=["adamic_adar", "ppr"], choices=NAMES)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     parser.add_argument("--candidates", type=int, default=50, metavar="C")
