@@ -332,6 +332,14 @@ def test_before_training_chance_looks_like_chance() -> None:
     assert losses["loss"] <= 3 * np.log(60)
 
 
+def test_events_of_one_time_cannot_be_parted() -> None:
+    graph = graph_of([Row(0, 1, 5), Row(1, 2, 5)])
+    with pytest.raises(ValueError, match="two_tower_mixture: all events before 6 are of one time"):
+        small().fit(graph, until=6)
+    with pytest.raises(ValueError, match="there is no event before until=5 to fit on"):
+        small().fit(graph, until=5)
+
+
 def test_many_queries_in_a_step() -> None:
     graph = graph_of(random_rows(6, users=300, events=3000, times=3000), 300)
     model = small(max_queries=600, batch_acts=10**4, epoch_batches=2, max_epochs=1)

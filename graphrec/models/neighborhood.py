@@ -273,11 +273,17 @@ class NeighborhoodModel(Recommender):
             until: seconds; training sees what is strictly older.
             validate_until: events from `until` to before this time choose the epoch; by default the last
                 tenth of training is set aside for it.
+
+        Raises:
+            ValueError: nothing is older, or nothing is left of it without that tenth.
         """
         if validate_until is None:
-            events = graph.events()
-            size = int(torch.searchsorted(events.time, until))
-            validate_until, until = until, int(events.time[size * 9 // 10]) if size else until
+            time = graph.events().time
+            size = int(torch.searchsorted(time, until))
+            validate_until, until = until, int(time[size * 9 // 10]) if size else until
+            if size and until == int(time[0]):
+                kept = "it needs some to train on and later ones to choose the epoch by"
+                raise ValueError(f"{self.name}: all events before {validate_until} are of one time: {kept}")
         loader = self.prepare(graph, until=until)
         ids = torch.searchsorted(self._timeline.events.time, torch.tensor([until, validate_until]))
         judged = torch.arange(int(ids[0]), int(ids[1]))
