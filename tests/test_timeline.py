@@ -153,6 +153,7 @@ def test_sweeps_equal_the_lookups(rows: list[Row], moments: list[int]) -> None:
     last_act, last_received = timeline.last_act(user, column), timeline.last_received(user, column)
     for found, expected in (
         (everyone.num_received(timeline, ticks), timeline.num_received(user, column).double()),
+        (everyone.num_acts(timeline, ticks), timeline.num_acts(user, column).double()),
         (everyone.degree(timeline, ticks), timeline.degree(user, column).double()),
         (everyone.last_time(timeline, ticks, role="src"), last_act),
         (everyone.last_time(timeline, ticks, role="dst"), last_received),

@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from graphrec.decode import Forest, PrefixTree
 from graphrec.models.recommender import shuffled
-from graphrec.sampler import GroupActivity, Structure, Timeline
+from graphrec.sampler import GroupActivity, Structure, Timeline, everyone
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What everyone had done before each of B queries, and how near they stood: where most are asked about.
+
+    Attributes:
+        activity: last_act, last_received, num_acts, num_received, [B, N] each.
+        near: [B, N] float32.
+    """
+
+    activity: tuple[Tensor, ...]
+    near: Tensor
+
+    def of(self, row: Tensor, user: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The same for queries [T] and users [T]: activity, [T] each, and nearness [T]."""
+        at = row * self.near.size(1) + user
+        return tuple(part.view(-1).index_select(0, at) for part in self.activity), self.near.view(-1)[at]
 
 
 class Codes:
@@ -105,16 +125,28 @@ class Codes:
             out.append(value)
         return tuple(out)
 
+    def sweep(self, place: Tensor | None, number: Tensor, tick: Tensor) -> Sweep:
+        """Everyone before ticks [B], ascending, for queries from places [B, dim] at moments [B]."""
+        acted, heard = (everyone.last_time(self._timeline, tick, role=role) for role in ("src", "dst"))
+        counts = everyone.num_acts(self._timeline, tick), everyone.num_received(self._timeline, tick)
+        near = torch.zeros(acted.shape)
+        if place is not None and self._structure is not None:
+            snapshot = self._snapshot[number]
+            for one in snapshot.unique().tolist():
+                rows = (snapshot == one).nonzero().squeeze(1)
+                near[rows] = place[rows] @ self._structure.embedding[one].T
+        return Sweep((acted, heard, *counts), near)
+
     def place(self, user: Tensor, tick: Tensor) -> Tensor | None:
         """Where users [B] stood before ticks [B], if that counts: [B, dim]."""
         return None if self._structure is None else self._structure.place(user, tick)[1]
 
-    def near(self, place: Tensor | None, number: Tensor, node: Tensor) -> Tensor:
-        """The cosine of places [T, dim] and circles [T], or the person at a leaf, of moments [T]: [T]."""
+    def near(self, place: Tensor | None, number: Tensor, node: Tensor, *, leaves: bool) -> Tensor:
+        """The cosine of places [T, dim] and circles [T], or the people at leaves, of moments [T]: [T]."""
         if place is None or self._structure is None:
             return torch.zeros(len(node))
-        stands = self._centroid[self._inner[node]]
-        leaf = (self.forest.level[node] == self.forest.num_codebooks).nonzero().squeeze(1)
-        person = self.forest.first_user[node[leaf]]
-        stands[leaf] = self._structure.embedding[self._snapshot[number[leaf]], person]
+        if leaves:
+            stands = self._structure.embedding[self._snapshot[number], self.forest.first_user[node]]
+        else:
+            stands = self._centroid[self._inner[node]]
         return (place * stands).sum(1)

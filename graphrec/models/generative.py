@@ -225,14 +225,14 @@ class GenerativeSTU(NeighborhoodModel):
         number = self._codes.number(self._timeline.tick(acts.time)).clamp(min=0)
         return self.network.tokens.users(self._codes.of(acts.other, number).to(self._device))
 
-    def _writer(self, asked: Asked) -> Writer:
-        return Writer(self.network, self._codes, self._timeline, asked)
+    def _writer(self, asked: Asked, *, everyone: bool = False) -> Writer:
+        return Writer(self.network, self._codes, self._timeline, asked, everyone=everyone)
 
     def _everyone(self, asked: Asked, target: Tensor, draw: Tensor) -> Everyone:
         return Written.of(self._writer(asked), target)
 
     def _log_everyone(self, asked: Asked) -> Tensor:
-        writer, forest = self._writer(asked), self._codes.forest
+        writer, forest = self._writer(asked, everyone=True), self._codes.forest
         log_has, log_none = writer.has_stu()
         out = log_none[:, None].repeat(1, self.graph.num_users)
         rows = max(1, WRITTEN * len(forest.trees) // forest.num_nodes)

@@ -57,13 +57,30 @@ class Nexts(NamedTuple):
 
 
 class Writer:
-    """The generator, bound to B queries."""
+    """The generator, bound to B queries.
 
-    def __init__(self, network: GenerativeNet, codes: Codes, timeline: Timeline, asked: Asked) -> None:
+    Args:
+        network: what writes.
+        codes: everyone's.
+        timeline: the index.
+        asked: the queries.
+        everyone: whether all people will be asked about, the queries being in order of time.
+    """
+
+    def __init__(
+        self,
+        network: GenerativeNet,
+        codes: Codes,
+        timeline: Timeline,
+        asked: Asked,
+        *,
+        everyone: bool = False,
+    ) -> None:
         self._network, self.asked, self.codes = network, asked, codes
         self.number = codes.number(asked.tick)
         self._pace = query_pace(timeline, asked.query)
         self._place = codes.place(asked.query.user, asked.tick)
+        self._sweep = codes.sweep(self._place, self.number.clamp(min=0), asked.tick) if everyone else None
         around = asked.around
         self.person = torch.empty(0, dtype=torch.int64)
         if around is None:
@@ -96,7 +113,7 @@ class Writer:
         at, child = forest.children(node)
         logit = logits[at, forest.code[child]]
         if network.nodes is not None:
-            features = self._node_features(row[at], child)
+            features = self._node_features(row[at], child, leaves=level == forest.num_codebooks - 1)
             logit = logit + network.nodes[level](features, self.asked.vector, row[at])
         log_p, below = logit - segment_logsumexp(logit, at, len(row))[at], None
         if self.asked.around is not None and self.asked.around.circle is not None:
@@ -135,12 +152,15 @@ class Writer:
         out: Tensor = (mixed + FEWEST).log()
         return out
 
-    def _node_features(self, row: Tensor, node: Tensor) -> Tensor:
-        query, tick = self.asked.query, self.asked.tick
-        place = None if self._place is None else self._place[row]
-        near = self.codes.near(place, self.number[row], node)
-        activity = self.codes.activity(node, tick[row])
-        return node_features(query.time[row], self._pace[row], activity, self.codes.forest.size[node], near)
+    def _node_features(self, row: Tensor, node: Tensor, *, leaves: bool) -> Tensor:
+        query, codes = self.asked.query, self.codes
+        if leaves and self._sweep is not None:
+            activity, near = self._sweep.of(row, codes.forest.first_user[node])
+        else:
+            place = None if self._place is None else self._place[row]
+            near = codes.near(place, self.number[row], node, leaves=leaves)
+            activity = codes.activity(node, self.asked.tick[row])
+        return node_features(query.time[row], self._pace[row], activity, codes.forest.size[node], near)
 
 
 class Mixed:

@@ -174,7 +174,7 @@ class NodeScore(nn.Module):
         mean, deviation = self.standardize.learn(features.T)
         weight = self.node.weight / deviation
         asker = self.asker(vector).T + (self.node.bias - weight @ mean)[:, None]  # [H, B]
-        hidden = torch.relu(weight @ features + asker[:, row])
+        hidden = torch.relu(weight @ features + asker.index_select(1, row))
         out: Tensor = (self.score.weight @ hidden + self.score.bias).squeeze(0)
         return out
 

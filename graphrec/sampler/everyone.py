@@ -28,6 +28,13 @@ def num_received(timeline: Timeline, ticks: Tensor) -> Tensor:
     return _counted(first.double(), len(ticks), row, timeline.events.dst[between])
 
 
+def num_acts(timeline: Timeline, ticks: Tensor) -> Tensor:
+    """How often everyone acted, [B, N] float64."""
+    first = timeline.num_acts(torch.arange(timeline.num_users), ticks[0])
+    between, row = _between(timeline, ticks)
+    return _counted(first.double(), len(ticks), row, timeline.events.src[between])
+
+
 def degree(timeline: Timeline, ticks: Tensor) -> Tensor:
     """How many distinct people everyone had met, [B, N] float64."""
     first = timeline.degree(torch.arange(timeline.num_users), ticks[0])
