@@ -282,8 +282,10 @@ class NeighborhoodModel(Recommender):
             size = int(torch.searchsorted(time, until))
             validate_until, until = until, int(time[size * 9 // 10]) if size else until
             if size and until == int(time[0]):
-                kept = "it needs some to train on and later ones to choose the epoch by"
-                raise ValueError(f"{self.name}: all events before {validate_until} are of one time: {kept}")
+                wanted = "it trains on earlier ones and chooses the epoch by later ones"
+                raise ValueError(
+                    f"{self.name}: nine tenths of the events before {validate_until} are of one time: {wanted}"
+                )
         loader = self.prepare(graph, until=until)
         ids = torch.searchsorted(self._timeline.events.time, torch.tensor([until, validate_until]))
         judged = torch.arange(int(ids[0]), int(ids[1]))
