@@ -283,9 +283,8 @@ class NeighborhoodModel(Recommender):
             validate_until, until = until, int(time[size * 9 // 10]) if size else until
             if size and until == int(time[0]):
                 wanted = "it trains on earlier ones and chooses the epoch by later ones"
-                raise ValueError(
-                    f"{self.name}: nine tenths of the events before {validate_until} are of one time: {wanted}"
-                )
+                found = f"nine tenths of the events before {validate_until} are of one time"
+                raise ValueError(f"{self.name}: {found}: {wanted}")
         loader = self.prepare(graph, until=until)
         ids = torch.searchsorted(self._timeline.events.time, torch.tensor([until, validate_until]))
         judged = torch.arange(int(ids[0]), int(ids[1]))

@@ -95,7 +95,7 @@ class Verdict:
 
     @property
     def finds_structure(self) -> bool:
-        """Whether, at equal activity, ties are told from other pairs by more than chance, of two ways in one."""
+        """Whether, at equal activity, ties are told from other pairs by more than chance, either way."""
         found = [self.homophily["matched"][0], self.auc["matched"]]
         return any(
             one is not None and one.value - SURER * (one.value - one.low) > chance
