@@ -36,6 +36,9 @@ SWITCHED = {
 
 CODED = {**SMALL, "tokenizer": ResidualKMeans(dim=4)}
 
+CROWDED = {**SMALL, "tokenizer": ResidualKMeans(dim=4, num_codebooks=2, codebook_size=4)}
+"""So few codes that people share all but the last, and what is known of each tells them apart."""
+
 GENERATED = {
     "tokenizer": ResidualKMeans(dim=4, num_codebooks=2, codebook_size=3, unique=False),
     "sources": ("pointer", "circles"),
@@ -75,7 +78,7 @@ RECOMMENDERS: dict[str, Callable[[], Recommender]] = {
     **{name: partial(TwoTower, sources=sources, **SMALL) for name, sources in LEARNED.items()},
     "two_tower_embeddings": partial(TwoTower, sources=(), **SMALL),
     "two_tower_switched": partial(TwoTower, **SWITCHED, **SMALL),
-    **{name: partial(GenerativeSTU, sources=sources, **CODED) for name, sources in GENERATIVE.items()},
+    **{name: partial(GenerativeSTU, sources=sources, **CROWDED) for name, sources in GENERATIVE.items()},
     "stu_switched": partial(GenerativeSTU, **GENERATED, **SMALL),
     "adamic_adar_both": partial(two_sided, "adamic_adar"),
     "last_seen_both": partial(two_sided, "last_seen"),
