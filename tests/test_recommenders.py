@@ -119,7 +119,12 @@ def test_the_future_changes_no_score(name: str, day: int) -> None:
     asked = Query(torch.arange(USERS), torch.full((USERS,), time), torch.arange(USERS) % 3)
     other = rewritten(ROWS, time, num_users=USERS, seed=day)
     assert [r for r in other if r.time < time] == [r for r in ROWS if r.time < time]
-    assert torch.equal(fitted(name, other).score(asked), shared(name).score(asked))
+    model, same = fitted(name, other), shared(name)
+    assert torch.equal(model.score(asked), same.score(asked))
+    row, user = torch.arange(USERS).repeat_interleave(USERS), torch.arange(USERS).repeat(USERS)
+    assert torch.equal(model.score_pairs(asked, row, user), same.score_pairs(asked, row, user))
+    for found, expected in zip(model.recommend(asked, 5), same.recommend(asked, 5), strict=True):
+        assert torch.equal(found, expected)
 
 
 def test_the_past_changes_scores(name: str) -> None:
