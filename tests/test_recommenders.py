@@ -219,11 +219,7 @@ def test_a_longer_list_begins_with_the_shorter(name: str) -> None:
 
 # Kept, and elsewhere
 
-KEPT = [name for name in RECOMMENDERS if not name.endswith(("_both", "_hybrid", "nearest"))]
-"""What can be saved: not what wraps another."""
 
-
-@pytest.mark.parametrize("name", KEPT)
 def test_what_is_loaded_says_what_was_saved(name: str, tmp_path: Path) -> None:
     model = shared(name)
     model.save(tmp_path)
@@ -231,7 +227,6 @@ def test_what_is_loaded_says_what_was_saved(name: str, tmp_path: Path) -> None:
     assert torch.equal(again.score(queries()), model.score(queries()))
 
 
-@pytest.mark.parametrize("name", KEPT)
 def test_elsewhere_it_knows_what_happened_there(name: str) -> None:
     """On its own graph it says the same; on the past alone, what the past says."""
     model, late = shared(name), 32 * DAY

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from graphrec.data import DataError, FriendGraph, Query
+from graphrec.data import FriendGraph, Query
 from graphrec.evaluate import Pairs
 from graphrec.evaluate.protocol import sampled
-from graphrec.models.members import load_members, save_members
 from graphrec.models.reciprocity import Reciprocity
 from graphrec.models.recommender import Recommender, best_of
+from graphrec.models.saved import load_members, read_manifest, reading, save_members, write_manifest
 from graphrec.sampler import Timeline
 
 FORMAT, MANIFEST, RECIPROCITY = "graphrec.Bidirectional/2", "both.json", "reciprocity"
@@ -189,21 +187,18 @@ class Bidirectional(Recommender):
         self.graph  # noqa: B018  # fitted at all?
         self.reciprocity.save(folder / RECIPROCITY)
         content = {
-            "format": FORMAT,
             "members": save_members({"recommender": self.recommender}, folder),
             "num_candidates": self.num_candidates,
             "weights": self.weights,
             "every": self._every,
         }
-        (folder / MANIFEST).write_text(json.dumps(content, indent=2) + "\n")
+        write_manifest(folder / MANIFEST, FORMAT, content)
 
     @classmethod
     def load(cls, folder: Path, graph: FriendGraph) -> Self:
         """See `Recommender.load`."""
-        try:
-            content = json.loads((folder / MANIFEST).read_text())
-            if content["format"] != FORMAT:
-                raise DataError(f"it holds {content['format']!r}")
+        with reading(cls, folder):
+            content = read_manifest(folder / MANIFEST, FORMAT)
             out = cls(
                 **load_members(content["members"], folder, graph),
                 reciprocity=Reciprocity.load(folder / RECIPROCITY, graph),
@@ -211,8 +206,6 @@ class Bidirectional(Recommender):
                 weights=tuple(content["weights"]),
             )
             out._every = int(content["every"])
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, UnpicklingError) as error:
-            raise DataError(f"{folder}: not a {cls.__name__} as it was saved, or damaged ({error})") from None
         out._read(graph)
         return out
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -11,9 +10,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from graphrec.data import DataError, FriendGraph, Query
-from graphrec.models.members import load_members, save_members
+from graphrec.data import FriendGraph, Query
 from graphrec.models.recommender import Recommender, listed
+from graphrec.models.saved import load_members, read_manifest, reading, save_members, write_manifest
 
 FORMAT, MANIFEST = "graphrec.Hybrid/1", "hybrid.json"
 
@@ -77,26 +76,21 @@ class Hybrid(Recommender):
         self.graph  # noqa: B018  # fitted at all?
         places = {id(model): str(place) for place, model in enumerate(self._models)}
         content = {
-            "format": FORMAT,
             "members": save_members({places[id(model)]: model for model in self._models}, folder),
             "scorer": places[id(self.scorer)],
             "retrievers": [places[id(model)] for model in self.retrievers],
             "num_candidates": self.num_candidates,
         }
-        (folder / MANIFEST).write_text(json.dumps(content, indent=2) + "\n")
+        write_manifest(folder / MANIFEST, FORMAT, content)
 
     @classmethod
     def load(cls, folder: Path, graph: FriendGraph) -> Self:
         """See `Recommender.load`."""
-        try:
-            content = json.loads((folder / MANIFEST).read_text())
-            if content["format"] != FORMAT:
-                raise DataError(f"it holds {content['format']!r}")
+        with reading(cls, folder):
+            content = read_manifest(folder / MANIFEST, FORMAT)
             members = load_members(content["members"], folder, graph)
             retrievers = [members[place] for place in content["retrievers"]]
             out = cls(members[content["scorer"]], retrievers, num_candidates=content["num_candidates"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{folder}: not a {cls.__name__} as it was saved, or damaged ({error})") from None
         return out.join(graph)
 
     def _score_in_order(self, query: Query) -> Tensor:

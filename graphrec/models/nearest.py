@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
@@ -11,8 +10,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from graphrec.data import DataError, FriendGraph, Query
+from graphrec.data import FriendGraph, Query
 from graphrec.models.recommender import Recommender, of_rows
+from graphrec.models.saved import read_manifest, reading, write_manifest
 from graphrec.models.two_tower import TwoTower
 from graphrec.retrieval import ApproximateIndex, ExactIndex, Index
 
@@ -81,18 +81,14 @@ class Nearest(Recommender):
         if name is None:
             raise ValueError(f"an index of one's own cannot be saved: the indexes are {', '.join(INDEXES)}")
         self.two_tower.save(folder)
-        (folder / MANIFEST).write_text(json.dumps({"format": FORMAT, "index": name}, indent=2) + "\n")
+        write_manifest(folder / MANIFEST, FORMAT, {"index": name})
 
     @classmethod
     def load(cls, folder: Path, graph: FriendGraph) -> Self:
         """See `Recommender.load`."""
-        try:
-            content = json.loads((folder / MANIFEST).read_text())
-            if content["format"] != FORMAT:
-                raise DataError(f"it holds {content['format']!r}")
+        with reading(cls, folder):
+            content = read_manifest(folder / MANIFEST, FORMAT)
             out = cls(TwoTower.load(folder, graph), index=INDEXES[content["index"]])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{folder}: not a {cls.__name__} as it was saved, or damaged ({error})") from None
         return out.join(graph)
 
     def _score_in_order(self, query: Query) -> Tensor:

@@ -8,7 +8,6 @@ from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Protocol, Self, get_args
 
 import numpy as np
@@ -21,6 +20,7 @@ from graphrec.evaluate import StreamingRanks, rank_events
 from graphrec.loader import QueryLoader, TimelineBatches
 from graphrec.models.favours import CHOICES, TINY, Favouring, Favours, Kept
 from graphrec.models.recommender import CHUNK, Recommender, listed, of_rows
+from graphrec.models.saved import reading
 from graphrec.nn import (
     CIRCLES,
     PRESENCE,
@@ -408,7 +408,7 @@ class NeighborhoodModel(Recommender):
     @classmethod
     def load(cls, folder: Path, graph: FriendGraph) -> Self:
         """See `Recommender.load`."""
-        try:
+        with reading(cls, folder):
             content = json.loads((folder / MANIFEST).read_text())
             if (content["format"], content["class"]) != (FORMAT, cls.__name__):
                 raise DataError(f"it holds {content['class']!r} as {content['format']!r}")
@@ -426,8 +426,6 @@ class NeighborhoodModel(Recommender):
             with torch.random.fork_rng():
                 out.network = out._build(num_known=len(known)).eval()
             out.network.load_state_dict(tensors["network"])
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, UnpicklingError) as error:
-            raise DataError(f"{folder}: not a {cls.__name__} as it was saved, or damaged ({error})") from None
         return out
 
     @classmethod

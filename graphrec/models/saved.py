@@ -1,11 +1,38 @@
-"""Models made of models: each member is saved in a folder of its own, and found again by its class."""
+"""What models keep in a folder: a manifest, and of models made of models each member, found by its class."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
 
 from graphrec.data import DataError, FriendGraph
 from graphrec.models.recommender import Recommender
+
+
+@contextmanager
+def reading(kind: type, folder: Path) -> Iterator[None]:
+    """Say that a folder is damaged, or another's, whatever fails in reading it: DataError."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, UnpicklingError) as error:
+        raise DataError(f"{folder}: not a {kind.__name__} as it was saved, or damaged ({error})") from None
+
+
+def write_manifest(path: Path, format_name: str, content: dict[str, Any]) -> None:
+    """Write content as JSON, under the name of its format."""
+    path.write_text(json.dumps({"format": format_name, **content}, indent=2) + "\n")
+
+
+def read_manifest(path: Path, format_name: str) -> dict[str, Any]:
+    """What `write_manifest` wrote. Raises DataError where it is of another format."""
+    content: dict[str, Any] = json.loads(path.read_text())
+    if content["format"] != format_name:
+        raise DataError(f"it holds {content['format']!r}")
+    return content
 
 
 def save_members(members: dict[str, Recommender], folder: Path) -> dict[str, str]:
