@@ -16,6 +16,7 @@ from scipy.stats import chisquare
 from torch import Tensor, nn
 
 from graphrec.decode import Beam, PrefixTree, beam_search, sample, score_all, score_candidates, validity
+from graphrec.decode.search import top
 
 Pairs = tuple[Tensor, Tensor]
 
@@ -424,6 +425,29 @@ def test_draws_differ_by_generator() -> None:
     tree, model = PrefixTree(some(), 4), Tables(2, 4, 3)
     one, two = (sample(model, tree, 2, 20, generator=generator(seed))[0] for seed in (1, 2))
     assert not torch.equal(one, two)
+
+
+@given(
+    st.integers(1, 60),
+    st.integers(1, 6),
+    st.integers(0, 2**31),
+    st.sampled_from([3, 50, 10**6]),
+    st.floats(0, 1),
+)
+def test_the_largest_of_each_query_are_those_of_a_stable_sort(
+    columns: int, width: int, seed: int, distinct: int, absent: float
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    row = torch.randint(4, (9,), generator=generator).sort().values
+    values = torch.randint(distinct, (len(row), columns), generator=generator).float()
+    values[torch.rand(values.shape, generator=generator) < absent] = -torch.inf
+    expected = []
+    for query in range(4):
+        at = (row == query).nonzero().squeeze(1)
+        flat = (at[:, None] * columns + torch.arange(columns)).flatten()
+        order = values.flatten()[flat].argsort(descending=True, stable=True)[:width]
+        expected += [int(place) for place in flat[order] if values.flatten()[place] > -torch.inf]
+    assert top(values, row, width, 4).tolist() == sorted(expected)
 
 
 def test_top_k_and_nucleus_cut_each_level() -> None:

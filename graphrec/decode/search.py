@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -223,7 +224,7 @@ def top(values: Tensor, row: Tensor, width: int, num_rows: int) -> Tensor:
         dense = values.new_full((num_rows, most, columns), -torch.inf)
         dense[row, torch.arange(len(row), device=row.device) - first[row]] = values
         dense = dense.flatten(1)
-    best, at = dense.topk(min(width + 1, dense.size(1)))
+    best, at = _largest(dense, min(width + 1, dense.size(1)))
     if best.size(1) > width:
         tied = (best[:, width - 1] == best[:, width]) & (best[:, width] > -torch.inf)
         if bool(tied.any()):
@@ -231,6 +232,25 @@ def top(values: Tensor, row: Tensor, width: int, num_rows: int) -> Tensor:
         best, at = best[:, :width], at[:, :width]
     flat = first[:, None] * columns + at
     return flat[best > -torch.inf].sort().values
+
+
+def _largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest of each row [B, n], descending, and where: as `topk`, faster where n is far above k.
+
+    Whatever is among them is in one of the k of n / c groups of c values whose largest are the largest.
+    """
+    group = math.isqrt(values.size(1) // k)
+    if group < 2:
+        return values.topk(k)
+    groups = values.size(1) // group
+    whole = group * groups
+    among = values[:, :whole].unflatten(1, (group, groups))  # strided, so that its maximum is one pass
+    chosen = among.amax(1).topk(k, sorted=False).indices
+    few = among.gather(2, chosen[:, None].expand(-1, group, -1)).flatten(1)
+    best, at = torch.cat([few, values[:, whole:]], dim=1).topk(k)
+    place, number = at % k, at // k
+    inside = at < k * group
+    return best, torch.where(inside, chosen.gather(1, place) + groups * number, at - k * group + whole)
 
 
 def table(
