@@ -89,12 +89,12 @@ class GNNRQVAE(Tokenizer):
     def __init__(
         self,
         *,
-        dim: int = 128,
+        dim: int = 48,
         num_neighbors: Sequence[int] = (24,),
         epoch_batches: int = 25,
         batch_size: int = 512,
-        max_epochs: int = 6,
-        lr: float = 3e-3,
+        max_epochs: int = 16,
+        lr: float = 6e-3,
         num_codebooks: int = 3,
         codebook_size: int | None = None,
         unique: bool = True,
@@ -281,7 +281,7 @@ class GNNRQVAE(Tokenizer):
             if network.training:
                 inputs = as_newcomers(inputs, size)
             z, people = network.encoder(*inputs.of_encoder)[:size], batch[USER].n_id[:size]
-            terms: dict[str, Tensor] = network.objective(z, people, met)
+            terms: dict[str, Tensor] = network.objective(z, people, met, view)
             return terms | {"events": met.sum().float()}
 
         def validate() -> dict[str, float]:
