@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from graphs import Row, graph_of, planted_rows, rewritten
-from torch import Tensor
+from torch import Tensor, nn
 
 import graphrec.tokenizer.gnn
 from benchmarks.planted_codes import adjusted_mutual_information
@@ -21,6 +21,7 @@ from graphrec.loader import audit_leakage
 from graphrec.nn.graph_encoder import GraphEncoder
 from graphrec.tokenizer import certify, drift
 from graphrec.tokenizer.gnn import GNNRQVAE
+from graphrec.tokenizer.objective import Objective
 from graphrec.tokenizer.views import Pairs, Past, Views
 
 pytestmark = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.CertificateWarning")
@@ -172,6 +173,18 @@ def test_features_place_whoever_has_no_contact(columns: int) -> None:
 
 
 # What it learns from
+
+
+def test_to_know_the_moment_tells_no_tie_from_other_pairs() -> None:
+    """Embeddings that say at which of two moments somebody is looked at are as good as none."""
+    view, met = torch.arange(64) % 2, torch.arange(64) < 40
+    objective = Objective(2)
+    objective.codebook = nn.Parameter(torch.eye(2))
+    z = torch.eye(2)[view].repeat(2, 1)
+    with torch.no_grad():
+        terms = objective(z, torch.arange(128), met, view)
+    assert float(terms["finding"]) == pytest.approx(np.log(20), abs=1e-5)  # of 20 ties at its moment
+    assert float(terms["agreeing"]) == pytest.approx(0.0, abs=1e-5)
 
 
 def test_views_are_strictly_past_and_ties_come_after() -> None:

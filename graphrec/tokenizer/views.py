@@ -31,7 +31,7 @@ HALF_LIFE = 0.35
 """Of a contact's weight in places, as a share of the history."""
 
 ITERATIONS = 16
-"""Of the places that everybody has in the end; with a quarter as many, homophily on 100,000 is 9 instead of 12."""
+"""Of the places that everybody has in the end; a quarter as many do not converge on a large network."""
 
 RANDOM_PAIRS = 0.2
 """Pairs of anybody with anybody, for each tie."""
