@@ -149,18 +149,21 @@ class Kept:
         log_p = groups.route(self, besides, own)
         order = log_p.masked_fill(size == 0, -torch.inf).argsort(dim=1, descending=True, stable=True)
         row, user, kind = (self.around[name] for name in ("row", "user", "kind"))
-        proposed = kind >= BESIDES[besides]
+        placed = clusters.since[user] < self.tick[row]
+        proposed = placed & (kind >= BESIDES[besides])
         row, user = row[proposed], user[proposed]
         seen = torch.searchsorted(self.model._timeline.first_tick.sort().values, self.tick)
         lobby = seen - clusters.num_placed(self.tick)
         least = lobby.float().index_add_(0, row, torch.ones(len(row)))
+        for slot in range(SLOTS):  # who is proposed anyway does not count again in a group
+            at = row * clusters.num_clusters + clusters.cluster[user, slot]
+            size.view(-1).index_add_(0, at, -(clusters.share[user, slot] > 0).float())
         left = share * self.model.graph.num_users - least
         if share >= 1.0:  # whoever is in two clusters counts twice, so the last ones would be left out
             left = torch.full_like(left, torch.inf)
         fits = size.gather(1, order).cumsum(1) <= left[:, None]
         probed = torch.zeros_like(size, dtype=torch.bool).scatter(1, order, fits)
-        twice = self._inside(clusters, probed, row, user).float()
-        return probed, least + (size * probed).sum(1) - torch.zeros_like(left).index_add_(0, row, twice)
+        return probed, least + (size * probed).sum(1)
 
     def _inside(self, clusters: Clusters, probed: Tensor, row: Tensor, user: Tensor) -> Tensor:
         """Whether people [M] of rows [M] are in a group that is searched, or in none."""
