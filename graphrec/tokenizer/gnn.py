@@ -57,15 +57,15 @@ class GNNRQVAE(Tokenizer):
     (`graphrec.nn.graph_encoder`). In training it looks at the graph as it was at several moments, and at the
     pairs who first came into contact between one moment and the next (`graphrec.tokenizer.views`):
 
-    - each of them is to find the other among the people of the batch, by the inner product of their
-      embeddings (sampled softmax, both directions);
+    - each of them is to find the other among the people of the batch at that moment, by the inner product of
+      their embeddings (sampled softmax, both directions);
     - their first *codes* are to agree, and those of other pairs are not. With p_u the softmax, over the codes
       of a learned codebook, of minus the squared distances to the embedding of u, the loss is
 
           - log mean_ties p_u . p_v + log mean_others p_u . p_v
 
-      which is the homophily that codes are judged by; others are pairs of anybody, and ends of the batch's
-      ties joined anew. The codes are kept in even use.
+      which is the homophily that codes are judged by; others are, at one moment, pairs of anybody, and ends
+      of the batch's ties joined anew. The codes are kept in even use.
 
     Then residual k-means over everybody's embeddings, of which the first level starts from the learned
     codebook. A newcomer starts amid their first contacts, or where their features put them: some of the seeds
@@ -73,7 +73,7 @@ class GNNRQVAE(Tokenizer):
     one by drawing.
 
     Args:
-        dim: D, of the embeddings; fewer where there are fewer users.
+        dim: D, of the embeddings; fewer where there are fewer users. With many, coarse codes are of noise.
         num_neighbors: contacts drawn for each user, one number for each layer.
         epoch_batches, batch_size: batches of an epoch, at most, and ties and pairs in each.
         max_epochs: of training; a refit that starts warm takes a fifth of them.
