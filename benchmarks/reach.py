@@ -214,7 +214,8 @@ class Near:
         order = exclude[0].argsort(stable=True)
         barred = exclude[1][order].split(torch.bincount(exclude[0], minlength=len(query)).tolist())
         with cost:
-            snapshots, place = self._structure.place(query.user, tick)
+            stands = self._structure.place(query.user, tick)
+            snapshots, place = stands.snapshot, stands.place
             for row, (snapshot, out) in enumerate(zip(snapshots.tolist(), barred, strict=True)):
                 index, vector = self._indices[snapshot], place[row : row + 1].numpy()
                 gone = faiss.IDSelectorBatch(out.numpy())
@@ -306,7 +307,7 @@ def structure(setting: Setting) -> Rows:
     places = Structure(timeline, start, every=every)
 
     def cosines(query: Query) -> Tensor:
-        return places.cosines(query.user, timeline.tick(query.time))
+        return places.place(query.user, timeline.tick(query.time)).cosines()
 
     yield "everyone", Everyone(cosines, num_users)
     indices: dict[int, faiss.IndexIVFFlat] = {}

@@ -22,7 +22,7 @@ def structure_of(rows: list[Row], start: torch.Tensor = START, every: int = 2) -
 def places(rows: list[Row], time: int, start: torch.Tensor = START) -> torch.Tensor:
     timeline, structure = structure_of(rows, start)
     user = torch.arange(len(start))
-    return structure.cosines(user, timeline.tick(torch.full_like(user, time)))
+    return structure.place(user, timeline.tick(torch.full_like(user, time))).cosines()
 
 
 @checked
@@ -63,11 +63,12 @@ def test_a_newcomer_stands_where_their_contacts_do() -> None:
     rows = [Row(0, 1, 0), Row(1, 0, 1), Row(2, 3, 2), Row(3, 2, 3), Row(5, 0, 4)]
     timeline, structure = structure_of(rows, every=4)
     tick = timeline.tick(torch.tensor([9, 9, 9]))
-    _, place = structure.place(torch.tensor([5, 0, 4]), tick)
+    stands = structure.place(torch.tensor([5, 0, 4]), tick)
+    place = stands.place
     torch.testing.assert_close(place[0], place[1])
     assert place[2].tolist() == [0.0, 0.0, 0.0]
     row, other = torch.tensor([0, 0, 2]), torch.tensor([0, 4, 0])
-    found = structure.cosine(torch.tensor([5, 0, 4]), tick, row, other)
+    found = stands.cosine(row, other)
     assert found.tolist() == pytest.approx([1.0, 0.0, 0.0], abs=1e-5)
 
 
@@ -78,7 +79,8 @@ def test_one_by_one_equals_all_at_once(rows: list[Row]) -> None:
     user = torch.arange(USERS)
     tick = timeline.tick(torch.arange(USERS))
     row, other = user.repeat_interleave(USERS), user.repeat(USERS)
-    found = structure.cosine(user, tick, row, other).view(USERS, USERS)
-    torch.testing.assert_close(found, structure.cosines(user, tick), atol=1e-5, rtol=0)
+    stands = structure.place(user, tick)
+    found = stands.cosine(row, other).view(USERS, USERS)
+    torch.testing.assert_close(found, stands.cosines(), atol=1e-5, rtol=0)
     some = torch.tensor([4, 1])
-    torch.testing.assert_close(structure.cosines(user, tick, some), found[:, some], atol=1e-5, rtol=0)
+    torch.testing.assert_close(stands.cosines(some), found[:, some], atol=1e-5, rtol=0)

@@ -137,10 +137,6 @@ class Codes:
                 near[rows] = place[rows] @ self._structure.embedding[one].T
         return Sweep((acted, heard, *counts), near)
 
-    def place(self, user: Tensor, tick: Tensor) -> Tensor | None:
-        """Where users [B] stood before ticks [B], if that counts: [B, dim]."""
-        return None if self._structure is None else self._structure.place(user, tick)[1]
-
     def near(self, place: Tensor | None, number: Tensor, node: Tensor, *, leaves: bool) -> Tensor:
         """The cosine of places [T, dim] and circles [T], or the people at leaves, of moments [T]: [T]."""
         if place is None or self._structure is None:

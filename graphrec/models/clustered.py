@@ -451,5 +451,6 @@ def _rows(asked: Asked, rows: Tensor) -> Asked:
         vector=asked.vector[where],
         features=asked.features[where],
         asker=None if asked.asker is None else asked.asker[where],
+        stands=None if asked.stands is None else asked.stands[rows],
         around=None,
     )

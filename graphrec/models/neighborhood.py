@@ -40,7 +40,7 @@ from graphrec.nn import (
     presence_features,
     query_features,
 )
-from graphrec.sampler import Neighborhood, Reach, Structure, Timeline, contains
+from graphrec.sampler import Neighborhood, Reach, Standing, Structure, Timeline, contains
 from graphrec.sampler.draws import hashed
 from graphrec.tokenizer.tokenizer import positions
 from graphrec.train import num_processes, train
@@ -82,6 +82,7 @@ class Asked:
         vector: [B, D], the user tower's output.
         features: [B, Q], standardised.
         asker: [B, R], of profiles, where there are any.
+        stands: where the users do, where that counts.
         around: what the sources say of the people around, where there are sources.
     """
 
@@ -90,6 +91,7 @@ class Asked:
     vector: Tensor
     features: Tensor
     asker: Tensor | None
+    stands: Standing | None
     around: Votes | None
 
 
@@ -463,8 +465,9 @@ class NeighborhoodModel(Recommender):
         """Queries, each of which comes after an act [B] (-1: none) of the timelines."""
         tick = self._timeline.tick(query.time)
         vector, features, asker = self._query_tower(query, acts, position)
-        around = self._around(query, tick, features, asker) if self.sources else None
-        return Asked(query, tick, vector, features, asker, around)
+        stands = None if self._structure is None else self._structure.place(query.user, tick)
+        around = self._around(query, tick, features, asker, stands) if self.sources else None
+        return Asked(query, tick, vector, features, asker, stands, around)
 
     def _person_logits(
         self, logits: Tensor, asked: Asked, users: Tensor | None, presence: Presence | None
@@ -478,7 +481,7 @@ class NeighborhoodModel(Recommender):
             logits = logits + more * self._profiles.known(people, query.time[:, None]).to(self._device)
         if presence is None:
             return logits
-        blocks = presence_features(self._timeline, query, users, self._structure)
+        blocks = presence_features(self._timeline, query, users, asked.stands)
         return logits + torch.cat([presence(block.to(self._device)) for block in blocks])
 
     def _query_tower(
@@ -509,7 +512,9 @@ class NeighborhoodModel(Recommender):
         """Where the network is; the index is on the CPU."""
         return self.network.no_history.device
 
-    def _around(self, query: Query, tick: Tensor, features: Tensor, asker: Tensor | None) -> Votes:
+    def _around(
+        self, query: Query, tick: Tensor, features: Tensor, asker: Tensor | None, stands: Standing | None
+    ) -> Votes:
         """What the sources say of the people around the queries."""
         timeline, mixture = self._timeline, self.network.mixture
         assert mixture is not None
@@ -530,7 +535,7 @@ class NeighborhoodModel(Recommender):
             pair,
             path=path_features(timeline, query, around, now).to(device),
             kinds=torch.stack([timeline.kind(half_edge) for half_edge in kinds], dim=1).to(device),
-            person=person_features(timeline, query, around, now, self._structure).to(device),
+            person=person_features(timeline, query, around, now, stands).to(device),
             similarity=similarity,
         )
 

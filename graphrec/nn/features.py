@@ -18,7 +18,7 @@ from graphrec.sampler import (
     Activity,
     Contacts,
     Neighborhood,
-    Structure,
+    Standing,
     Timeline,
     everyone,
     run_starts,
@@ -126,7 +126,7 @@ def person_features(
     query: Query,
     around: Neighborhood,
     now: Activity,
-    structure: Structure | None = None,
+    stands: Standing | None = None,
 ) -> Tensor:
     """How present the people around a query are, their age, ranks among those seen lately, common contacts.
 
@@ -135,7 +135,7 @@ def person_features(
         query: B queries.
         around: M people around them.
         now: of these M, just before their queries.
-        structure: for the cosine of user and person; 0 without it.
+        stands: where the users do, for the cosine of user and person; 0 without it.
 
     Returns:
         [M, NUM_PERSON_FEATURES] float32.
@@ -167,14 +167,14 @@ def person_features(
             *ranks,
             adamic_adar.log1p(),
             common.log1p(),
-            zero if structure is None else structure.cosine(query.user, tick, row, around.user),
+            zero if stands is None else stands.cosine(row, around.user),
         ],
         dim=1,
     )
 
 
 def presence_features(
-    timeline: Timeline, query: Query, user: Tensor | None = None, structure: Structure | None = None
+    timeline: Timeline, query: Query, user: Tensor | None = None, stands: Standing | None = None
 ) -> Iterator[Tensor]:
     """How present people are at each query's time: gaps of acting and being acted upon, counts, nearness.
 
@@ -182,7 +182,7 @@ def presence_features(
         timeline: the index.
         query: B queries, in order of time where everyone is asked for.
         user: [C] int64; everyone by default, by sweeps instead of look-ups.
-        structure: for the cosine of user and person; 0 without it.
+        stands: where the asking users do, for the cosine of user and person; 0 without it.
 
     Yields:
         [NUM_PRESENCE_FEATURES, b, C] float32 for a few consecutive queries at a time, small enough for a
@@ -198,7 +198,7 @@ def presence_features(
         parts = now.last_act, now.last_received, now.num_received, now.degree
         acted, heard, received, degree = (part[at] for part in parts)
     people = slice(None) if user is None else user
-    near = torch.zeros(acted.shape) if structure is None else structure.cosines(query.user, tick, people)
+    near = torch.zeros(acted.shape) if stands is None else stands.cosines(people)
     rows = max(1, BLOCK // acted.size(1))
     for start in range(0, max(1, len(query)), rows):
         block = slice(start, start + rows)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -71,33 +73,45 @@ class Structure:
                 rows = torch.from_numpy(matrix @ basis)
                 self.embedding[number] = F.normalize(rows, dim=1).float()
 
-    def place(self, user: Tensor, tick: Tensor) -> tuple[Tensor, Tensor]:
-        """Where users [B] stood before ticks [B].
-
-        Returns:
-            The latest snapshot that knows nothing at or after each tick, [B] int64, and embeddings
-            [B, dim]: the user's own there, or where there is none the normalised sum of those of the people
-            last in touch with them.
-        """
+    def place(self, user: Tensor, tick: Tensor) -> Standing:
+        """Where users [B] stood before ticks [B]."""
         snapshot = torch.searchsorted(self.tick, tick.contiguous(), right=True) - 1
         own = self.embedding[snapshot, user]
         row, half_edge = self._timeline.last_contacts(user, tick, NUM_CONTACTS)
         other = self.embedding[snapshot[row], self._timeline.halves.other[half_edge].long()]
-        circle = torch.zeros_like(own).index_add(0, row, other)
-        return snapshot, torch.where(own.any(1, keepdim=True), own, F.normalize(circle, dim=1))
+        circle = torch.zeros_like(own).index_add_(0, row, other)
+        place = torch.where(own.any(1, keepdim=True), own, F.normalize(circle, dim=1))
+        return Standing(self.embedding, snapshot, place)
 
-    def cosine(self, user: Tensor, tick: Tensor, row: Tensor, other: Tensor) -> Tensor:
-        """Of users [B] before ticks [B] and people [M] of rows [M]: [M] float32; 0 where one has no place."""
-        snapshot, place = self.place(user, tick)
-        return (place[row] * self.embedding[snapshot[row], other]).sum(1)
 
-    def cosines(self, user: Tensor, tick: Tensor, others: Tensor | slice = slice(None)) -> Tensor:
-        """Of users [B] before ticks [B] and the same people [C] for all, by default everyone: [B, C]."""
-        snapshot, place = self.place(user, tick)
-        out = torch.empty(len(user), self.embedding[0, others].size(0))
-        for number in snapshot.unique().tolist():
-            rows = (snapshot == number).nonzero().squeeze(1)
-            out[rows] = place[rows] @ self.embedding[number, others].T
+@dataclass(frozen=True)
+class Standing:
+    """Where B users stood, each before a moment of their own.
+
+    Attributes:
+        embedding: [S, N, dim] float32, of a `Structure`.
+        snapshot: [B] int64, the latest that knows nothing at or after the moment.
+        place: [B, dim], the user's own there, or where there is none the normalised sum of those of the
+            people last in touch with them.
+    """
+
+    embedding: Tensor
+    snapshot: Tensor
+    place: Tensor
+
+    def __getitem__(self, rows: Tensor) -> Standing:
+        return Standing(self.embedding, self.snapshot[rows], self.place[rows])
+
+    def cosine(self, row: Tensor, other: Tensor) -> Tensor:
+        """With people [M] of rows [M]: [M] float32; 0 where one has no place."""
+        return (self.place[row] * self.embedding[self.snapshot[row], other]).sum(1)
+
+    def cosines(self, others: Tensor | slice = slice(None)) -> Tensor:
+        """With the same people [C] for all, by default everyone: [B, C]."""
+        out = torch.empty(len(self.place), self.embedding[0, others].size(0))
+        for number in self.snapshot.unique().tolist():
+            rows = (self.snapshot == number).nonzero().squeeze(1)
+            out[rows] = self.place[rows] @ self.embedding[number, others].T
         return out
 
 
