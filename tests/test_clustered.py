@@ -419,6 +419,7 @@ def test_a_smaller_search_is_judged_as_the_protocol_does() -> None:
     groups, scores = groups_of(model, 0)[OWN], model.score(kept.query).clone()
     found = kept.searched(groups, 0.4, "pointer")
     probed, size = kept._probed(groups, 0.4, "pointer", own=False)
+    assert float(size.max()) <= 0.4 * USERS
     index, timeline, reciprocal = model.clusters, model._timeline, []
     for row in range(len(kept.query)):
         asker, tick = int(kept.query.user[row]), int(kept.tick[row])
