@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -290,12 +290,20 @@ def test_a_seed_fixes_dropout() -> None:
 # Interruptions
 
 
-def test_ctrl_c_arrives_and_the_run_goes_on(tmp_path: Path) -> None:
+@pytest.fixture
+def sigint() -> Iterator[Any]:
+    """Python's own handler of the signal, which a process started in the background ignores."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_arrives_and_the_run_goes_on(tmp_path: Path, sigint: Any) -> None:
     """A real signal in the third epoch; the result is that of a run without it, to the last bit."""
     whole = Toy(dropout=0.3)
     expected = fit(whole)
     broken = Toy(dropout=0.3)
-    handler = signal.getsignal(signal.SIGINT)
+    handler = sigint
 
     def losses(index: Tensor, epoch: int) -> dict[str, Tensor]:
         if epoch == 2:
