@@ -303,7 +303,6 @@ def test_ctrl_c_arrives_and_the_run_goes_on(tmp_path: Path, sigint: Any) -> None
     whole = Toy(dropout=0.3)
     expected = fit(whole)
     broken = Toy(dropout=0.3)
-    handler = sigint
 
     def losses(index: Tensor, epoch: int) -> dict[str, Tensor]:
         if epoch == 2:
@@ -312,7 +311,7 @@ def test_ctrl_c_arrives_and_the_run_goes_on(tmp_path: Path, sigint: Any) -> None
 
     with pytest.raises(KeyboardInterrupt):
         fit(broken, losses=losses, folder=tmp_path)
-    assert signal.getsignal(signal.SIGINT) is handler
+    assert signal.getsignal(signal.SIGINT) is sigint
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.ckpt", "last.ckpt"]
     resumed = Toy(dropout=0.3)
     curve = fit(resumed, folder=tmp_path)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from graphrec.decode import Forest, PrefixTree
 from graphrec.models.recommender import shuffled
-from graphrec.sampler import GroupActivity, Structure, Timeline, everyone
+from graphrec.sampler import GroupActivity, Standing, Structure, Timeline, everyone
 
 
 @dataclass(frozen=True)
@@ -131,10 +131,7 @@ class Codes:
         counts = everyone.num_acts(self._timeline, tick), everyone.num_received(self._timeline, tick)
         near = torch.zeros(acted.shape)
         if place is not None and self._structure is not None:
-            snapshot = self._snapshot[number]
-            for one in snapshot.unique().tolist():
-                rows = (snapshot == one).nonzero().squeeze(1)
-                near[rows] = place[rows] @ self._structure.embedding[one].T
+            near = Standing(self._structure.embedding, self._snapshot[number], place).cosines()
         return Sweep((acted, heard, *counts), near)
 
     def near(self, place: Tensor | None, number: Tensor, node: Tensor, *, leaves: bool) -> Tensor:
