@@ -20,7 +20,7 @@ from graphrec.models.circles import Codes
 from graphrec.models.favours import Favours
 from graphrec.models.writer import Mixed, Prefixes, Written
 from graphrec.nn.generator import CodeTables, CodeTowers, CodeTransformer
-from graphrec.sampler import NEVER, GroupActivity, Timeline
+from graphrec.sampler import NEVER, GroupActivity, Popularity, Timeline
 from graphrec.tokenizer import RandomCodes, ResidualKMeans
 
 pytestmark = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.CertificateWarning")
@@ -65,27 +65,37 @@ def fitted(kind: str) -> tuple[GenerativeSTU, FriendGraph, TemporalSplit]:
 
 
 @checked
-@given(logs(users=5), st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4)), min_size=1, unique=True))
+@given(
+    logs(users=5),
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4)), min_size=1, unique=True),
+    st.lists(st.integers(0, 30), min_size=4, max_size=4),
+)
 def test_what_a_group_had_done_is_what_its_members_had(
-    rows: list[Row], members: list[tuple[int, int]]
+    rows: list[Row], members: list[tuple[int, int]], firsts: list[int]
 ) -> None:
     graph = graph_of(sorted(rows, key=lambda row: row.time), 5)
     timeline = Timeline.of(graph)
     group, user = (torch.tensor(column) for column in zip(*members, strict=True))
     last = int(timeline.instants.numel())
-    index = GroupActivity(timeline, group, user, torch.full((4,), last))
+    since = torch.tensor(firsts).clamp(max=last)
+    index = GroupActivity(timeline, group, user, since, torch.full((4,), last), Popularity(timeline, 2.0))
     asked = torch.cartesian_prod(torch.arange(4), torch.arange(last + 1))
-    found = index.activity(asked[:, 0], asked[:, 1])
+    asked = asked[asked[:, 1] >= since[asked[:, 0]]]
+    # As late as can be: just after the last event that a tick has seen, or at the next.
+    time = timeline.instants[(asked[:, 1] - 1).clamp(min=0)] + (asked[:, 1] > 0)
+    *found, popularity = index.activity(asked[:, 0], asked[:, 1], time)
     events = graph.events()
     for number, (one, tick) in enumerate(asked.tolist()):
         past = timeline.event_tick < tick
-        naive = [NEVER, NEVER, 0, 0]
+        naive, fading = [NEVER, NEVER, 0, 0], 0.0
         for member in user[group == one].tolist():
             for role, end in enumerate((events.src, events.dst)):
                 times = events.time[past & (end == member)]
                 naive[2 + role] += len(times)
                 naive[role] = max([naive[role], *times.tolist()])
+                fading += sum(0.5 ** ((int(time[number]) - t) / 2.0) for t in times.tolist() if role)
         assert [int(column[number]) for column in found] == naive
+        assert float(popularity[number]) == pytest.approx(fading, rel=1e-9, abs=1e-30)
 
 
 def test_trees_side_by_side_are_the_trees() -> None:
@@ -323,7 +333,8 @@ def test_circles_are_of_the_people_known_at_the_fit() -> None:
     tree, root = forest.trees[number], int(forest.root[number])
     for level in (1, 2, 3):
         node = torch.arange(*tree.level_ptr[level : level + 2])
-        last_act, _, acts, _ = codes.activity(node + root, tick.expand(len(node)))
+        time = torch.full((len(node),), split.t_test)
+        last_act, _, acts, *_ = codes.activity(node + root, tick.expand(len(node)), time)
         for one, when, count in zip(node.tolist(), last_act.tolist(), acts.tolist(), strict=True):
             people = tree.users_of(torch.tensor([one]))[1]
             old = people[codes.codes[0, people, 0] >= 0]

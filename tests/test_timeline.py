@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from graphrec.data import USER, FriendGraph
-from graphrec.sampler import NEVER, Contacts, Timeline, everyone, ragged
+from graphrec.sampler import NEVER, Contacts, Popularity, Timeline, everyone, ragged
 
 USERS = 6
 """One more than the logs have: the last user never has an event."""
@@ -132,9 +132,9 @@ def test_first_meetings_equal_the_naive_loop(rows: list[Row]) -> None:
 def test_recent_popularity_equals_the_naive_loop(rows: list[Row], half_life: float) -> None:
     _, timeline = index_of(rows)
     times = torch.tensor(MOMENTS)
-    found = timeline.recent_popularity(
-        torch.arange(USERS).repeat(len(MOMENTS)), times.repeat_interleave(USERS), half_life
-    )
+    user, time = torch.arange(USERS).repeat(len(MOMENTS)), times.repeat_interleave(USERS)
+    received = timeline.num_received(user, timeline.tick(time))
+    found = Popularity(timeline, half_life).of(user, received, time)
     naive = [[past.popularity(user, half_life) for past, user in line] for line in grid(rows)]
     torch.testing.assert_close(
         found.view(-1, USERS), torch.tensor(naive, dtype=torch.float64), rtol=1e-12, atol=1e-18
@@ -335,7 +335,7 @@ def test_an_event_at_the_time_itself_or_later_is_invisible(time: int) -> None:
     assert timeline.last_received(user, tick).tolist() == [time - 1]
     assert timeline.last_act(user, tick).tolist() == [NEVER]
     assert timeline.degree(user, tick).tolist() == [1]
-    assert timeline.recent_popularity(user, times, 1.0).tolist() == [0.5]
+    assert Popularity(timeline, 1.0).of(user, timeline.num_received(user, tick), times).tolist() == [0.5]
     assert timeline.contacts.before(user, tick)[1].tolist() == [1]
     assert timeline.approached.before(user, tick)[1].tolist() == []
     assert len(timeline.last_contacts(user, tick, 9)[1]) == 1
@@ -496,3 +496,4 @@ def test_a_log_without_events_is_an_index_of_nothing() -> None:
     assert not len(timeline.distinct_contacts(users, tick))
     assert not len(timeline.recently_seen(tick, k=3, window=5)[0])
     assert not everyone.RecentPopularity(timeline, 9.0).at(torch.tensor([3, 9])).any()
+    assert not Popularity(timeline, 9.0).of(users, known.num_received, torch.full((USERS,), 9)).any()

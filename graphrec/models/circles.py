@@ -10,7 +10,7 @@ from torch import Tensor
 
 from graphrec.decode import Forest, PrefixTree
 from graphrec.models.recommender import shuffled
-from graphrec.sampler import GroupActivity, Standing, Structure, Timeline, everyone
+from graphrec.sampler import GroupActivity, Popularity, Standing, Structure, Timeline, everyone
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Sweep:
     """What everyone had done before each of B queries, and how near they stood: where most are asked about.
 
     Attributes:
-        activity: last_act, last_received, num_acts, num_received, [B, N] each.
+        activity: last_act, last_received, num_acts, num_received, popularity, [B, N] each.
         near: [B, N] float32.
     """
 
@@ -41,6 +41,7 @@ class Codes:
         fits: which moments are those of a fit, ascending, the first 0; until the next one, circles are those
             of its prefixes that people known at the fit have.
         codebook_size: K.
+        half_life: seconds, after which an act received counts half.
         structure: where people stand in the network, if that is to count.
 
     Attributes:
@@ -57,6 +58,7 @@ class Codes:
         codes: list[Tensor],
         fits: list[int],
         codebook_size: int,
+        half_life: float,
         structure: Structure | None = None,
     ) -> None:
         self.tick, self.codes = tick, torch.stack(codes)
@@ -65,9 +67,9 @@ class Codes:
         has = torch.cat([self.codes[:, :, 0] >= 0, torch.zeros(1, len(order), dtype=torch.bool)])
         self._without = [order[~one[order]] for one in has]
         self.forest = Forest([PrefixTree(one, codebook_size) for one in codes])
-        self._timeline = timeline
+        self._timeline, self._popularity = timeline, Popularity(timeline, half_life)
         self._circle = torch.full((self.forest.num_nodes,), -1)
-        circles, users, until = [], [], []
+        circles, users, since, until = [], [], [], []
         number, ends = 0, [*fits[1:], len(codes)]
         for fit, end in zip(fits, ends, strict=True):
             tree = self.forest.trees[fit]
@@ -77,6 +79,7 @@ class Codes:
                 row, user = tree.users_of(node)
                 circles.append(number + row)
                 users.append(user)
+                since.append(tick[fit].expand(len(node)))
                 until.append(limit.expand(len(node)))
                 prefix = tree.prefix(node, level)
                 for later in range(fit, end):
@@ -85,8 +88,8 @@ class Codes:
                     self._circle[self.forest.root[later] + there[has]] = number + has
                 number += len(node)
         none = [torch.empty(0, dtype=torch.int64)]
-        columns = (torch.cat(parts or none) for parts in (circles, users, until))
-        self._circles = GroupActivity(timeline, *columns)
+        circle, user, first, last = (torch.cat(parts or none) for parts in (circles, users, since, until))
+        self._circles = GroupActivity(timeline, circle, user, first, last, self._popularity)
         self._structure = structure
         if structure is None:
             return
@@ -111,28 +114,36 @@ class Codes:
         """The STUs of users [n] at moments [n]: [n, L] int64; -1 for who has none."""
         return torch.where((number >= 0)[:, None], self.codes[number.clamp(min=0), user], -1)
 
-    def activity(self, node: Tensor, tick: Tensor) -> tuple[Tensor, ...]:
-        """What circles [T] had done before ticks [T]; of a leaf, what the first of its people had."""
+    def activity(self, node: Tensor, tick: Tensor, time: Tensor) -> tuple[Tensor, ...]:
+        """What circles [T] had done before times [T] (s) and their ticks; of a leaf, the first of its people.
+
+        Returns:
+            See `GroupActivity.activity`.
+        """
         circle = self._circle[node]
         many, one = ((circle >= 0) == is_circle for is_circle in (True, False))
-        person = self._timeline.activity(self.forest.first_user[node[one]], tick[one])
-        alone = person.last_act, person.last_received, person.num_acts, person.num_received
-        together = self._circles.activity(circle[many], tick[many])
+        user = self.forest.first_user[node[one]]
+        person = self._timeline.activity(user, tick[one])
+        popularity = self._popularity.of(user, person.num_received, time[one])
+        alone = person.last_act, person.last_received, person.num_acts, person.num_received, popularity
+        together = self._circles.activity(circle[many], tick[many], time[many])
         out = []
         for a, b in zip(alone, together, strict=True):
-            value = torch.empty_like(node)
+            value = torch.empty(len(node), dtype=a.dtype)
             value[one], value[many] = a, b
             out.append(value)
         return tuple(out)
 
-    def sweep(self, place: Tensor | None, number: Tensor, tick: Tensor) -> Sweep:
-        """Everyone before ticks [B], ascending, for queries from places [B, dim] at moments [B]."""
+    def sweep(self, place: Tensor | None, number: Tensor, tick: Tensor, time: Tensor) -> Sweep:
+        """Everyone before times [B], ascending, and their ticks, from places [B, dim] at moments [B]."""
         acted, heard = (everyone.last_time(self._timeline, tick, role=role) for role in ("src", "dst"))
         counts = everyone.num_acts(self._timeline, tick), everyone.num_received(self._timeline, tick)
+        user = torch.arange(acted.size(1)).expand(acted.shape)
+        popularity = self._popularity.of(user, counts[1].long(), time[:, None])
         near = torch.zeros(acted.shape)
         if place is not None and self._structure is not None:
             near = Standing(self._structure.embedding, self._snapshot[number], place).cosines()
-        return Sweep((acted, heard, *counts), near)
+        return Sweep((acted, heard, *counts, popularity), near)
 
     def near(self, place: Tensor | None, number: Tensor, node: Tensor, *, leaves: bool) -> Tensor:
         """The cosine of places [T, dim] and circles [T], or the people at leaves, of moments [T]: [T]."""

@@ -212,7 +212,7 @@ class GenerativeSTU(NeighborhoodModel):
 
     def _index_codes(self, ticks: Tensor, codes: list[Tensor], fits: list[int]) -> None:
         size = self.tokenizer.table.codebook_size
-        self._codes = Codes(self._timeline, ticks, codes, fits, size, self._structure)
+        self._codes = Codes(self._timeline, ticks, codes, fits, size, self._half_life, self._structure)
 
     # What reads and writes
 

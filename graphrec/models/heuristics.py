@@ -16,10 +16,9 @@ from torch import Tensor
 
 from graphrec.data import DataError, FriendGraph, Query
 from graphrec.models.recommender import Recommender
-from graphrec.sampler import NEVER, Timeline, everyone
+from graphrec.sampler import NEVER, Timeline, everyone, popularity_half_life
 from graphrec.sampler.draws import hashed, mix
 
-DAY = 86_400
 MAX_FRESH = 2**21
 """Contacts between the first and the last query times queries, held at once."""
 
@@ -50,7 +49,7 @@ class Heuristic(Recommender):
         self._check_past(graph, until)
         training = graph.events().time[graph.events().time < until]
         self._origin = int(training[0])
-        self._half_life = max(3.0 * DAY, (until - self._origin) / 48)
+        self._half_life = popularity_half_life(self._origin, until)
         self._read(graph)
         return self
 

@@ -40,7 +40,15 @@ from graphrec.nn import (
     presence_features,
     query_features,
 )
-from graphrec.sampler import Neighborhood, Reach, Standing, Structure, Timeline, contains
+from graphrec.sampler import (
+    Neighborhood,
+    Reach,
+    Standing,
+    Structure,
+    Timeline,
+    contains,
+    popularity_half_life,
+)
 from graphrec.sampler.draws import hashed
 from graphrec.tokenizer.tokenizer import positions
 from graphrec.train import num_processes, train
@@ -69,7 +77,7 @@ JUDGED: dict[str, Any] = {"part": "val", "trained_until": 0, "progress": False}
 SIZES = (*PARTS, "embedding_dim", "hidden_channels", "num_layers", "num_heads", "window", "dropout")
 """Arguments that are the user tower's."""
 
-FORMAT, MANIFEST, TENSORS = "graphrec.NeighborhoodModel/2", "model.json", "model.pt"
+FORMAT, MANIFEST, TENSORS = "graphrec.NeighborhoodModel/3", "model.json", "model.pt"
 
 
 @dataclass(frozen=True)
@@ -220,6 +228,7 @@ class NeighborhoodModel(Recommender):
         self._warm = int(timeline.events.time[train_events // 10])
         parts = max(1, min(SNAPSHOTS, MAX_ROWS // graph.num_users))
         self._every = max(1, train_events // parts)
+        self._half_life = popularity_half_life(int(timeline.instants[0]), until)
         self._read(graph, known)
         first, met = (
             int(torch.searchsorted(pairs.chronological[0], tick)) / train_events
@@ -398,6 +407,7 @@ class NeighborhoodModel(Recommender):
             "actions": list(self.graph.actions),
             "until": self._until,
             "every": self._every,
+            "half_life": self._half_life,
             "favours": self._favours,
         }
         (folder / MANIFEST).write_text(json.dumps(content, indent=2) + "\n")
@@ -419,6 +429,7 @@ class NeighborhoodModel(Recommender):
             tensors = torch.load(folder / TENSORS, weights_only=True)
             out = cls(**cls._read_arguments(folder, content["arguments"]))
             out._until, out._every = content["until"], content["every"]
+            out._half_life = content["half_life"]
             power, factor = content["favours"]
             out._favours = Favours(float(power), float(factor))
             known = positions(UserIds(tensors["known"]), graph.user_ids)

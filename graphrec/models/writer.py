@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from graphrec.decode import Beam, Forest, score_candidates
-from graphrec.models.circles import Codes
+from graphrec.models.circles import Codes, Sweep
 from graphrec.models.favours import TINY
 from graphrec.models.neighborhood import Asked
 from graphrec.nn import GenerativeNet, node_features, query_pace, segment_logsumexp
@@ -80,7 +80,7 @@ class Writer:
         self.number = codes.number(asked.tick)
         self._pace = query_pace(timeline, asked.query)
         self._place = None if asked.stands is None else asked.stands.place
-        self._sweep = codes.sweep(self._place, self.number.clamp(min=0), asked.tick) if everyone else None
+        self._sweep = self._everyone() if everyone else None
         around = asked.around
         self.person = torch.empty(0, dtype=torch.int64)
         if around is None:
@@ -152,6 +152,10 @@ class Writer:
         out: Tensor = (mixed + FEWEST).log()
         return out
 
+    def _everyone(self) -> Sweep:
+        number, asked = self.number.clamp(min=0), self.asked
+        return self.codes.sweep(self._place, number, asked.tick, asked.query.time)
+
     def _node_features(self, row: Tensor, node: Tensor, *, leaves: bool) -> Tensor:
         query, codes = self.asked.query, self.codes
         if leaves and self._sweep is not None:
@@ -159,7 +163,7 @@ class Writer:
         else:
             place = None if self._place is None else self._place[row]
             near = codes.near(place, self.number[row], node, leaves=leaves)
-            activity = codes.activity(node, self.asked.tick[row])
+            activity = codes.activity(node, self.asked.tick[row], query.time[row])
         return node_features(query.time[row], self._pace[row], activity, codes.forest.size[node], near)
 
 

@@ -30,7 +30,7 @@ NUM_QUERY_FEATURES = 10
 NUM_PRESENCE_FEATURES = 5
 NUM_PATH_FEATURES = 14
 NUM_PERSON_FEATURES = 19
-NUM_NODE_FEATURES = 6
+NUM_NODE_FEATURES = 7
 PACE_EVENTS = 200
 RATE_EVENTS = 1000
 LATELY = (300, 3000)
@@ -38,6 +38,9 @@ LATELY = (300, 3000)
 
 BLOCK = 2**16
 """Scores of presence worked out at once, in numbers."""
+
+LEAST_POPULARITY = 0.01
+"""In acts: circles less popular than this look alike."""
 
 FAR_RANK = 1024
 """The rank of people who are not in the list that is ranked."""
@@ -265,16 +268,18 @@ def _opening_rate(timeline: Timeline, tick: Tensor) -> Tensor:
 def node_features(
     time: Tensor, pace: Tensor, activity: tuple[Tensor, ...], size: Tensor, near: Tensor
 ) -> Tensor:
-    """Gaps of acting and being acted upon, counts, size, nearness of circles: [NUM_NODE_FEATURES, T] float32.
+    """What circles look like, for T pairs of query and circle: [NUM_NODE_FEATURES, T] float32.
+
+    Gaps of acting and being acted upon, counts, size, nearness, recent popularity.
 
     Args:
         time: [T] int64 seconds, of the queries.
         pace: [T], of `query_pace`.
-        activity: last_act, last_received, num_acts, num_received of circles, [T] int64 each.
+        activity: of circles, [T] each, see `GroupActivity.activity`.
         size: [T] int64, how many people they are.
         near: [T] float32, the cosine of where they and the user stand.
     """
-    last_act, last_received, num_acts, num_received = activity
+    last_act, last_received, num_acts, num_received, popularity = activity
     return torch.stack(
         [
             _gap(time, last_act, pace),
@@ -283,5 +288,6 @@ def node_features(
             num_received.float().log1p(),
             size.float().log(),
             near,
+            (popularity + LEAST_POPULARITY).log().float(),
         ]
     )

@@ -5,6 +5,8 @@ from graphrec.sampler.answers import Record as Record
 from graphrec.sampler.groups import GroupActivity as GroupActivity
 from graphrec.sampler.neighborhood import Neighborhood as Neighborhood
 from graphrec.sampler.neighborhood import Reach as Reach
+from graphrec.sampler.popularity import Popularity as Popularity
+from graphrec.sampler.popularity import popularity_half_life as popularity_half_life
 from graphrec.sampler.structure import Standing as Standing
 from graphrec.sampler.structure import Structure as Structure
 from graphrec.sampler.structure import moments as moments

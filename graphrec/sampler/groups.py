@@ -5,54 +5,88 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from graphrec.sampler.timeline import NEVER, Timeline
+from graphrec.sampler.popularity import Popularity, RunningTotals
+from graphrec.sampler.timeline import NEVER, Timeline, ragged
 
 
 class GroupActivity:
     """How often, and when last, anybody of a group acted and was acted upon: strictly before a tick.
 
-    A user may be in several groups. Memory grows with the events of their members.
+    A user may be in several groups. What a group's people had done up to `since` is kept as one sum, what
+    they did from then on act by act: memory grows with members, and their events between the two ticks.
 
     Args:
         timeline: the index of the users.
         group: [M] int64, below the number of groups.
         user: [M] int64, a member of it.
-        until: [num_groups] int64 ticks; no group is asked for at a later one.
+        since, until: [num_groups] int64 ticks; a group is asked for at neither earlier nor later ones.
+        popularity: of the users, which says how acts received fade.
     """
 
-    def __init__(self, timeline: Timeline, group: Tensor, user: Tensor, until: Tensor) -> None:
+    def __init__(
+        self,
+        timeline: Timeline,
+        group: Tensor,
+        user: Tensor,
+        since: Tensor,
+        until: Tensor,
+        popularity: Popularity,
+    ) -> None:
         self._timeline, self._base = timeline, timeline.instants.numel() + 1
-        order = group.argsort(stable=True)
-        group, user = group[order], user[order]
-        row, half = timeline.half_edges_before(user, until[group])
-        owner, tick = group[row], timeline.event_tick[timeline.event[half].long()]
-        order = (owner * self._base + tick).argsort()
-        self._key = (owner * self._base + tick)[order]
+        before = timeline.activity(user, since[group])
+        self._before = tuple(
+            torch.full_like(since, nothing).scatter_reduce_(0, group, known, how)
+            for known, nothing, how in (
+                (before.last_act, NEVER, "amax"),
+                (before.last_received, NEVER, "amax"),
+                (before.num_acts, 0, "sum"),
+                (before.num_received, 0, "sum"),
+            )
+        )
+        # Popularity up to `since`, as it was at the last moment before it.
+        instants = timeline.instants if len(timeline.instants) else since.new_zeros(1)
+        self._moment, self._half_life = instants[(since - 1).clamp(min=0)], popularity.half_life
+        fading = popularity.of(user, before.num_received, self._moment[group])
+        self._fading = torch.zeros(len(since), dtype=torch.float64).index_add_(0, group, fading)
+
+        start, end = (timeline.halves.end(user, tick[group]) for tick in (since, until))
+        member, half = ragged(start, end)
+        owner, tick = group[member], timeline.event_tick[timeline.event[half].long()]
+        self._key, order = (owner * self._base + tick).sort()
         outgoing = timeline.outgoing[half[order]]
         self._tick = tick[order].int()
         self._acts = torch.cat([torch.zeros(1, dtype=torch.int64), outgoing.cumsum(0)])
         place = torch.arange(len(order))
         self._latest_act = torch.where(outgoing, place, -1).cummax(0).values
         self._latest_received = torch.where(outgoing, -1, place).cummax(0).values
+        received = order[~outgoing]
+        self._totals = RunningTotals(owner[received], instants[tick[received]], popularity.half_life)
 
-    def activity(self, group: Tensor, tick: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Of groups before ticks (int64, one shape).
+    def activity(self, group: Tensor, tick: Tensor, time: Tensor) -> tuple[Tensor, ...]:
+        """Of groups [n] before times [n] (int64 seconds) and their ticks [n].
 
         Returns:
-            last_act, last_received: int64 seconds, or `NEVER`; num_acts, num_received: int64.
+            last_act, last_received: int64 seconds, or `NEVER`; num_acts, num_received: int64; popularity:
+            float64, acts received that fade; [n] each.
         """
         start = torch.searchsorted(self._key, (group * self._base).contiguous())
         end = torch.searchsorted(self._key, (group * self._base + tick).contiguous())
         acts = self._acts[end] - self._acts[start]
+        received = end - start - acts
+        before = [known[group] for known in self._before]
         last_act, last_received = (
-            self._moment(latest, start, end) for latest in (self._latest_act, self._latest_received)
+            self._last(latest, start, end, earlier)
+            for latest, earlier in zip((self._latest_act, self._latest_received), before[:2], strict=True)
         )
-        return last_act, last_received, acts, end - start - acts
+        last = end - self._acts[end] - 1
+        age = (time - self._moment[group]).double() / self._half_life
+        popularity = self._fading[group] * torch.exp2(-age) + self._totals.at(last, time, received > 0)
+        return last_act, last_received, before[2] + acts, before[3] + received, popularity
 
-    def _moment(self, latest: Tensor, start: Tensor, end: Tensor) -> Tensor:
+    def _last(self, latest: Tensor, start: Tensor, end: Tensor, earlier: Tensor) -> Tensor:
         if not len(latest):
-            return torch.full_like(start, NEVER)
+            return earlier
         at = latest[(end - 1).clamp(min=0)]
         happened = (end > start) & (at >= start)
         time = self._timeline.instants[self._tick[at.clamp(min=0)].long()]
-        return torch.where(happened, time, NEVER)
+        return torch.where(happened, time, earlier)

@@ -294,17 +294,6 @@ class Timeline:
         """How many people both of M pairs had met before their ticks: [M] int64."""
         return torch.bincount(self.common_contacts(one, other, tick)[0], minlength=len(one))
 
-    def recent_popularity(self, user: Tensor, time: Tensor, half_life: float) -> Tensor:
-        """Acts received before [M] times, each halved every `half_life` seconds: [M] float64."""
-        end = self.halves.end(user, self.tick(time))
-        # Below 2^-64 of a fresh act, an old one no longer moves a sum in float64.
-        start = self.halves.end(user, self.tick(time - int(64 * half_life)))
-        row, position = ragged(start, end)
-        received = ~self.outgoing[position]
-        row, position = row[received], position[received]
-        age = (time[row] - self.events.time[self.event[position].long()]).double()
-        return torch.zeros(user.numel(), dtype=torch.float64).index_add_(0, row, torch.exp2(-age / half_life))
-
     def kind(self, half_edge: Tensor) -> Tensor:
         """2 x action + (1 if the owner acted) of half-edges (int64, same shape)."""
         return 2 * self.events.action[self.event[half_edge].long()] + self.outgoing[half_edge].long()
