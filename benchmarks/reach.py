@@ -61,7 +61,7 @@ from graphrec.sampler import Neighborhood, Reach, Structure, Timeline, contains
 from graphrec.tokenizer import GNNRQVAE, CertificateWarning, RandomCodes, ResidualKMeans, Tokenizer
 
 CUTS = (50, 200)
-BEAMS, PROBES = (20, 50, 200), (1, 4, 16, 64)
+BEAMS, PROBES = (20, 50, 200, 800), (1, 4, 16, 64)
 FEW = 5
 QUERIES, SCORES = 256, 2**22
 """Queries searched for at once, and scores of everyone held at once."""
