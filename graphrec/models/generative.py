@@ -65,12 +65,12 @@ class GenerativeSTU(NeighborhoodModel):
     of the probabilities of v's codes given those before, among the codes that somebody has. A code's logit is
     the sum of what a decoder makes of the user's history and the codes so far (both in STU tokens), and of
     how present and how near the circle is that shares the prefix: when anybody of it last acted and was
-    acted upon, how often, and the cosine of where it and the user stand in the network. At each level the
-    circles of the people around vote too: contacts, contacts of contacts and people seen lately for their own
-    next codes, and the level counts on them as far as there are any below the prefix (interpolated smoothing;
-    Jelinek & Mercer 1980). A bucket's people share its probability; who has no STU yet shares with the others
-    who have none. So it is an exact probability over users, and so is its mixture with the sources around
-    (see `NeighborhoodModel`). Generation by codes follows TIGER (Rajput et al. 2023,
+    acted upon, how often, how often lately, and the cosine of where it and the user stand in the network.
+    At each level the circles of the people around vote too: contacts, contacts of contacts and people seen
+    lately for their own next codes, and the level counts on them as far as there are any below the prefix
+    (interpolated smoothing; Jelinek & Mercer 1980). A bucket's people share its probability; who has no STU
+    yet shares with the others who have none. So it is an exact probability over users, and so is its mixture
+    with the sources around (see `NeighborhoodModel`). Generation by codes follows TIGER (Rajput et al. 2023,
     https://arxiv.org/abs/2305.05065), of which `sources=()` with `ResidualKMeans` is the image.
 
     The tokenizer is fitted several times, each time warm: codes of a training event are of a fit strictly
