@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import gc
 import os
 import re
 import signal
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -275,6 +277,19 @@ def test_the_callers_random_state_is_left_alone() -> None:
     before = torch.get_rng_state()
     fit(Toy(dropout=0.5), max_epochs=1)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_loader_is_let_go_of() -> None:
+    """By counting references alone: a graph behind it may be most of the memory there is."""
+    batches, network = loader(), Toy()
+    kept = weakref.ref(batches)
+    gc.disable()
+    try:
+        fit(network, batches=batches, max_epochs=1)
+        del batches
+        assert kept() is None
+    finally:
+        gc.enable()
 
 
 def test_a_seed_fixes_dropout() -> None:

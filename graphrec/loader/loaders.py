@@ -144,6 +144,7 @@ class QueryLoader(NodeLoader):
             sampler=EpochShuffle(len(query), seed=seed) if shuffle else None,
             **kwargs,
         )
+        del self.collate_fn  # of the instance: it held the loader, and so its graph, in a ring with itself
         self._finish = transform
 
     @classmethod
@@ -237,6 +238,7 @@ class EventLoader(LinkLoader):
             sampler=EpochShuffle(len(query), seed=seed) if shuffle else None,
             **kwargs,
         )
+        del self.collate_fn  # of the instance: it held the loader, and so its graph, in a ring with itself
         self._finish = transform
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import signal
@@ -280,6 +281,7 @@ def train(
             resumable=folder is not None,
             lines=progress and not terminal,
         )
+        first = True
         if not engine.finished:
             trainer = pl.Trainer(
                 **placement(),
@@ -293,7 +295,11 @@ def train(
                 default_root_dir=scratch,
             )
             trainer.fit(engine, batches, ckpt_path=last if last.exists() else None, weights_only=True)
-        if last.exists() or engine.global_rank == 0:
+            first = trainer.is_global_zero
+            # A trainer is a ring of objects that hold the loader, and whatever graph is behind it.
+            engine.trainer = trainer = None  # type: ignore[assignment]
+            gc.collect()
+        if last.exists() or first:
             best = torch.load(checkpoints / "best.ckpt", weights_only=True, mmap=True, map_location="cpu")
             state = best["state_dict"]
             network.load_state_dict({name: state[f"network.{name}"] for name in settings["network"]})
