@@ -67,5 +67,5 @@ class Popularity:
         self._totals = RunningTotals(owner, timeline.events.time[timeline.event[half].long()], half_life)
 
     def of(self, user: Tensor, num_received: Tensor, time: Tensor) -> Tensor:
-        """Of users at times (s) before which they had received so many acts; one shape: float64."""
+        """Of users at times (s) before which they had received so many acts (int64, broadcast): float64."""
         return self._totals.at(self._ptr[user] + num_received - 1, time, num_received > 0)
