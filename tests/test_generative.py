@@ -98,6 +98,15 @@ def test_what_a_group_had_done_is_what_its_members_had(
         assert float(popularity[number]) == pytest.approx(fading, rel=1e-9, abs=1e-30)
 
 
+def test_a_group_tells_nothing_of_before_its_past_is_kept_from() -> None:
+    graph = graph_of([Row(0, 1, 5), Row(1, 2, 6)], 3)
+    timeline, zero = Timeline.of(graph), torch.tensor([0])
+    index = GroupActivity(timeline, zero, zero + 1, zero + 1, zero + 2, Popularity(timeline, 2.0))
+    assert [int(column) for column in index.activity(zero, zero + 1, zero + 6)[:4]] == [NEVER, 5, 0, 1]
+    with pytest.raises(ValueError, match="before the one its past is kept from"):
+        index.activity(zero, zero, zero + 5)
+
+
 def test_trees_side_by_side_are_the_trees() -> None:
     generator = torch.Generator().manual_seed(0)
     trees = []

@@ -32,7 +32,7 @@ class GroupActivity:
         until: Tensor,
         popularity: Popularity,
     ) -> None:
-        self._timeline, self._base = timeline, timeline.instants.numel() + 1
+        self._timeline, self._base, self._since = timeline, timeline.instants.numel() + 1, since
         before = timeline.activity(user, since[group])
         self._before = tuple(
             torch.full_like(since, nothing).scatter_reduce_(0, group, known, how)
@@ -68,7 +68,12 @@ class GroupActivity:
         Returns:
             last_act, last_received: int64 seconds, or `NEVER`; num_acts, num_received: int64; popularity:
             float64, acts received that fade; [n] each.
+
+        Raises:
+            ValueError: a tick is before its group's `since`: what came in between would be told.
         """
+        if bool((tick < self._since[group]).any()):
+            raise ValueError("a group is asked for at a tick before the one its past is kept from")
         start = torch.searchsorted(self._key, (group * self._base).contiguous())
         end = torch.searchsorted(self._key, (group * self._base + tick).contiguous())
         acts = self._acts[end] - self._acts[start]
