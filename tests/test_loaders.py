@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
+import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -145,6 +147,20 @@ def test_workers_make_no_difference(kind: str, graph: FriendGraph) -> None:
             loader.set_epoch(epoch)
         assert list(map(values, alone)) == list(map(values, helped))
     helped._iterator = None  # else the workers of a PyG loader wait seconds for the garbage collector
+
+
+@KINDS
+def test_a_loader_is_let_go_of(kind: str, graph: FriendGraph) -> None:
+    """By counting references alone: the graph behind it may be most of the memory there is."""
+    loader = loader_of(kind, graph)
+    kept = weakref.ref(loader)
+    gc.disable()
+    try:
+        everything(loader)
+        del loader
+        assert kept() is None
+    finally:
+        gc.enable()
 
 
 @KINDS

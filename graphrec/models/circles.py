@@ -138,8 +138,8 @@ class Codes:
         """Everyone before times [B], ascending, and their ticks, from places [B, dim] at moments [B]."""
         acted, heard = (everyone.last_time(self._timeline, tick, role=role) for role in ("src", "dst"))
         counts = everyone.num_acts(self._timeline, tick), everyone.num_received(self._timeline, tick)
-        user = torch.arange(acted.size(1)).expand(acted.shape)
-        popularity = self._popularity.of(user, counts[1].long(), time[:, None])
+        users = torch.arange(acted.size(1))
+        popularity = self._popularity.of(users, counts[1].long(), time[:, None])
         near = torch.zeros(acted.shape)
         if place is not None and self._structure is not None:
             near = Standing(self._structure.embedding, self._snapshot[number], place).cosines()
