@@ -1,5 +1,8 @@
 """Events, users, and the friend graph they make."""
 
+from graphrec.data.digest import digest_graph as digest_graph
+from graphrec.data.digest import digest_log as digest_log
+from graphrec.data.digest import digest_value as digest_value
 from graphrec.data.errors import DataError as DataError
 from graphrec.data.events import EventLog as EventLog
 from graphrec.data.graph import FRIEND as FRIEND
