@@ -3,10 +3,9 @@
 A friend graph is a PyG `HeteroData` whose edges carry time (`graphrec.data`, `graphrec.datasets`); what was
 known at a moment is read from a strictly-past index (`graphrec.sampler`); recommenders (`graphrec.models`)
 are judged by what happened later, in both directions of the tie (`graphrec.evaluate`), and served from one
-bundle (`graphrec.cli`).
+bundle (`graphrec.service`).
 """
 
-from graphrec.cli import Bundle as Bundle
 from graphrec.data import DataError as DataError
 from graphrec.data import EventLog as EventLog
 from graphrec.data import FriendGraph as FriendGraph
@@ -20,5 +19,6 @@ from graphrec.evaluate import evaluate_mutual as evaluate_mutual
 from graphrec.evaluate import evaluate_streaming as evaluate_streaming
 from graphrec.models import Recommender as Recommender
 from graphrec.models import suggest as suggest
+from graphrec.service import Bundle as Bundle
 
 __version__ = "0.1.0"

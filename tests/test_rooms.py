@@ -22,6 +22,7 @@ ROOMS = (
     "models",
     "explain",
     "report",
+    "service",
     "cli",
 )
 PACKAGE = Path(graphrec.__file__).parent

@@ -26,11 +26,12 @@ from tokenizers import TOKENIZERS
 from torch import Tensor
 
 from graphrec import Bundle
-from graphrec.cli import Rules, batch, sealed, suggest_everyone
-from graphrec.cli.bundle import read_rules
 from graphrec.cli.main import main
 from graphrec.data import DataError, EventLog, FriendGraph, Query
 from graphrec.models import HEURISTICS, MODELS, build, load_recommender, suggest
+from graphrec.service import Rules, export, suggest_everyone
+from graphrec.service import manifest as sealed
+from graphrec.service.bundle import read_rules
 from graphrec.tokenizer import GNNRQVAE, RandomCodes, load_tokenizer
 
 pytestmark = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.CertificateWarning")
@@ -421,7 +422,7 @@ def written(path: Path, rows: Sequence[Row]) -> Path:
 
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch, "PART", 5)
+    monkeypatch.setattr(export, "PART", 5)
 
 
 @pytest.mark.usefixtures("small_parts")
@@ -440,10 +441,10 @@ def test_everybody_gets_what_one_would_get(folder: Path, tmp_path: Path) -> None
 
 KILLED = """
 import os, signal, sys
-from graphrec.cli import batch
+from graphrec.service import export
 from graphrec.cli.main import main
 
-batch.PART, parts, table = 5, [], batch._table
+export.PART, parts, table = 5, [], export._table
 
 def last(*given):
     parts.append(1)
@@ -451,7 +452,7 @@ def last(*given):
         os.kill(os.getpid(), signal.SIGKILL)
     return table(*given)
 
-batch._table = last
+export._table = last
 main(sys.argv[1:])
 """
 
@@ -468,13 +469,13 @@ def test_a_killed_batch_goes_on(folder: Path, tmp_path: Path, monkeypatch: pytes
     assert not (tmp_path / "killed.parquet").exists()
 
     made: list[int] = []
-    table = batch._table
+    table = export._table
 
     def counted(bundle: Bundle, query: Query, k: int) -> object:
         made.append(len(query))
         return table(bundle, query, k)
 
-    monkeypatch.setattr(batch, "_table", counted)
+    monkeypatch.setattr(export, "_table", counted)
     run(f"graphrec {line}")
     assert made == [5, 5, 4]
     assert not parts.exists()
@@ -487,7 +488,7 @@ def test_a_killed_batch_goes_on(folder: Path, tmp_path: Path, monkeypatch: pytes
 def test_parts_of_another_job_do_not_count(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
-    path, table = tmp_path / "all.parquet", batch._table
+    path, table = tmp_path / "all.parquet", export._table
     before = Bundle.load(folder)
 
     def interrupted(bundle: Bundle, query: Query, k: int) -> object:
@@ -495,10 +496,10 @@ def test_parts_of_another_job_do_not_count(
             raise KeyboardInterrupt
         return table(bundle, query, k)
 
-    monkeypatch.setattr(batch, "_table", interrupted)
+    monkeypatch.setattr(export, "_table", interrupted)
     with pytest.raises(KeyboardInterrupt):
         suggest_everyone(before, path, k=4)
-    monkeypatch.setattr(batch, "_table", table)
+    monkeypatch.setattr(export, "_table", table)
     k, now = (5 if change == "k" else 4), before
     if change != "k":
         now = before.with_rules(Rules.of(opted_out=before.suggest([name(0)])[0].people[:1]))
@@ -574,7 +575,7 @@ def test_what_can_be_mended_is_one_line(line: str, message: str, folder: Path, t
 def test_the_script_is_installed() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert project["project"]["scripts"] == {"graphrec": "graphrec.cli.main:main"}
-    assert "graphrec.cli" in project["tool"]["setuptools"]["packages"]
+    assert "graphrec.service" in project["tool"]["setuptools"]["packages"]
 
 
 # Reasons

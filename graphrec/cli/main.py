@@ -11,13 +11,13 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from graphrec.cli import sealed
-from graphrec.cli.batch import suggest_everyone
-from graphrec.cli.bundle import DEFAULT_MODEL, Bundle, read_rules
 from graphrec.data import FriendGraph, read_events, read_users
 from graphrec.datasets import DATASETS, load_dataset
 from graphrec.models import MODELS
 from graphrec.report import slice_table
+from graphrec.service import manifest as sealed
+from graphrec.service.bundle import DEFAULT_MODEL, Bundle, read_rules
+from graphrec.service.export import suggest_everyone
 
 EVENTS_HELP = "CSV, plain or .gz, or Parquet: src,dst,timestamp[,action]"
 
@@ -86,7 +86,7 @@ def add(options: argparse.Namespace) -> None:
 def forget(options: argparse.Namespace) -> None:
     """Remove a person from the bundle."""
     bundle = Bundle.load(options.bundle)
-    sealed.sweep(options.bundle)  # should forgetting have been killed before
+    sealed.delete_stale(options.bundle)  # should forgetting have been killed before
     bundle = bundle.forget(options.user)
     bundle.save(options.bundle)
     _say(options.bundle, bundle)

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import torch
 from tqdm import tqdm
 
-from graphrec.cli.bundle import Bundle
 from graphrec.data import Query
+from graphrec.service.bundle import Bundle
 
 PART = 4096
 """Users of a part."""

@@ -40,14 +40,14 @@ def write(folder: Path, head: dict[str, Any], fill: Callable[[Path], None]) -> N
     content = head | {
         "folder": inside.name,
         "files": {
-            path.relative_to(inside).as_posix(): {"bytes": path.stat().st_size, "sha256": _digest(path)}
+            path.relative_to(inside).as_posix(): {"bytes": path.stat().st_size, "sha256": digest(path)}
             for path in files
         },
     }
     written = inside / MANIFEST
-    written.write_text(json.dumps(content | {"seal": _seal(content)}, indent=2) + "\n")
+    written.write_text(json.dumps(content | {"seal": _digest_of(content)}, indent=2) + "\n")
     os.replace(written, folder / MANIFEST)
-    sweep(folder)
+    delete_stale(folder)
 
 
 def read(folder: Path) -> tuple[Path, dict[str, Any]]:
@@ -63,7 +63,7 @@ def read(folder: Path) -> tuple[Path, dict[str, Any]]:
     try:
         content = json.loads(path.read_text())
         seal = content.pop("seal")
-        if seal != _seal(content):
+        if seal != _digest_of(content):
             raise ValueError("its content is not what was written")
         inside, files = folder / content["folder"], content["files"].items()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -75,12 +75,12 @@ def read(folder: Path) -> tuple[Path, dict[str, Any]]:
         size = one.stat().st_size
         if size != known["bytes"]:
             raise DataError(f"{one}: truncated or replaced: {size:,} bytes, {known['bytes']:,} were written")
-        if _digest(one) != known["sha256"]:
+        if digest(one) != known["sha256"]:
             raise DataError(f"{one}: damaged or replaced: its content is not what was written")
     return inside, content | {"seal": seal}
 
 
-def sweep(folder: Path) -> None:
+def delete_stale(folder: Path) -> None:
     """Delete what does not count: what was sealed before, and what a killed writing has left."""
     counts = json.loads((folder / MANIFEST).read_text())["folder"]
     for number in _numbers(folder):
@@ -97,10 +97,10 @@ def _only_begun(folder: Path) -> bool:
     return len(_numbers(folder)) == len(list(folder.iterdir()))
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _seal(content: dict[str, Any]) -> str:
+def _digest_of(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graphrec.cli import sealed
-from graphrec.cli.rules import Rules
 from graphrec.data import USER, DataError, EventLog, FriendGraph, Query, TemporalSplit
 from graphrec.decode import PrefixTree
 from graphrec.evaluate import StreamingRanks, evaluate_streaming, rank_events
 from graphrec.evaluate.protocol import sampled
 from graphrec.explain import Explanation, explain
 from graphrec.models import Recommender, Suggestions, build, load_recommender, suggested
+from graphrec.service import manifest as sealed
+from graphrec.service.rules import Rules
 from graphrec.tokenizer import ResidualKMeans, Tokenizer, load_tokenizer
 
 FORMAT, VERSION = "graphrec.Bundle", 1
