@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from graphrec.data import Query
+from graphrec.data import Id, Query, id_list, id_pairs
 from graphrec.models import Recommender
-from graphrec.models.suggest import Id
 from graphrec.tokenizer import Tokenizer
 
 MAX_CONTACTS = 8
@@ -184,9 +183,9 @@ def explain(
     if asking == suggested:
         raise ValueError(f"user {user!r} is not suggested to themselves")
     hidden = torch.zeros(graph.num_users, dtype=torch.bool)
-    hidden[ids.index(opted_out)] = True
-    pairs = list(blocked)
-    one, other = ids.index(a for a, _ in pairs), ids.index(b for _, b in pairs)
+    hidden[ids.index(id_list(opted_out, "opted_out"))] = True
+    pairs = id_pairs(blocked)
+    one, other = ids.index([a for a, _ in pairs]), ids.index([b for _, b in pairs])
     for who, whom in ((one, other), (other, one)):
         hidden[whom[(who == asking) | (who == suggested)]] = True
     if hidden[suggested]:

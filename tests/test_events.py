@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from graphrec.data import DataError, EventLog, UserTable, read_events, read_users
 from graphrec.data.events import LATEST_TIME
+from graphrec.data.ids import id_fault
 from graphrec.data.read import DELIMITERS
 
 HEADER = ["src", "dst", "timestamp"]
@@ -27,7 +28,7 @@ EPOCH = datetime.datetime(1970, 1, 1, tzinfo=UTC)
 letters = st.characters(codec="utf-8", exclude_categories=["Cc", "Zs", "Zl", "Zp"])
 raw_ids = st.one_of(
     st.text(st.one_of(letters, st.sampled_from(" ,;|\t\"'")), min_size=1, max_size=12).filter(
-        lambda text: text == text.strip()
+        lambda text: text == text.strip() and id_fault(text) is None
     ),
     st.integers().map(str),
     st.integers(0, 20).map("{:03}".format),

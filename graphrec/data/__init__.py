@@ -10,7 +10,12 @@ from graphrec.data.graph import USER as USER
 from graphrec.data.graph import Events as Events
 from graphrec.data.graph import FriendGraph as FriendGraph
 from graphrec.data.graph import as_indices as as_indices
+from graphrec.data.ids import Id as Id
 from graphrec.data.ids import UserIds as UserIds
+from graphrec.data.ids import id_list as id_list
+from graphrec.data.ids import id_pairs as id_pairs
+from graphrec.data.ids import id_text as id_text
+from graphrec.data.ids import parse_id as parse_id
 from graphrec.data.query import Query as Query
 from graphrec.data.read import read_events as read_events
 from graphrec.data.read import read_users as read_users

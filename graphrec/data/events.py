@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from graphrec.data.errors import DataError
-from graphrec.data.ids import UserIds, plain_ids
+from graphrec.data.ids import UserIds, forbid_bad_ids, integer_remedy, plain_ids
 from graphrec.data.table import ArrowTable, as_table, get_column
 
 DEFAULT_ACTION = "contact"
@@ -267,9 +267,14 @@ def id_column(table: pa.Table, column: str, where: str) -> pa.ChunkedArray:
     if pa.types.is_decimal(kind) and kind.scale == 0:
         return values.cast(pa.string())
     if not pa.types.is_string(kind):
-        raise DataError(f"{where}: column {column!r} holds {kind}; user ids are integers or strings")
+        is_number = pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+        raise DataError(
+            f"{where}: column {column!r} holds {kind}; user ids are integers or strings"
+            + (f"; {integer_remedy(column)}" if is_number else "")
+        )
     text = pc.utf8_trim_whitespace(values)
     _forbid_empty(text, where, column)
+    forbid_bad_ids(text, where=where, column=column)
     return text
 
 

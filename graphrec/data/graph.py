@@ -18,7 +18,7 @@ from torch_geometric.utils import to_undirected
 
 from graphrec.data.errors import DataError
 from graphrec.data.events import EventLog, forbid_reserved, to_arrow
-from graphrec.data.ids import UserIds, plain_ids
+from graphrec.data.ids import Id, UserIds, id_list, plain_ids
 from graphrec.data.users import UserTable
 
 USER = "user"
@@ -228,7 +228,7 @@ class FriendGraph(HeteroData):
         origin = torch.full((len(ids),), -1).index_copy_(0, ours, torch.arange(self.num_users))
         return self._rebuilt(joined, origin)
 
-    def without(self, users: Tensor | Sequence[int | str]) -> FriendGraph:
+    def without(self, users: Tensor | Sequence[Id]) -> FriendGraph:
         """The graph as if some people, raw ids or [n] int64 indices, had never been in it.
 
         They, their events and their friendships are gone; everybody else is numbered on without gaps.
@@ -290,7 +290,7 @@ class FriendGraph(HeteroData):
             return False
         return True
 
-    def add_untimed(self, name: str, src: Iterable[int | str], dst: Iterable[int | str]) -> None:
+    def add_untimed(self, name: str, src: Iterable[Id], dst: Iterable[Id]) -> None:
         """Add untimed, undirected friendships between raw ids as an edge type of their own.
 
         Each pair is kept once in either direction; self-loops are dropped.
@@ -298,7 +298,7 @@ class FriendGraph(HeteroData):
         forbid_reserved(name, "untimed friendships")
         if (USER, name, USER) in self.edge_types:
             raise DataError(f"the graph already has an edge type {name!r}")
-        u, v = self.user_ids.index(src), self.user_ids.index(dst)
+        u, v = self.user_ids.index(id_list(src, "src")), self.user_ids.index(id_list(dst, "dst"))
         if len(u) != len(v):
             raise DataError(
                 f"untimed friendships {name!r}: {len(u)} users on one side, {len(v)} on the other"
@@ -495,8 +495,13 @@ def _compact(value: Any) -> Any:
     return value.clone() if isinstance(value, Tensor) else value
 
 
-def as_indices(graph: FriendGraph, users: Tensor | Sequence[int | str]) -> Tensor:
-    """User indices [n] int64: a tensor is taken as indices and checked, anything else as raw ids."""
+def as_indices(graph: FriendGraph, users: Tensor | Sequence[Id]) -> Tensor:
+    """User indices [n] int64: a tensor is taken as indices and checked, any other list as raw ids.
+
+    Raises:
+        KeyError, IndexError: an unknown user, named.
+        TypeError: a single id in place of a list, or something that is no id.
+    """
     if not isinstance(users, Tensor):
         return graph.user_ids.index(users)
     if users.dtype.is_floating_point or users.dtype == torch.bool:

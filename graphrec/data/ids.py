@@ -1,11 +1,12 @@
-"""Raw user ids and the indices 0..N-1 that stand for them."""
+"""Ids of people: what makes two of them the same, and the indices 0..N-1 that stand for them."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from operator import index
-from typing import cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,123 @@ from torch import Tensor
 
 from graphrec.data.errors import DataError
 
+Id: TypeAlias = int | str
+"""A raw id. `7` and `"7"` are the same; `"007"`, `"+7"` and `"7.0"` are other texts."""
+
 MAX_ID_BYTES = 255
+INTEGER_FORM = r"0|-?[1-9][0-9]*"
+"""Text of this form, if it fits into int64, is an integer; all other text is a string."""
+
+MISSING_WORDS = (
+    *("nan", "NaN", "NAN", "-nan", "-NaN", "NULL", "null", "None", "NA", "N/A", "n/a", "<NA>", "NaT", r"\N"),
+    *("#N/A", "#N/A N/A", "#NA", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
+)
+"""How tables write that a value is missing."""
+
+_DECIMAL_FORM = r"-?[0-9]+(\.0*|(\.[0-9]*)?[eE][+-][0-9]+)"
+_INT64 = range(-(2**63), 2**63)
+# One pattern for Python's `re` and for Arrow's RE2, so that single ids and columns are judged alike.
+_BAD_FORM = "|".join(
+    [
+        "",
+        r"(?s:.*\x00.*)",
+        r'(?s:".*)',
+        r'(?s:.*")',
+        _DECIMAL_FORM,
+        *(re.escape(word) for word in MISSING_WORDS),
+    ]
+)
+
+
+def parse_id(value: object) -> Id:
+    """The id that a value stands for: the one rule by which every log, table, command and call reads ids.
+
+    Text is trimmed of white space. In the form `0|-?[1-9][0-9]*` it is an integer, if it fits into int64; all
+    other text is a string, compared character by character (no case folding, no Unicode normalization).
+    Integers of NumPy, PyTorch and Arrow are integers.
+
+    Raises:
+        TypeError: the value is neither an integer nor text (None, a float, a bool, bytes, a list, ...).
+        DataError: no log can hold such text: it is empty, longer than 255 bytes, not UTF-8, has a zero byte,
+            begins or ends with a double quote, is an integer written as a decimal (`7.0`), or a word for a
+            missing value (`nan`, `NULL`, ...).
+    """
+    text = _trimmed(value)
+    fault = id_fault(text)
+    if fault:
+        raise DataError(f"{_shown(text)} cannot be a user id: {fault}")
+    if re.fullmatch(INTEGER_FORM, text) and int(text) in _INT64:
+        return int(text)
+    return text
+
+
+def id_text(value: object) -> str:
+    """`parse_id` as text. Two values are the same id if, and only if, their texts are equal."""
+    return str(parse_id(value))
+
+
+def id_list(values: Any, name: str = "users") -> list[Any]:
+    """The items of a list of ids, not yet parsed. Raises TypeError for a single id in place of a list."""
+    if _is_single(values):
+        meant = "" if values is None else f"; did you mean [{_shown(values)}]?"
+        raise TypeError(f"{name} must be a list of ids, got {_shown(values)}{meant}")
+    return list(values)
+
+
+def id_pairs(values: Any, name: str = "blocked") -> list[tuple[Any, Any]]:
+    """The items of a list of pairs of ids, not yet parsed. Raises TypeError for anything else, named."""
+    out = []
+    for pair in id_list(values, name):
+        if _is_single(pair) or len(both := list(pair)) != 2:
+            raise TypeError(f"{name} must be a list of pairs of ids, got {_shown(pair)} in it")
+        out.append((both[0], both[1]))
+    return out
+
+
+def id_fault(text: str) -> str | None:
+    """Why a trimmed text cannot be an id; None if it can."""
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        return "it is not valid UTF-8"
+    if size > MAX_ID_BYTES:
+        return f"it has {size} bytes, more than the {MAX_ID_BYTES} allowed"
+    if not re.fullmatch(_BAD_FORM, text):
+        return None
+    if not text:
+        return "it is empty"
+    if "\0" in text:
+        return "it contains a zero byte"
+    if '"' in (text[0], text[-1]):
+        return (
+            "a double quote at its end is left of a quoted field; remove blanks before quotes, or the quotes"
+        )
+    if text in MISSING_WORDS:
+        return "this is how tables write a missing value; leave the row out, or give the person another id"
+    return "it is an integer written as a decimal, as pandas does after a missing value"
+
+
+def bad_ids(text: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """Which of the trimmed texts, none missing, have an `id_fault`: [n] bool."""
+    bad = pc.match_substring_regex(text, rf"\A(?:{_BAD_FORM})\z")
+    return np.asarray(pc.or_(bad, pc.greater(pc.binary_length(text), MAX_ID_BYTES)))
+
+
+def forbid_bad_ids(text: pa.Array | pa.ChunkedArray, *, where: str, column: str) -> None:
+    """Raise DataError naming the first row whose trimmed text cannot be an id."""
+    rows = np.flatnonzero(bad_ids(text))
+    if len(rows):
+        value = text[int(rows[0])].as_py()
+        place = f"{where}: row {rows[0] + 1}, column {column!r}"
+        raise DataError(
+            f"{place}: {_shown(value)} cannot be a user id: {id_fault(value)}"
+            + (f"; {integer_remedy(column)}" if re.fullmatch(_DECIMAL_FORM, value) else "")
+        )
+
+
+def integer_remedy(column: str) -> str:
+    """What to do about integers that were written as decimals."""
+    return f'write integers, for example df["{column}"].astype("Int64") in pandas'
 
 
 class UserIds:
@@ -63,42 +180,55 @@ class UserIds:
         kind = "integer" if self.raw.dim() == 1 else "string"
         return f"UserIds({len(self)} {kind} ids)"
 
-    def index(self, ids: Iterable[int | str]) -> Tensor:
-        """Indices of raw ids.
+    def index(self, ids: Iterable[Id] | pa.Array) -> Tensor:
+        """Indices of raw ids, read as by `parse_id`.
 
         Returns:
             [n] int64.
 
         Raises:
             KeyError: an id is not among the users; the message names it.
+            TypeError: something is neither an integer nor text, or `ids` is a single id.
         """
-        wanted = list(ids)
-        kind = self.values.type
-        try:
-            if pa.types.is_string(kind):
-                asked = pa.array([str(i) for i in wanted], type=kind)
-            else:
-                asked = pa.array([int(i) if isinstance(i, str) else index(i) for i in wanted], type=kind)
-        except (TypeError, ValueError, OverflowError, pa.ArrowInvalid):
-            raise KeyError(f"this graph's user ids are integers, got {wanted[:5]!r}") from None
-        found = pc.index_in(asked, value_set=self.values)
-        if found.null_count:
-            unknown = [wanted[row] for row in np.flatnonzero(found.is_null().to_numpy(zero_copy_only=False))]
+        wanted = ids if isinstance(ids, (pa.Array, pa.ChunkedArray, np.ndarray)) else id_list(ids)
+        found = self.find(wanted)
+        unknown = (found < 0).nonzero().squeeze(1)
+        if unknown.numel():
+            text = _trimmed(wanted[int(unknown[0])])
+            fault = id_fault(text)
+            if fault is None and self.raw.dim() == 1 and not re.fullmatch(INTEGER_FORM, text):
+                fault = "this graph's user ids are integers"
             raise KeyError(
-                f"unknown user id {unknown[0]!r} ({len(unknown)} of {len(wanted)} ids are unknown)"
+                f"unknown user id {_shown(text)} ({unknown.numel()} of {len(wanted)} ids are unknown)"
+                + (f": {fault}" if fault else "")
             )
-        return torch.from_numpy(found.to_numpy(zero_copy_only=False).astype(np.int64))
+        return found
 
-    def find(self, ids: Iterable[int | str]) -> Tensor:
-        """Indices of raw ids, also of another type than these: [n] int64; -1 for those there are not."""
-        wanted = pa.array([str(i) for i in ids], type=pa.string())
-        found = pc.index_in(wanted, value_set=self.values.cast(pa.string()))
-        return torch.from_numpy(pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64))
+    def find(self, ids: Iterable[Id] | pa.Array) -> Tensor:
+        """Indices of raw ids, read as by `parse_id`: [n] int64; -1 for those that are not among the users.
 
-    def lookup(self, indices: Tensor | Sequence[int]) -> list[int | str]:
+        Raises:
+            TypeError: something is neither an integer nor text, or `ids` is a single id.
+        """
+        wanted: Any = ids
+        if isinstance(ids, np.ndarray) and ids.ndim == 1 and ids.dtype.kind in "iu":
+            wanted = pa.array(ids)
+        is_column = isinstance(wanted, (pa.Array, pa.ChunkedArray)) and not wanted.null_count
+        if not is_column or wanted.type not in (pa.int64(), pa.string()):
+            wanted = _as_column(id_list(wanted))
+        if pa.types.is_string(wanted.type):
+            wanted = pc.utf8_trim_whitespace(wanted)
+            if self.raw.dim() == 1:
+                wanted = _integers(wanted)
+        elif self.raw.dim() == 2:
+            wanted = wanted.cast(pa.string())
+        found = pc.index_in(wanted, value_set=self.values)
+        return torch.from_numpy(np.asarray(pc.fill_null(found, -1)).astype(np.int64))
+
+    def lookup(self, indices: Tensor | Sequence[int]) -> list[Id]:
         """Raw ids of user indices, in the order given."""
         rows = torch.as_tensor(indices, dtype=torch.int64).reshape(-1).cpu().numpy()
-        return cast(list[int | str], self.values.take(pa.array(rows)).to_pylist())
+        return cast(list[Id], self.values.take(pa.array(rows)).to_pylist())
 
 
 def plain_ids(values: pa.Array) -> pa.Array:
@@ -108,8 +238,62 @@ def plain_ids(values: pa.Array) -> pa.Array:
     """
     if not pa.types.is_string(values.type):
         return values.cast(pa.int64())
+    integers = _integers(values)
+    return values if integers.null_count else integers
+
+
+def _integers(text: Any) -> Any:
+    """The int64 of each text that is the plain decimal form of one; null for any other."""
+    nothing = pa.scalar(None, pa.string())
+    short = pc.match_substring_regex(text, r"\A(?:0|-?[1-9][0-9]{0,17})\z")
+    out = pc.if_else(short, text, nothing).cast(pa.int64())
+    long = pc.fill_null(pc.match_substring_regex(text, r"\A-?[1-9][0-9]{18}\z"), False)
+    if pc.any(long).as_py():
+        numbers = [int(value) for value in text.filter(long).to_pylist()]
+        fits = pa.array([number if number in _INT64 else None for number in numbers], pa.int64())
+        out = pc.replace_with_mask(out, long, fits)
+    return out
+
+
+def _as_column(ids: list[Any]) -> pa.Array:
+    """The ids as int64, or as text, null where it cannot be an id. Raises TypeError naming another type."""
+    kinds = set(map(type, ids))
     try:
-        integers = values.cast(pa.int64())
-    except pa.ArrowInvalid:
-        return values
-    return integers if integers.cast(pa.string()).equals(values) else values
+        if kinds <= {int}:
+            return pa.array(ids, pa.int64())
+        if kinds == {str}:
+            return pa.array(ids, pa.string())
+    except (UnicodeEncodeError, OverflowError, pa.ArrowInvalid):
+        pass
+    texts = [_trimmed(value) for value in ids]
+    return pa.array([text if id_fault(text) is None else None for text in texts], pa.string())
+
+
+def _trimmed(value: object) -> str:
+    """A value as trimmed text, whether or not it can be an id. Raises TypeError for what is neither kind."""
+    if isinstance(value, pa.Scalar):
+        value = value.as_py()
+    if isinstance(value, str):
+        return value.strip()
+    kind = str(getattr(value, "dtype", type(value).__name__))
+    if "bool" not in kind and getattr(value, "shape", ()) == ():
+        try:
+            number = index(cast(Any, value))
+            return str(number) if abs(number) < 10**MAX_ID_BYTES else "9" * (MAX_ID_BYTES + 1)
+        except TypeError:
+            pass
+    raise TypeError(f"a user id is an integer or text, got {_shown(value)} ({type(value).__name__})")
+
+
+def _is_single(value: object) -> bool:
+    text_or_scalar = isinstance(value, (str, bytes, pa.Scalar)) or getattr(value, "shape", None) == ()
+    return text_or_scalar or not hasattr(value, "__iter__")
+
+
+def _shown(value: object) -> str:
+    """A value for a message of one line."""
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # an integer of thousands of digits
+        return "a huge integer"
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from graphrec.data.graph import FriendGraph, as_indices
+from graphrec.data.ids import Id
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Query:
     def of(
         cls,
         graph: FriendGraph,
-        users: Tensor | Sequence[int | str],
+        users: Tensor | Sequence[Id],
         time: int | Tensor | None = None,
         action: str | None = None,
     ) -> Query:
@@ -51,6 +52,7 @@ class Query:
 
         Raises:
             KeyError: an unknown id or action, named.
+            TypeError: a single id in place of a list, or something that is no id.
         """
         index = as_indices(graph, users)
         if time is None:

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from graphrec.data import Query
+from graphrec.data import Id, Query, id_list, id_pairs
 from graphrec.models.recommender import Recommender
 from graphrec.sampler import Timeline, ragged
-
-Id = int | str
 
 
 @dataclass(frozen=True)
@@ -55,18 +53,17 @@ def suggest(
 
     Raises:
         KeyError: an unknown user, blocked person or action, named.
+        TypeError: a single id in place of a list, or something that is no id.
     """
-    if isinstance(users, str):
-        raise TypeError(f"users must be a list of ids, got the string {users!r}; did you mean [{users!r}]?")
     ids = recommender.graph.user_ids
     query = Query.of(recommender.graph, users, time, action)
-    pairs = list(blocked)
+    pairs = id_pairs(blocked)
     people, scores = suggested(
         recommender,
         query,
         k,
         blocked=torch.stack([ids.index(side) for side in ([a for a, _ in pairs], [b for _, b in pairs])]),
-        opted_out=ids.index(opted_out),
+        opted_out=ids.index(id_list(opted_out, "opted_out")),
         include_known=include_known,
     )
     out = []

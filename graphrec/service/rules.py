@@ -11,9 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from graphrec.data import DataError, UserIds
-
-Id = int | str
+from graphrec.data import DataError, Id, UserIds, id_list, id_pairs, id_text
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,10 @@ class Rules:
     @classmethod
     def of(cls, blocked: Iterable[tuple[Id, Id]] = (), opted_out: Iterable[Id] = ()) -> Self:
         """Rules for raw ids."""
-        return cls(frozenset(_pair(*pair) for pair in blocked), frozenset(str(one) for one in opted_out))
+        return cls(
+            frozenset(_pair(*pair) for pair in id_pairs(blocked)),
+            frozenset(id_text(one) for one in id_list(opted_out, "opted_out")),
+        )
 
     def block(self, user: Id, other: Id) -> Rules:
         """One pair more."""
@@ -43,15 +44,15 @@ class Rules:
 
     def opt_out(self, user: Id) -> Rules:
         """One more who opted out."""
-        return Rules(self.blocked, self.opted_out | {str(user)})
+        return Rules(self.blocked, self.opted_out | {id_text(user)})
 
     def opt_in(self, user: Id) -> Rules:
         """One less, if the user had opted out."""
-        return Rules(self.blocked, self.opted_out - {str(user)})
+        return Rules(self.blocked, self.opted_out - {id_text(user)})
 
     def without(self, user: Id) -> Rules:
         """The rules that do not name a user."""
-        name = str(user)
+        name = id_text(user)
         return Rules(frozenset(pair for pair in self.blocked if name not in pair), self.opted_out - {name})
 
     def indices(self, ids: UserIds) -> tuple[Tensor, Tensor]:
@@ -77,7 +78,7 @@ class Rules:
 
 
 def _pair(user: Id, other: Id) -> tuple[str, str]:
-    one, two = sorted((str(user), str(other)))
+    one, two = sorted((id_text(user), id_text(other)))
     if one == two:
         raise ValueError(f"{one!r} cannot be blocked from {one!r}: a pair is of two people")
     return one, two
