@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch_geometric.data import Data, HeteroData
 
-from benchmarks.leakage import LEAKS, planted
+from benchmarks.correctness.leakage import LEAKS, planted
 from graphrec.data import USER, EventLog, FriendGraph, Query, UserTable
 from graphrec.loader import EventLoader, LeakageError, QueryLoader, audit_leakage, rewrite_future
 

@@ -13,8 +13,8 @@ import torch
 from elsewhere import Elsewhere
 from graphs import Row, graph_of, planted_rows, random_rows
 
-from benchmarks import clusters as benchmark
-from benchmarks.smaller_search import OWN, Kept, groups_of, judged_events
+from benchmarks.quality import clusters as benchmark
+from benchmarks.quality.smaller_search import OWN, Kept, groups_of, judged_events
 from graphrec.data import Query, TemporalSplit
 from graphrec.evaluate import evaluate_streaming
 from graphrec.models import Clustered, Recommender, clustered

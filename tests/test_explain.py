@@ -16,7 +16,7 @@ import torch
 from graphs import Row, graph_of, random_rows, rewritten
 from torch import Tensor
 
-from benchmarks.reasons import Check, pairs
+from benchmarks.correctness.reasons import Check, pairs
 from graphrec import EventLog, FriendGraph, Query, Recommender, TemporalSplit, load_dataset
 from graphrec.explain import (
     Activity,

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from benchmarks.planted import NUM_USERS, judged, round_robin, uniform
+from benchmarks.correctness.planted import NUM_USERS, judged, round_robin, uniform
 from graphrec.data import FriendGraph, Query, TemporalSplit
 from graphrec.decode import Forest, PrefixTree
 from graphrec.models import GenerativeSTU

@@ -15,7 +15,7 @@ from graphs import Row, graph_of, planted_rows, rewritten
 from torch import Tensor, nn
 
 import graphrec.tokenizer.gnn
-from benchmarks.planted_codes import adjusted_mutual_information
+from benchmarks.correctness.planted_codes import adjusted_mutual_information
 from graphrec.data import EventLog, FriendGraph, UserTable
 from graphrec.loader import audit_leakage
 from graphrec.nn.graph_encoder import GraphEncoder

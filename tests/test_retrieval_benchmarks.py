@@ -10,8 +10,8 @@ import torch
 from graphs import graph_of, planted_rows
 from recommenders import SMALL
 
-from benchmarks import reach
-from benchmarks.decoding import Towers, generic_search, trie_of, violations
+from benchmarks.quality import reach
+from benchmarks.speed.decoding import Towers, generic_search, trie_of, violations
 from graphrec.data import FriendGraph, Query, TemporalSplit
 from graphrec.decode import PrefixTree, beam_search, score_all
 from graphrec.models import GenerativeSTU

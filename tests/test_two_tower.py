@@ -19,8 +19,8 @@ from graphs import Row, graph_of, permuted, random_rows
 from recommenders import SWITCHED
 from torch import nn
 
-from benchmarks import options
-from benchmarks.planted import NUM_USERS, judged, learner, round_robin, uniform
+from benchmarks.correctness.planted import NUM_USERS, judged, learner, round_robin, uniform
+from benchmarks.quality import options
 from graphrec.data import EventLog, FriendGraph, Query, TemporalSplit, UserTable
 from graphrec.evaluate import rank_events
 from graphrec.loader import QueryLoader

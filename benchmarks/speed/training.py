@@ -1,6 +1,6 @@
 """Training speed on one thread, and where the bound lies.
 
-python -m benchmarks.training [--dataset NAME] [--users N]
+python -m benchmarks.speed.training [--dataset NAME] [--users N]
 
 First at the size of the public reference (embeddings 128, model width 256, 2 layers, 8 heads), with the user
 table alone: whole training steps (load, encode every prefix, loss, backward, AdamW) beside the bare encoder's
@@ -51,7 +51,7 @@ def seconds(work: Callable[[], None], repeats: int = 3) -> float:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.training")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.training")
     parser.add_argument("--dataset", default="Copenhagen")
     parser.add_argument("--users", type=int, help="of a synthetic network")
     parser.add_argument("--batches", type=int, default=8)

@@ -1,6 +1,6 @@
 """Does any answer depend on what had not happened yet? Rewrite the future, and see whether a score moves.
 
-python -m benchmarks.strictness [--dataset NAME] [--queries 100000] [--models ...]
+python -m benchmarks.correctness.strictness [--dataset NAME] [--queries 100000] [--models ...]
 
 At each of 40 times, half of them the times of events, every event at or after that time is replaced: other
 ends, other actions, other times from that time on, some of them that time itself. Queries of that time share
@@ -123,7 +123,7 @@ def check(graph: FriendGraph, models: list[str], num_queries: int) -> list[Row]:
 
 def main() -> None:
     """Print the counts; exit with an error where an answer moved, or where the control was not noticed."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.strictness", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.correctness.strictness", description=__doc__)
     parser.add_argument(
         "--dataset", metavar="NAME", default="Copenhagen", help=f"one of {', '.join(DATASETS)}"
     )

@@ -1,6 +1,6 @@
 """The synthetic world: what it costs, what it is like, and what its oracle leaves to be found.
 
-python -m benchmarks.synthetic [--users 1000000] [--events 10000000] [--seeds 3]
+python -m benchmarks.quality.synthetic [--users 1000000] [--events 10000000] [--seeds 3]
 
 Seconds and peak memory of one large world; then worlds of 2,000 users and 60,000 events, with every
 mechanism and without triadic closure: the streaming protocol's test MRR of the oracle and of rules of thumb,
@@ -88,7 +88,7 @@ def judged(
 
 def main() -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.synthetic")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality.synthetic")
     parser.add_argument("--users", type=int, default=1_000_000, metavar="N")
     parser.add_argument("--events", type=int, default=10_000_000, metavar="M")
     parser.add_argument("--seeds", type=int, default=3, metavar="K")

@@ -1,6 +1,6 @@
 """A model against the best rule of thumb in hindsight, slice by slice, with paired intervals.
 
-python -m benchmarks.ratios --dataset NAME [--model two_tower_mixture] [--seeds 0 1 2] --out DIR
+python -m benchmarks.quality.ratios --dataset NAME [--model two_tower_mixture] [--seeds 0 1 2] --out DIR
 
 Every rule and every seed of the model rank the same test events. The best rule is picked by the test itself,
 for each slice anew. The ratio is of the model's MRR, its reciprocal ranks averaged over seeds, to that
@@ -65,7 +65,7 @@ def interval(model: np.ndarray, rule: np.ndarray, actor: np.ndarray) -> tuple[fl
 
 def main() -> None:
     """Fit, judge and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.ratios", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality.ratios", description=__doc__)
     parser.add_argument("--dataset", default="Copenhagen")
     parser.add_argument("--model", default="two_tower_mixture", choices=list(ON_SEED))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

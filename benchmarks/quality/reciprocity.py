@@ -1,6 +1,6 @@
 """Both sides must want it: late answers, who answers, lists for both sides, and a fair load.
 
-python -m benchmarks.reciprocity [--datasets Synthetic ...] [--models adamic_adar ppr ...] [--seeds 0 ...]
+python -m benchmarks.quality.reciprocity [--datasets Synthetic ...] [--models adamic_adar ...] [--seeds 0 ...]
     [--parts late answers both load] [--candidates 50] [--users 2000] [--epochs 6] [--out DIR]
 
 `late`: on synthetic worlds, the answer rate of the approaches of the last two days, counted and corrected,
@@ -468,7 +468,7 @@ def loads(lists: torch.Tensor, people: torch.Tensor, approach: torch.Tensor, num
 
 def main() -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.reciprocity")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality.reciprocity")
     parser.add_argument("--datasets", nargs="+", default=[SYNTHETIC], metavar="NAME")
     parser.add_argument("--models", nargs="+", default=["adamic_adar", "ppr"], choices=NAMES)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])

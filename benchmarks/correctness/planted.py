@@ -1,6 +1,6 @@
 """A signal that rules of thumb miss and a graph without any: what every recommender makes of them.
 
-python -m benchmarks.planted [--seed S]
+python -m benchmarks.correctness.planted [--seed S]
 
 Planted: everyone writes to twelve people of their own, in turn, so the next is always the one who has
 waited longest, and nothing else tells. Random: sources and targets are drawn uniformly; chance is the mean of
@@ -68,7 +68,7 @@ def judged(model: Recommender, graph: FriendGraph) -> dict[str, float]:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.planted")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.correctness.planted")
     parser.add_argument("--seed", type=int, default=0)
     seed = parser.parse_args().seed
     graphs = round_robin(seed=seed), uniform(seed=seed)

@@ -1,6 +1,6 @@
 """Does a batch depend on the future of its seeds? Every loader is audited, and planted leaks are found.
 
-python -m benchmarks.leakage [--dataset NAME] [--seeds 100000] [--out DIR]
+python -m benchmarks.correctness.leakage [--dataset NAME] [--seeds 100000] [--out DIR]
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ SOUND: dict[str, tuple[Build, str]] = {
 
 def main() -> None:
     """Audit the loaders and the leaks; the exit code is 1 if a loader leaks or a leak is missed."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.leakage", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.correctness.leakage", description=__doc__)
     parser.add_argument("--dataset", default="MathOverflow", metavar="NAME")
     parser.add_argument("--seeds", type=int, default=100_000, metavar="M")
     parser.add_argument("--out", type=Path, metavar="DIR", help="also write DIR/leakage.json")

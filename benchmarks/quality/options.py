@@ -1,6 +1,6 @@
 """What each option of the two-tower is worth: the default, and it with one thing switched or left out.
 
-python -m benchmarks.options --dataset NAME [--seeds 0 1 2] [--only ROW ...] [--out FILE]
+python -m benchmarks.quality.options --dataset NAME [--seeds 0 1 2] [--only ROW ...] [--out FILE]
 
 MRR on validation, never on test, by slice, as means over the seeds with their standard deviation. Every fit
 is kept in FILE as soon as it is done; a second run goes on from there.
@@ -89,7 +89,7 @@ def _cell(values: list[float]) -> str:
 
 def main() -> None:
     """Read the command line and print the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.options")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality.options")
     parser.add_argument("--dataset", choices=DATASETS, default="Copenhagen", metavar="NAME")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--only", nargs="+", choices=OPTIONS, default=list(OPTIONS), metavar="ROW")

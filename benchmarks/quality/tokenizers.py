@@ -1,6 +1,6 @@
 """Tokenizers side by side: are codes in use, do they tell of later ties, how do newcomers and refits fare?
 
-python -m benchmarks.tokenizers --dataset NAME|--users N [--part val|test] [--only ROW ...] --out DIR
+python -m benchmarks.quality.tokenizers --dataset NAME|--users N [--part val|test] [--only ROW ...] --out DIR
 
 All have the same codebook sizes, fit on what is strictly older than the part, and are judged by the pairs
 whose first contact falls into it. `residual_vq` is the ResidualVQ of vector-quantize-pytorch, where that can
@@ -26,7 +26,7 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 
-from benchmarks.scale import in_own_process, measure
+from benchmarks.speed.scale import in_own_process, measure
 from graphrec.data import USER, EventLog, FriendGraph, TemporalSplit
 from graphrec.datasets import load_dataset
 from graphrec.nn import ResidualQuantizer
@@ -202,7 +202,7 @@ def _picked(graph: FriendGraph, kept: Tensor) -> FriendGraph:
 
 def main() -> None:
     """Fit, judge and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.tokenizers", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality.tokenizers", description=__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--dataset", metavar="NAME")
     source.add_argument("--users", type=int, metavar="N", help="simulated, with ten events each")

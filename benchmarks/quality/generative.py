@@ -1,6 +1,6 @@
 """The generative model beside the best rule, the two-tower's mixture and generation as in TIGER.
 
-python -m benchmarks.generative --dataset NAME [--part val|test] [--only ROW ...] [--seeds 0 1 2] --out DIR
+python -m benchmarks.quality.generative --dataset NAME [--part val|test] [--only ROW ...] --out DIR
 
 Every row ranks the same events of the part. MRR by slice, as means over the seeds; what `stu` reaches of the
 best rule of the part (in hindsight, for each slice anew) and of `two_tower_mixture`, with 95 % intervals that
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
-from benchmarks.ratios import interval, inverted, reciprocal_ranks
+from benchmarks.quality.ratios import interval, inverted, reciprocal_ranks
 from graphrec.data import FriendGraph, Query, TemporalSplit
 from graphrec.datasets import load_dataset
 from graphrec.evaluate import SLICES, evaluate_mutual, evaluate_streaming
@@ -101,7 +101,7 @@ def searched(model: GenerativeSTU, graph: FriendGraph, event_id: Any) -> dict[st
 
 def main() -> None:
     """Fit, judge and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.generative", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality.generative", description=__doc__)
     parser.add_argument("--dataset", default="Copenhagen", metavar="NAME")
     parser.add_argument("--part", choices=["val", "test"], default="test")
     parser.add_argument("--only", nargs="+", choices=list(ROWS), default=list(MAIN), metavar="ROW")

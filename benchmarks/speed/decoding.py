@@ -1,6 +1,6 @@
 """Suggestions a second of the beam search down the tree of STUs, beside the other ways to get them.
 
-python -m benchmarks.decoding [--users 25000 1000000] [--requests 100000] [--dataset NAME] --out DIR
+python -m benchmarks.speed.decoding [--users 25000 1000000] [--requests 100000] [--dataset NAME] --out DIR
 
 For each number of users: a simulated network of ten events a user, STUs by residual k-means, and towers that
 read where the asking user stands and are trained for a moment to write the STUs of their contacts, so that
@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from tabulate import tabulate
 from torch import Tensor, nn
 
-from benchmarks.scale import in_own_process
+from benchmarks.speed.scale import in_own_process
 from graphrec.data import FriendGraph, Query, TemporalSplit
 from graphrec.datasets import SyntheticFriends, load_dataset
 from graphrec.datasets.raw import replacing
@@ -373,7 +373,7 @@ def trained(dataset: str, sizes: dict[str, Any], batch: int, limit: float, reque
 
 def main() -> None:
     """Measure what is not kept yet, and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.decoding", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.decoding", description=__doc__)
     parser.add_argument("--users", type=int, nargs="*", default=[1_000, 5_000], metavar="N")
     parser.add_argument("--codebook-size", type=int, help="the same for all; by default it follows N")
     parser.add_argument("--batch", type=int, default=256)

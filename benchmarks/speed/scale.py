@@ -1,6 +1,6 @@
 """Seconds and peak memory on a log of millions of events, beside the floor of the same machine and run.
 
-python -m benchmarks.scale [--events 10000000] [--users 1000000] [--out DIR]
+python -m benchmarks.speed.scale [--events 10000000] [--users 1000000] [--out DIR]
 
 Every stage runs in a process of its own, so that its peak is its own. A peak counts all that is resident
 while the stage runs, its input included.
@@ -243,7 +243,7 @@ def _ratio(cost: Cost) -> str:
 
 def main() -> None:
     """Write the log, run the stages in order, print and save what they took."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.scale", description=__doc__)
     parser.add_argument("--events", type=int, default=10_000_000, metavar="M")
     parser.add_argument("--users", type=int, default=1_000_000, metavar="N")
     parser.add_argument("--out", type=Path, metavar="DIR", help="also write DIR/scale.json")

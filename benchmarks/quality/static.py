@@ -1,6 +1,6 @@
 """Friendship networks without times, split by pairs: who ranks the friends that were held out?
 
-python -m benchmarks.static [--datasets NAME ...] [--models MODEL ...] [--seed S]
+python -m benchmarks.quality.static [--datasets NAME ...] [--models MODEL ...] [--seed S]
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def judged(name: str, model_name: str, seed: int) -> list[str]:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.static")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality.static")
     parser.add_argument("--datasets", nargs="+", metavar="NAME", default=STATIC, choices=STATIC)
     parser.add_argument("--models", nargs="+", metavar="MODEL", default=MODELS, choices=list(HEURISTICS))
     parser.add_argument("--seed", type=int, default=0, help="of the split")

@@ -1,6 +1,6 @@
 """Does any metric depend on how people are numbered, or on the order of rows of one time?
 
-python -m benchmarks.invariance [--dataset NAME] [--models ...]
+python -m benchmarks.correctness.invariance [--dataset NAME] [--models ...]
 
 Judges every heuristic on the log as it is, on the log with other user ids, and on the log with the rows of
 every time shuffled, and prints the largest absolute difference of any metric, intervals included. It must be
@@ -61,7 +61,7 @@ def largest_difference(a: dict[tuple[str, str], float], b: dict[tuple[str, str],
 
 def main() -> None:
     """Print the largest differences; exit with an error where a metric moved, or where `random` did not."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.invariance", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.correctness.invariance", description=__doc__)
     parser.add_argument(
         "--dataset", metavar="NAME", default="Copenhagen", help=f"one of {', '.join(DATASETS)}"
     )

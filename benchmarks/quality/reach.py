@@ -1,6 +1,6 @@
 """Who reaches the people beyond the neighbourhood? Recall of ways of retrieval, against what each costs.
 
-python -m benchmarks.reach --dataset NAME|--users N [--part val|test] [--only ROW ...] --out DIR
+python -m benchmarks.quality.reach --dataset NAME|--users N [--part val|test] [--only ROW ...] --out DIR
 
 Judged are events of the part, drawn at random, whose target lies *outside*: no contact of the actor, nor
 among the neighbourhood's candidates (contacts, ends of two-hop paths, people seen lately); neither these nor
@@ -38,7 +38,7 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 
-from benchmarks.scale import in_own_process, measure
+from benchmarks.speed.scale import in_own_process, measure
 from graphrec.data import FriendGraph, Part, Query, TemporalSplit
 from graphrec.datasets import load_dataset
 from graphrec.decode import Beam, beam_search, score_all
@@ -450,7 +450,7 @@ def _recall(ranks: np.ndarray, actors: np.ndarray) -> dict[str, float]:
 
 def main() -> None:
     """Judge what is not kept yet, and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.reach", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality.reach", description=__doc__)
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--dataset", metavar="NAME", default="CollegeMsg")
     source.add_argument("--users", type=int, metavar="N", help="simulated, with ten events each")

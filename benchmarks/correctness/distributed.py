@@ -1,6 +1,6 @@
 """Two processes under torchrun against one: the same model, the same result within the seeds' noise.
 
-python -m benchmarks.distributed [--dataset NAME] [--seeds S] [--processes P]
+python -m benchmarks.correctness.distributed [--dataset NAME] [--seeds S] [--processes P]
 
 A two-tower is fitted for each seed by one process and by P that share every batch (gloo, one thread each),
 and judged on validation (what chose the epoch) and test. The noise is the 95 % interval of the difference
@@ -60,14 +60,14 @@ def launched(dataset: str, seeds: int, processes: int) -> np.ndarray:
         out = Path(folder) / "rows.json"
         torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes))
         options = ("--dataset", dataset, "--seeds", str(seeds), "--worker", str(out))
-        command = (sys.executable, *torchrun, "-m", "benchmarks.distributed", *options)
+        command = (sys.executable, *torchrun, "-m", "benchmarks.correctness.distributed", *options)
         subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True)
         return np.array(json.loads(out.read_text()))
 
 
 def main() -> int:
     """Print the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.distributed")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.correctness.distributed")
     parser.add_argument("--dataset", default="Copenhagen")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=2)

@@ -1,6 +1,6 @@
 """Edges a second of the temporal sampler, bare and as a loader, on one thread.
 
-python -m benchmarks.sampler [--dataset NAME] [--seeds 20480] [--out DIR]
+python -m benchmarks.speed.sampler [--dataset NAME] [--seeds 20480] [--out DIR]
 
 Beside it stand PyG's `NeighborLoader` (untimed, so that it has less to do), where one of its compiled
 backends is installed, and what the same machine gathers at random in the same run.
@@ -83,7 +83,7 @@ def neighbor_loader(graph: FriendGraph, query: Query, num_neighbors: list[int]) 
 
 def main() -> None:
     """Time every combination, print and save."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.sampler", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.sampler", description=__doc__)
     parser.add_argument("--dataset", default="MathOverflow", metavar="NAME")
     parser.add_argument("--seeds", type=int, default=20 * BATCH_SIZE, metavar="M")
     parser.add_argument("--out", type=Path, metavar="DIR", help="also write DIR/sampler.json")

@@ -1,6 +1,6 @@
 """Whether reasons are true: does the score fall without the evidence, and does it without other events?
 
-python -m benchmarks.reasons [--dataset Copenhagen] [--models ...] [--pairs 100] [--seed 0]
+python -m benchmarks.correctness.reasons [--dataset Copenhagen] [--models ...] [--pairs 100] [--seed 0]
 
 Pairs of a random user and a random candidate, at random moments of validation and test; every other candidate
 is somebody the user is in contact with, or a contact of one of them, at random. For each piece of evidence:

@@ -1,6 +1,6 @@
 """Circles that codes should find, and a graph without any: what tokenizers make of them.
 
-python -m benchmarks.planted_codes [--seeds 0 1 2]
+python -m benchmarks.correctness.planted_codes [--seeds 0 1 2]
 
 Planted: of 2,000 people, nine acts of ten stay inside one of 40 circles; with as many codes, the first ones
 are held against the circles by their adjusted mutual information, 1 where they are the same and 0 by chance.
@@ -90,7 +90,9 @@ def _shown(estimate: Estimate | None) -> str:
 
 def main() -> None:
     """Fit, judge and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.planted_codes", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.correctness.planted_codes", description=__doc__
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
     warnings.simplefilter("ignore", CertificateWarning)

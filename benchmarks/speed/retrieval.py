@@ -1,6 +1,6 @@
 """Exact and approximate search by inner product on one thread: build time, queries a second, recall.
 
-python -m benchmarks.retrieval [--users 25000 100000 1000000] [--out DIR]
+python -m benchmarks.speed.retrieval [--users 25000 100000 1000000] [--out DIR]
 
 Vectors of 64 numbers, made to look like user tables: a circle of people is a cloud, circles differ in size,
 and norms are spread as popularity is. A query is near the vector of somebody. `spectral` are the
@@ -121,7 +121,7 @@ def compared(vectors: Tensor, queries: Tensor) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Read the command line, and print a table for each size."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.retrieval", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.retrieval", description=__doc__)
     parser.add_argument("--users", type=int, nargs="+", default=[25_000, 100_000, 1_000_000])
     parser.add_argument("--out", type=Path, metavar="DIR", help="also write retrieval.json there")
     options = parser.parse_args()

@@ -1,6 +1,6 @@
 """How long training takes until validation passes the best rule of thumb, and until it stops rising.
 
-python -m benchmarks.minutes [--dataset NAME] [--seed S]
+python -m benchmarks.speed.minutes [--dataset NAME] [--seed S]
 
 On one thread; processor time from the first line of `fit`, validation included. Rules and model are judged on
 the same validation events, among all users.
@@ -33,7 +33,7 @@ class Timed(TwoTower):
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.minutes", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.minutes", description=__doc__)
     parser.add_argument("--dataset", default="Copenhagen")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

@@ -1,6 +1,6 @@
 """What a training step costs by the size of the user table: row-sparse updates against dense AdamW.
 
-python -m benchmarks.row_sparse [--rows 10000 100000 1000000]
+python -m benchmarks.speed.row_sparse [--rows 10000 100000 1000000]
 
 A step looks up 2,048 random rows of a table of width 128 through a layer, and clips and applies the
 gradients, one thread. Also: writing and reading the checkpoint to go on from, and the weights alone.
@@ -62,7 +62,7 @@ def step(rows: int, *, sparse: bool, folder: Path) -> tuple[float, float, float,
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.row_sparse")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.row_sparse")
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     torch.set_num_threads(1)
     body = []

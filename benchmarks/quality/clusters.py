@@ -1,6 +1,6 @@
 """What a smaller search costs: quality against the share of users searched, in clusters and other groups.
 
-python -m benchmarks.clusters --dataset NAME|--users N [--part val] [--only TABLE ...] [--seeds 0] --out DIR
+python -m benchmarks.quality.clusters --dataset NAME|--users N [--part val] [--only TABLE ...] --out DIR
 
 `curve`: one fitted model, and who is still found when groups of people are searched, in the order of their
 routes, up to a share of all users; who is not searched counts 0. There are as many groups everywhere.
@@ -33,8 +33,17 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 
-from benchmarks.scale import LOG, in_own_process, write_log
-from benchmarks.smaller_search import BATCH, BESIDES, OWN, SLICES, Groups, Kept, groups_of, judged_events
+from benchmarks.quality.smaller_search import (
+    BATCH,
+    BESIDES,
+    OWN,
+    SLICES,
+    Groups,
+    Kept,
+    groups_of,
+    judged_events,
+)
+from benchmarks.speed.scale import LOG, in_own_process, write_log
 from graphrec.data import FriendGraph, Part, Query, TemporalSplit, read_events
 from graphrec.datasets import load_dataset
 from graphrec.evaluate import evaluate_mutual, evaluate_streaming
@@ -346,7 +355,7 @@ def run(
 
 def main() -> None:
     """Run what is asked for."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.clusters", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality.clusters", description=__doc__)
     parser.add_argument("--dataset", help="a data set, for the tables of quality")
     parser.add_argument("--users", type=int, help="of a synthetic network, for cost")
     parser.add_argument("--queries", type=int, default=500, help="for cost")
