@@ -27,6 +27,7 @@ from graphrec.data import (
     parse_id,
 )
 from graphrec.data.ids import MISSING_WORDS, bad_ids, id_fault
+from graphrec.service.rules import Rules
 
 PLAIN = {"0": 0, "7": 7, " 7\u3000": 7, "-1": -1, "9223372036854775807": 2**63 - 1, str(-(2**63)): -(2**63)}
 TEXT = (
