@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from torch_geometric.data import HeteroData
 
-from graphrec.data import USER, FriendGraph
-from graphrec.sampler import REVERSE, message_graph
+from graphrec.data import USER, FriendGraph, reverse_of
+from graphrec.sampler import message_graph
 
 
 class Edge(NamedTuple):
@@ -28,12 +28,13 @@ class Edge(NamedTuple):
 def edges_of(batch: HeteroData) -> list[Edge]:
     """All edges; inside an edge type they stand hop by hop."""
     out = []
-    for edge_type in batch.edge_types:
-        store, title = batch[edge_type], edge_type[1]
+    titles = [title for _, title, _ in batch.edge_types]
+    assert titles[1::2] == [reverse_of(name) for name in titles[::2]]
+    for number, edge_type in enumerate(batch.edge_types):
+        store, name, outgoing = batch[edge_type], titles[number - number % 2], number % 2 == 1
         hops = [hop for hop, size in enumerate(store.num_sampled_edges) for _ in range(size)]
         columns = (store.event_id, store.time, *store.edge_index, store.e_id)
         for hop, event, time, row, col, place in zip(hops, *(c.tolist() for c in columns), strict=True):
-            name, outgoing = title.removeprefix(REVERSE), title.startswith(REVERSE)
             out.append(Edge(name, outgoing, event, time, hop, row, col, place))
     return out
 
@@ -77,7 +78,7 @@ def check_batch(
         assert time == edge.time < times[edge.col]
         assert graph.actions[action] == edge.action
         assert edge.action in actions
-        store = whole[USER, (REVERSE if edge.outgoing else "") + edge.action, USER]
+        store = whole[USER, reverse_of(edge.action) if edge.outgoing else edge.action, USER]
         assert store.edge_index[:, edge.place].tolist() == [other, owner]
         assert int(store.event_id[edge.place]) == edge.event
 

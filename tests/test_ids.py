@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from graphrec.cli.rules import Rules
 from graphs import checked
 from hypothesis import example, given
 from hypothesis import strategies as st

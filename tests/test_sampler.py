@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch_geometric.data import HeteroData
 from torch_geometric.sampler import EdgeSamplerInput, NodeSamplerInput
 
-from graphrec.data import FRIEND, USER, FriendGraph, Query
+from graphrec.data import FRIEND, USER, FriendGraph, Query, reverse_of
 from graphrec.loader import EventLoader, QueryLoader
 from graphrec.sampler import EVENT_TYPE, TemporalSampler, message_graph
 
@@ -136,8 +136,8 @@ def test_uniform_is_uniform_and_draws_anew_each_epoch() -> None:
         assert sampler.epoch == epoch
         inputs = NodeSamplerInput(torch.arange(2000), query.user, query.time, USER)
         out = sampler.sample_from_nodes(inputs)
-        drawn = out.edge[USER, "rev_contact", USER]
-        assert torch.equal(sampler.sample_from_nodes(inputs).edge[USER, "rev_contact", USER], drawn)
+        drawn = out.edge[USER, reverse_of("contact"), USER]
+        assert torch.equal(sampler.sample_from_nodes(inputs).edge[USER, reverse_of("contact"), USER], drawn)
         counts += torch.bincount(drawn, minlength=size)
         seen.add(tuple(drawn.tolist()))
     assert len(seen) == 3
@@ -197,10 +197,10 @@ def test_the_message_graph() -> None:
     whole = message_graph(graph)
     whole.validate()
     titles = {title for _, title, _ in whole.edge_types}
-    assert titles == {prefix + name for name in ACTIONS for prefix in ("", "rev_")}
+    assert titles == {title for name in ACTIONS for title in (name, reverse_of(name))}
     assert FRIEND in {title for _, title, _ in graph.edge_types}
     for name in ACTIONS:
-        there, back = whole[USER, name, USER], whole[USER, "rev_" + name, USER]
+        there, back = whole[USER, name, USER], whole[USER, reverse_of(name), USER]
         assert torch.equal(there.edge_index, back.edge_index.flip(0))
         assert torch.equal(there.edge_index, graph[USER, name, USER].edge_index)
         assert torch.equal(there.event_id, back.event_id)

@@ -5,6 +5,7 @@ from graphrec.data.digest import digest_log as digest_log
 from graphrec.data.digest import digest_value as digest_value
 from graphrec.data.errors import DataError as DataError
 from graphrec.data.events import EventLog as EventLog
+from graphrec.data.events import reverse_of as reverse_of
 from graphrec.data.graph import FRIEND as FRIEND
 from graphrec.data.graph import USER as USER
 from graphrec.data.graph import Events as Events

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -17,8 +18,12 @@ from graphrec.data.ids import UserIds, forbid_bad_ids, integer_remedy, plain_ids
 from graphrec.data.table import ArrowTable, as_table, get_column
 
 DEFAULT_ACTION = "contact"
-RESERVED_ACTIONS = ("friend", "event")
+DERIVED_ACTION = "friend"
+RESERVED_ACTIONS = (DERIVED_ACTION, "event")
 """Names of edge types that graphrec makes itself: mutual ties, and the seeds of a loader."""
+
+REVERSE_PREFIXES = ("rev_of_", "rev_from_")
+"""Begin the names that `reverse_of` makes; no action may begin so."""
 
 Column: TypeAlias = Sequence[Any] | np.ndarray | Tensor | pa.ChunkedArray
 """What can be a column: a list, a NumPy array, a tensor, an Arrow array, a data frame's column."""
@@ -295,16 +300,30 @@ def _index_actions(table: pa.Table, column: str | None, where: str) -> tuple[np.
     actions = tuple(sorted(names))
     for name in actions:
         forbid_reserved(name, f"{where}: column {column!r}")
-    position = np.array([actions.index(name) for name in names], dtype=np.int64)
+    place = {name: number for number, name in enumerate(actions)}
+    position = np.array([place[name] for name in names], dtype=np.int64)
     return position[encoded.indices.to_numpy()], actions
+
+
+def reverse_of(action: str) -> str:
+    """The name, in batches, of the edge type that holds an action's edges the other way.
+
+    No action has it, and no two actions share it; where the action is an identifier without `__`, as parts of
+    PyG want it, so is the name.
+    """
+    of, from_ = REVERSE_PREFIXES
+    return from_ + action[1:] if action.startswith("_") else of + action
 
 
 def forbid_reserved(name: str, where: str) -> None:
     """Raise DataError if an edge type must not have this name."""
-    if name in RESERVED_ACTIONS or "__" in name:
+    if name in RESERVED_ACTIONS or "__" in name or name.startswith(REVERSE_PREFIXES):
+        free = re.sub("__+", "_", name).rstrip("_") + "_act"
+        if name.startswith(REVERSE_PREFIXES):
+            free = free.replace("_", "", 1)
         raise DataError(
             f"{where}: the name {name!r} is reserved for the graph's own edge types; "
-            f"rename it, for example to {name.replace('__', '_') + '_act'!r}"
+            f"rename it, for example to {free!r}"
         )
 
 

@@ -8,18 +8,19 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import networkx as nx
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.utils import to_undirected
 
+from graphrec.data import edits
 from graphrec.data.errors import DataError
-from graphrec.data.events import EventLog, forbid_reserved, to_arrow
-from graphrec.data.ids import Id, UserIds, id_list, plain_ids
-from graphrec.data.users import UserTable
+from graphrec.data.events import EventLog, forbid_reserved
+from graphrec.data.exchange import read_networkx, to_networkx
+from graphrec.data.ids import Id, UserIds, id_list
+from graphrec.data.ties import mutual_ties
+from graphrec.data.users import UserTable, unknown_features
+from graphrec.data.validation import check_graph, check_numbering
 
 USER = "user"
 FRIEND = "friend"
@@ -65,30 +66,35 @@ class FriendGraph(HeteroData):
     @classmethod
     def from_events(cls, log: EventLog, users: UserTable | None = None) -> FriendGraph:
         """Build the graph of an event log, and of users who may have no event at all."""
+        for name in log.actions:
+            forbid_reserved(name, "the events")
         graph = cls()
         ids, position = _join_ids(log.user_ids, users)
         store = graph[USER]
         store.num_nodes = len(ids)
         store.raw_id = ids.raw
         if users is not None:
-            row = ids.index(users.ids.to_pylist())
+            row = ids.index(users.ids)
             if users.x.size(1):
-                # Whoever the table does not list has every value missing.
-                store.x = _absent(users.feature_names).repeat(len(ids), 1).index_copy_(0, row, users.x)
+                # Of people whom the table does not list, every value is missing.
+                unknown = unknown_features(users.feature_names)
+                store.x = unknown.repeat(len(ids), 1).index_copy_(0, row, users.x)
                 graph.feature_names = list(users.feature_names)
             if users.join_time is not None:
                 store.join_time = torch.full((len(ids),), -1).index_copy_(0, row, users.join_time)
         src, dst = (log.src, log.dst) if position is None else (position[log.src], position[log.dst])
-        for code, name in enumerate(log.actions):
-            event_id = (log.action == code).nonzero().squeeze(1)
+        # Rows of one action together; one sort, however many actions there are.
+        order = log.action.argsort(stable=True)
+        sizes = torch.bincount(log.action, minlength=len(log.actions)).tolist()
+        for name, event_id in zip(log.actions, order.split(sizes), strict=True):
             edges = graph[USER, name, USER]
             edges.edge_index = torch.stack([src[event_id], dst[event_id]])
             edges.time = log.time[event_id]
-            edges.event_id = event_id
+            edges.event_id = event_id.clone()
             if log.weight is not None:
                 edges.weight = log.weight[event_id]
         graph.num_self_loops = log.num_self_loops
-        _add_friends(graph, src, dst, log.time)
+        graph.add_mutual_ties()
         return graph
 
     @property
@@ -116,12 +122,17 @@ class FriendGraph(HeteroData):
         return cached
 
     def events(self) -> Events:
-        """The events of all actions in one sequence; the same object while the event tensors are the same."""
+        """The events of all actions in one sequence; the same object while the event tensors are the same.
+
+        Raises:
+            DataError: an event is there twice or not at all, as after some transforms of PyG.
+        """
         stores = [self[USER, name, USER] for name in self.actions]
         tensors = [store[key] for store in stores for key in ("edge_index", "time", "event_id")]
         known, cached = self.__dict__.get("_events", ([], None))
         if len(known) == len(tensors) and all(a is b for a, b in zip(known, tensors, strict=True)):
             return cast(Events, cached)
+        check_numbering(self)
         size = self.num_events
         src, dst, time, action = (torch.empty(size, dtype=torch.int64) for _ in range(4))
         for code, store in enumerate(stores):
@@ -143,33 +154,11 @@ class FriendGraph(HeteroData):
 
         Untimed edge types are left out, since nobody knows whether they existed then. Edge tensors are views.
         """
-        past = FriendGraph()
-        past.__dict__["_global_store"].update(self._global_store)
-        past[USER].update(self[USER])
-        if "join_time" in past[USER]:
-            joined = past[USER].join_time
-            past[USER].join_time = torch.where(joined < time, joined, -1)
-        for edge_type, store in self.edge_items():
-            if "time" in store:
-                size = int(torch.searchsorted(store.time, time))
-                for key, value in store.items():
-                    if store.is_edge_attr(key):
-                        value = value.narrow(self.__cat_dim__(key, value, store), 0, size)
-                    past[edge_type][key] = value
-        return past
+        return edits.before(self, time)
 
     def select_actions(self, actions: Sequence[str]) -> FriendGraph:
         """The graph with these actions alone; events are numbered anew, in the order they had."""
-        past = FriendGraph()
-        past.__dict__["_global_store"].update(self._global_store)
-        past[USER].update(self[USER])
-        kept = torch.cat([self[USER, name, USER].event_id for name in actions]).sort().values
-        for name in actions:
-            past[USER, name, USER].update(self[USER, name, USER])
-            past[USER, name, USER].event_id = torch.searchsorted(kept, self[USER, name, USER].event_id)
-        events = past.events()
-        _add_friends(past, events.src, events.dst, events.time)
-        return past
+        return edits.select_actions(self, actions)
 
     def select_events(self, kept: Tensor) -> FriendGraph:
         """The graph with these events alone, and all users and actions; events are numbered anew.
@@ -177,23 +166,7 @@ class FriendGraph(HeteroData):
         Args:
             kept: [E] bool, in the order of `events()`.
         """
-        if kept.shape != (self.num_events,) or kept.dtype != torch.bool:
-            raise ValueError(f"kept must be [{self.num_events}] bool, got {list(kept.shape)} {kept.dtype}")
-        out = FriendGraph()
-        out.__dict__["_global_store"].update(self._global_store)
-        out[USER].update(self[USER])
-        number = kept.cumsum(0) - 1
-        for name in self.actions:
-            store = self[USER, name, USER]
-            here = kept[store.event_id]
-            for key, value in store.items():
-                if store.is_edge_attr(key):
-                    value = value[:, here] if key == "edge_index" else value[here]
-                out[USER, name, USER][key] = value
-            out[USER, name, USER].event_id = number[store.event_id[here]]
-        events = out.events()
-        _add_friends(out, events.src, events.dst, events.time)
-        return out
+        return edits.select_events(self, kept)
 
     def with_events(self, log: EventLog) -> FriendGraph:
         """The graph with more events, and with the people in them; among events of one time, old ones first.
@@ -203,30 +176,7 @@ class FriendGraph(HeteroData):
         Raises:
             DataError: an action that the graph does not know, or weights on one side alone.
         """
-        for name in log.actions:
-            if name not in self.actions:
-                known = ", ".join(self.actions)
-                raise DataError(f"the new events have an action {name!r}; the graph's actions are {known}")
-        old, weight = self.events(), self._weights()
-        if (weight is None) != (log.weight is None):
-            raise DataError("either both the graph's events and the new ones have weights, or neither")
-        ids = _union(self.user_ids.values, log.user_ids.values)
-        ours, theirs = ids.find(self.user_ids.values.to_pylist()), ids.find(log.user_ids.values.to_pylist())
-        code = torch.tensor([self.actions.index(name) for name in log.actions])
-        time = torch.cat([old.time, log.time])
-        order = time.argsort(stable=True)
-        joined = EventLog(
-            src=torch.cat([ours[old.src], theirs[log.src]])[order],
-            dst=torch.cat([ours[old.dst], theirs[log.dst]])[order],
-            time=time[order],
-            action=torch.cat([old.action, code[log.action]])[order],
-            actions=self.actions,
-            user_ids=ids,
-            weight=None if weight is None or log.weight is None else torch.cat([weight, log.weight])[order],
-            num_self_loops=self._global_store.get("num_self_loops", 0) + log.num_self_loops,
-        )
-        origin = torch.full((len(ids),), -1).index_copy_(0, ours, torch.arange(self.num_users))
-        return self._rebuilt(joined, origin)
+        return edits.with_events(self, log)
 
     def without(self, users: Tensor | Sequence[Id]) -> FriendGraph:
         """The graph as if some people, raw ids or [n] int64 indices, had never been in it.
@@ -237,52 +187,12 @@ class FriendGraph(HeteroData):
             KeyError, IndexError: an unknown user, named.
             DataError: no event would be left.
         """
-        stays = torch.ones(self.num_users, dtype=torch.bool)
-        stays[as_indices(self, users)] = False
-        old, weight = self.events(), self._weights()
-        kept = stays[old.src] & stays[old.dst]
-        if not bool(kept.any()):
-            raise DataError(f"without these {int((~stays).sum()):,} users no event would be left")
-        number, origin = stays.cumsum(0) - 1, stays.nonzero().squeeze(1)
-        left = EventLog(
-            src=number[old.src[kept]],
-            dst=number[old.dst[kept]],
-            time=old.time[kept],
-            action=old.action[kept],
-            actions=self.actions,
-            user_ids=UserIds(self[USER].raw_id[origin]),
-            weight=None if weight is None else weight[kept],
-            num_self_loops=self._global_store.get("num_self_loops", 0),
-        )
-        return self._rebuilt(left, origin)
-
-    def _rebuilt(self, log: EventLog, origin: Tensor) -> FriendGraph:
-        """The graph of a log whose users had the indices `origin` [N] here, -1 for the new."""
-        out = FriendGraph.from_events(log)
-        out.__dict__["_global_store"].update(self._global_store)
-        out.num_self_loops = log.num_self_loops
-        here = origin >= 0
-        for key, value in self[USER].items():
-            if self[USER].is_node_attr(key) and key != "raw_id":
-                rows = value.new_zeros(len(origin), *value.shape[1:])
-                if key == "x" and "feature_names" in self._global_store:
-                    rows += _absent(self._global_store["feature_names"]).to(rows)
-                elif key == "join_time":
-                    rows -= 1
-                rows[here] = value[origin[here]]
-                out[USER][key] = rows
-        number = torch.full((self.num_users,), -1)
-        number[origin[here]] = here.nonzero().squeeze(1)
-        for edge_type, store in self.edge_items():
-            if "time" not in store:
-                edge = number[store.edge_index]
-                out[edge_type].edge_index = edge[:, (edge >= 0).all(0)]
-        return out
+        return edits.without(self, as_indices(self, users))
 
     def validate(self, raise_on_error: bool = True) -> bool:
         """Check PyG's rules and the graph's own; with `raise_on_error=False`, answer instead of raising."""
         try:
-            _check(self)
+            check_graph(self)
             super().validate(raise_on_error=True)
         except (DataError, ValueError):
             if raise_on_error:
@@ -311,28 +221,7 @@ class FriendGraph(HeteroData):
 
         Edges are added in the order of the log. Mutual ties follow from the events and are not added.
         """
-        out = nx.MultiDiGraph()
-        raw = self.user_ids.values.to_pylist()
-        out.add_nodes_from(raw)
-        for key in ("x", "join_time"):
-            if key in self[USER]:
-                nx.set_node_attributes(out, dict(zip(raw, self[USER][key].tolist(), strict=True)), key)
-        events, actions = self.events(), self.actions
-        weight = self._weights()
-        for row, (u, v, t, a) in enumerate(
-            zip(
-                events.src.tolist(),
-                events.dst.tolist(),
-                events.time.tolist(),
-                events.action.tolist(),
-                strict=True,
-            )
-        ):
-            attributes: dict[str, Any] = {"time": t, "action": actions[a]}
-            if weight is not None:
-                attributes["weight"] = weight[row].item()
-            out.add_edge(raw[u], raw[v], **attributes)
-        return out
+        return to_networkx(self)
 
     @classmethod
     def from_networkx(cls, source: nx.Graph) -> FriendGraph:
@@ -341,41 +230,7 @@ class FriendGraph(HeteroData):
         Raises:
             DataError: the graph is undirected (who acted is then unknown), or an edge has no time.
         """
-        if not source.is_directed():
-            raise DataError("an undirected networkx graph does not say who acted; use a DiGraph")
-        edges = list(source.edges(data=True))
-        for u, v, attributes in edges:
-            if "time" not in attributes:
-                raise DataError(f"the edge from {u!r} to {v!r} has no attribute 'time'")
-        optional: dict[str, Any] = {}
-        for key in ("action", "weight"):
-            present = [key in attributes for _, _, attributes in edges]
-            if any(present):
-                if not all(present):
-                    u, v, _ = edges[present.index(False)]
-                    raise DataError(f"the edge from {u!r} to {v!r} has no attribute {key!r}, others do")
-                optional[key] = [attributes[key] for _, _, attributes in edges]
-        log = EventLog.from_arrays(
-            [u for u, _, _ in edges],
-            [v for _, v, _ in edges],
-            [attributes["time"] for _, _, attributes in edges],
-            **optional,
-        )
-        where, names = "the networkx nodes", list(source.nodes)
-        columns: dict[str, Any] = {"user": to_arrow(names, where=where, column="user")}
-        features = [source.nodes[name].get("x") for name in names]
-        if all(value is not None for value in features):
-            try:
-                matrix = np.array(features, dtype=np.float64).reshape(len(names), -1)
-            except (TypeError, ValueError) as error:
-                raise DataError(
-                    f"{where}: the attributes 'x' are not vectors of one length ({error})"
-                ) from None
-            columns |= {f"x{i}": matrix[:, i] for i in range(matrix.shape[1])}
-        joined = [source.nodes[name].get("join_time") for name in names]
-        if all(value is not None for value in joined):
-            columns["join_time"] = joined
-        return cls.from_events(log, UserTable.from_table(pa.table(columns), where=where))
+        return cls.from_events(*read_networkx(source))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the graph as a dict of tensors and plain values."""
@@ -396,7 +251,8 @@ class FriendGraph(HeteroData):
             raise DataError(f"{path}: not a graph that graphrec saved, or damaged ({error})") from None
         return graph
 
-    def _weights(self) -> Tensor | None:
+    def weights(self) -> Tensor | None:
+        """The weights [E] float32 of all events, in the order of `events()`; None where there are none."""
         stores = [self[USER, name, USER] for name in self.actions]
         if not all("weight" in store for store in stores):
             return None
@@ -405,87 +261,25 @@ class FriendGraph(HeteroData):
             weight[store.event_id] = store.weight
         return weight
 
+    def add_mutual_ties(self) -> None:
+        """Derive ('user', 'friend', 'user') from the events, in place of what was there."""
+        events = self.events()
+        edge_index, time = mutual_ties(events.src, events.dst, events.time, self.num_users)
+        edges = self[USER, FRIEND, USER]
+        edges.edge_index, edges.time = edge_index, time
+
 
 def _join_ids(event_ids: UserIds, users: UserTable | None) -> tuple[UserIds, Tensor | None]:
     """Sorted ids of both inputs, and where each id of the log went (None: it stayed)."""
     if users is None:
         return event_ids, None
-    ids = _union(event_ids.values, users.ids)
-    return ids, ids.index(event_ids.values.to_pylist())
-
-
-def _union(ours: pa.Array, theirs: pa.Array) -> UserIds:
-    """Sorted ids of both."""
-    if ours.type != theirs.type:
-        ours, theirs = ours.cast(pa.string()), theirs.cast(pa.string())
-    return UserIds.from_values(plain_ids(pa.chunked_array([ours, theirs]).unique()).sort())
-
-
-def _absent(feature_names: Sequence[str]) -> Tensor:
-    """The features [F] of somebody of whom none is known."""
-    return torch.tensor([float(name.endswith("_missing")) for name in feature_names])
-
-
-def _add_friends(graph: FriendGraph, src: Tensor, dst: Tensor, time: Tensor) -> None:
-    """Both directions of every pair whose two sides have acted, at the time the second did."""
-    num_users = graph.num_users
-    pair, first = np.unique((src * num_users + dst).numpy(), return_index=True)  # first act, events in order
-    u, v = np.divmod(pair, num_users)
-    back = v * num_users + u
-    where = np.minimum(np.searchsorted(pair, back), max(len(pair) - 1, 0))
-    mutual = pair[where] == back if len(pair) else np.zeros(0, dtype=bool)
-    moment = time.numpy()
-    became = np.maximum(moment[first], moment[first[where]])[mutual] if len(pair) else moment
-    u, v = u[mutual], v[mutual]
-    order = np.argsort(became, kind="stable")
-    edges = graph[USER, FRIEND, USER]
-    edges.edge_index = torch.from_numpy(np.stack([u[order], v[order]]))
-    edges.time = torch.from_numpy(became[order])
-
-
-def _check(graph: FriendGraph) -> None:
-    if list(graph.node_types) != [USER]:
-        raise DataError(f"a friend graph has the one node type 'user', found {graph.node_types}")
-    store = graph[USER]
-    num_users = store.num_nodes
-    if "raw_id" not in store or len(graph.user_ids) != num_users:
-        raise DataError(f"'raw_id' must name each of the {num_users} users")
-    if pc.count_distinct(graph.user_ids.values).as_py() != num_users:
-        raise DataError("'raw_id' names two users alike")
-    for key in ("x", "join_time"):
-        if key in store and store[key].size(0) != num_users:
-            raise DataError(f"{key!r} has {store[key].size(0)} rows for {num_users} users")
-    if "x" in store and not bool(torch.isfinite(store.x).all()):
-        raise DataError("'x' holds values that are not finite")
-    for (head, name, tail), edges in graph.edge_items():
-        index = edges.get("edge_index")
-        if (
-            (head, tail) != (USER, USER)
-            or index is None
-            or index.shape[:-1] != (2,)
-            or index.dtype != torch.int64
-        ):
-            raise DataError(f"edge type {name!r} must join users by an 'edge_index' [2, E] int64")
-        if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < num_users:
-            raise DataError(f"edge type {name!r} points outside the {num_users} users")
-        for key in ("time", "event_id"):
-            if key in edges:
-                if edges[key].shape != (index.size(1),) or edges[key].dtype != torch.int64:
-                    raise DataError(f"{key!r} of {name!r} must be [{index.size(1)}] int64")
-                if bool((edges[key].diff() < 0).any()):
-                    raise DataError(f"{key!r} of {name!r} is not ascending")
-        weight = edges.get("weight", torch.zeros(index.size(1)))
-        if weight.shape != (index.size(1),) or not bool(torch.isfinite(weight).all()):
-            raise DataError(f"'weight' of {name!r} must be [{index.size(1)}] finite numbers")
-        if "event_id" in edges and "time" not in edges:
-            raise DataError(f"action {name!r} has no 'time'")
-    if not graph.actions:
-        raise DataError("the graph has no action: no edge type carries 'event_id'")
-    ids = torch.cat([graph[USER, name, USER].event_id for name in graph.actions])
-    if not torch.equal(ids.sort().values.cpu(), torch.arange(graph.num_events)):
-        raise DataError("the 'event_id's of all actions must be 0 .. E-1, each once")
-    if bool((graph.events().time.diff() < 0).any()):
-        raise DataError("'event_id' does not follow time across actions")
+    if len(users.ids) and not bool((event_ids.find(users.ids) >= 0).any()):
+        raise DataError(
+            f"none of the {len(users.ids):,} users given is in the events: these have ids such as "
+            f"{event_ids.values[0].as_py()!r}, the users {users.ids[0].as_py()!r}; ids must be written alike"
+        )
+    ids = edits.union(event_ids.values, users.ids)
+    return ids, ids.index(event_ids.values)
 
 
 def _compact(value: Any) -> Any:

@@ -225,6 +225,13 @@ class UserIds:
         found = pc.index_in(wanted, value_set=self.values)
         return torch.from_numpy(np.asarray(pc.fill_null(found, -1)).astype(np.int64))
 
+    def narrowed(self) -> UserIds:
+        """The same ids, text in no more bytes than the longest needs."""
+        if self.raw.dim() == 1:
+            return self
+        used = self.raw.any(0).nonzero()
+        return UserIds(self.raw[:, : int(used[-1]) + 1].clone())
+
     def lookup(self, indices: Tensor | Sequence[int]) -> list[Id]:
         """Raw ids of user indices, in the order given."""
         rows = torch.as_tensor(indices, dtype=torch.int64).reshape(-1).cpu().numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,12 @@ from graphrec.data.errors import DataError
 from graphrec.data.events import id_column, parse_numbers, parse_times
 from graphrec.data.ids import plain_ids
 from graphrec.data.table import ArrowTable, as_table, decoded, get_column, index_columns
+
+CATEGORY = "="
+"""In the name of a feature, between the column and the category."""
+
+MISSING = "_missing"
+"""Ends the name of a feature that says that the one before it is missing."""
 
 MAX_CATEGORIES = 1000
 MAX_LISTED = 5000
@@ -79,10 +86,25 @@ class UserTable:
                 block, titles = encode(get_column(table, name, where), name, where)
                 blocks.append(block)
                 names += titles
+        again_named = (
+            [name for name in names if names.count(name) > 1] if len(set(names)) < len(names) else []
+        )
+        if again_named:
+            raise DataError(f"{where}: two features would be named {again_named[0]!r}; rename a column")
         joined = None
         if join_time in table.column_names:
             joined = _join_times(get_column(table, join_time, where), join_time, where)
         return cls(ids, torch.from_numpy(np.concatenate(blocks, axis=1)), tuple(names), joined)
+
+
+def unknown_features(names: Sequence[str]) -> Tensor:
+    """The features [F] of a user of whom none is known: every value is missing."""
+    return torch.tensor([float(name.endswith(MISSING) and CATEGORY not in name) for name in names])
+
+
+def forget_category(name: str, column: int) -> str:
+    """A name for the feature of a category that does not say which it was; `column` is its place."""
+    return f"{name.split(CATEGORY, 1)[0]}{CATEGORY}(removed {column})"
 
 
 def _repeated(values: pa.Array) -> np.ndarray:
@@ -118,12 +140,14 @@ def _encode(values: pa.ChunkedArray, name: str, where: str) -> tuple[np.ndarray,
             values = values.cast(pa.float64())
         except pa.ArrowInvalid:
             return _one_hot(values, name, where)
+    if CATEGORY in name:
+        raise DataError(f"{where}: column {name!r}: the name of a column of numbers must not contain '='")
     numbers = parse_numbers(values, where=where, column=name)
     missing = np.isnan(numbers)
     if not missing.any():
         return numbers[:, None].astype(np.float32), [name]
     both = np.stack([np.where(missing, 0.0, numbers), missing], axis=1)
-    return both.astype(np.float32), [name, f"{name}_missing"]
+    return both.astype(np.float32), [name, name + MISSING]
 
 
 def _one_hot(values: pa.ChunkedArray, name: str, where: str) -> tuple[np.ndarray, list[str]]:
@@ -154,4 +178,4 @@ def _hot(
     codes = pc.fill_null(pc.index_in(values, value_set=categories), -1).to_numpy()
     block = np.zeros((num_rows, len(categories)), dtype=np.float32)
     block[rows[codes >= 0], codes[codes >= 0]] = 1.0
-    return block, [f"{name}={category}" for category in categories.to_pylist()]
+    return block, [f"{name}{CATEGORY}{category}" for category in categories.to_pylist()]

@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from graphrec.data import USER, EventLog, FriendGraph, Query
+from graphrec.data.columns import EVENT_COLUMNS, edge_columns
 from graphrec.sampler.draws import below, hashed
 
 
@@ -107,11 +108,8 @@ def rewrite_future(graph: FriendGraph, time: int, *, near: Tensor, seed: int) ->
     span = max(int(events.time[-1]) - time, 1)
     when = torch.where(draws[4] % 4 == 0, time, time + below(draws[5], span + 1))
     order = when.argsort(stable=True)
-    weight = None
-    if all("weight" in graph[USER, name, USER] for name in graph.actions):
-        weight = torch.empty(len(events))
-        for name in graph.actions:
-            weight[graph[USER, name, USER].event_id] = graph[USER, name, USER].weight
+    weight = graph.weights()
+    if weight is not None:
         weight = torch.cat([weight[:past], below(draws[7], 1000)[order].float()])
     log = EventLog(
         src=torch.cat([events.src[:past], src[order]]),
@@ -132,7 +130,21 @@ def rewrite_future(graph: FriendGraph, time: int, *, near: Tensor, seed: int) ->
     for edge_type, store in graph.edge_items():
         if "time" not in store:
             out[edge_type].update(store)
+        elif "event_id" in store:
+            edges = out[edge_type]
+            for number, (key, value) in enumerate(edge_columns(store).items()):
+                if key not in EVENT_COLUMNS:
+                    edges[key] = _rewritten(value, store.event_id < past, edges.event_id, seed, number)
     return out
+
+
+def _rewritten(column: Tensor, is_past: Tensor, event_id: Tensor, seed: int, number: int) -> Tensor:
+    """A column of edges [E, ...] with the same past and, for the other new events, other values."""
+    past = column[is_past]
+    added = event_id.numel() - past.size(0)
+    rows = torch.cat([column, column.new_zeros(1, *column.shape[1:])])
+    drawn = rows[below(hashed(seed, torch.arange(added), 8 + number), len(rows))]
+    return torch.cat([past, ~drawn if drawn.dtype == torch.bool else drawn + 1])
 
 
 def _differences(one: Iterable[Any], other: Iterable[Any]) -> Iterator[str]:

@@ -92,10 +92,10 @@ class QueryLoader(NodeLoader):
     """Batches of queries: each user's strictly-past neighbourhood at the query's own time.
 
     A batch is a `HeteroData` that any PyG layer takes: node type `user` with `n_id`, `batch` (which query)
-    and `x` where there is one; for each action drawn an edge type and its reverse `rev_ACTION` with
-    `edge_index`, `time` and `event_id`. The first B nodes are the queries' users. The batch itself carries
-    `input_id`, `seed_time` and `seed_action`, [B] int64 each, and, if asked for, `negatives`
-    [B, num_negatives] int64, user indices.
+    and `x` where there is one; for each action drawn an edge type and its reverse, `reverse_of(ACTION)`, with
+    `edge_index`, `time`, `event_id` and what else the action's edges have, such as `edge_attr`. The first B
+    nodes are the queries' users. The batch itself carries `input_id`, `seed_time` and `seed_action`, [B]
+    int64 each, and, if asked for, `negatives` [B, num_negatives] int64, user indices.
 
     Args:
         graph: the whole graph.

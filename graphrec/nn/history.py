@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from graphrec.data import USER
+from graphrec.data import USER, reverse_of
 from graphrec.nn.layers import Activation, feed_forward
-from graphrec.sampler import REVERSE, Timeline, run_starts
+from graphrec.sampler import Timeline, run_starts
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Timelines:
         num_rows = batch.seed_time.numel()
         parts = []
         for code, action in enumerate(actions):
-            for own, title in enumerate((action, REVERSE + action)):
+            for own, title in enumerate((action, reverse_of(action))):
                 store = batch[USER, title, USER]
                 source, row = store.edge_index
                 first_hop = row < num_rows

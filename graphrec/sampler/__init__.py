@@ -11,7 +11,6 @@ from graphrec.sampler.structure import Standing as Standing
 from graphrec.sampler.structure import Structure as Structure
 from graphrec.sampler.structure import moments as moments
 from graphrec.sampler.temporal import EVENT_TYPE as EVENT_TYPE
-from graphrec.sampler.temporal import REVERSE as REVERSE
 from graphrec.sampler.temporal import TemporalSampler as TemporalSampler
 from graphrec.sampler.temporal import message_graph as message_graph
 from graphrec.sampler.timeline import NEVER as NEVER

@@ -11,34 +11,34 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.sampler import BaseSampler, EdgeSamplerInput, HeteroSamplerOutput, NodeSamplerInput
 
-from graphrec.data import USER, FriendGraph
+from graphrec.data import USER, FriendGraph, reverse_of
+from graphrec.data.columns import edge_columns
 from graphrec.sampler.draws import distinct_below, hashed
 from graphrec.sampler.timeline import Timeline
 
 EVENT_TYPE = (USER, "event", USER)
 """The virtual edge type that seeds all actions of a `LinkLoader`."""
 
-REVERSE = "rev_"
-
 
 def message_graph(graph: FriendGraph, actions: Sequence[str] | None = None) -> HeteroData:
     """The graph that batches are cut from: each action in both directions of message passing.
 
     An event (src, dst, action) is an edge src -> dst of type `action`, and an edge dst -> src of type
-    `rev_action`, so that either side hears of it. Edges keep `time`, `event_id` and `weight`; derived and
-    untimed edge types are left out, since a query must not read them. With `actions`, only these are in.
+    `reverse_of(action)`, so that either side hears of it. Edges keep all they have,
+    `time`, `event_id`, `weight`, `edge_attr` and others; derived and untimed edge types are left out, since a
+    query must not read them. With `actions`, only these are in.
     """
     out = HeteroData()
     out[USER].num_nodes = graph.num_users
     if "x" in graph[USER]:
         out[USER].x = graph[USER].x
     for name in graph.actions if actions is None else actions:
-        store = graph[USER, name, USER]
-        for title, edge_index in ((name, store.edge_index), (REVERSE + name, store.edge_index.flip(0))):
-            out[USER, title, USER].edge_index = edge_index
-            for key in ("time", "event_id", "weight"):
-                if key in store:
-                    out[USER, title, USER][key] = store[key]
+        columns = edge_columns(graph[USER, name, USER])
+        for title, edge_index in (
+            (name, columns["edge_index"]),
+            (reverse_of(name), columns["edge_index"].flip(0)),
+        ):
+            out[USER, title, USER].update(columns | {"edge_index": edge_index})
     return out
 
 
@@ -92,7 +92,7 @@ class TemporalSampler(BaseSampler):
             inside = (action == code).nonzero().squeeze(1)
             place[inside] = torch.arange(inside.numel())
         self._place = place[event].int()
-        self._kind = (2 * action[event] + self._timeline.outgoing).to(torch.int16)
+        self._kind = (2 * action[event] + self._timeline.outgoing).to(torch.int32)
 
     @property
     def edge_permutation(self) -> None:
@@ -181,7 +181,7 @@ class TemporalSampler(BaseSampler):
         sizes = torch.bincount(hop + kind * num_hops, minlength=num_kinds * num_hops).view(
             num_kinds, num_hops
         )
-        titles = [title for name in self.actions for title in (name, REVERSE + name)]
+        titles = [title for name in self.actions for title in (name, reverse_of(name))]
         parts = sizes.sum(1).tolist()
         rows, cols, ids, counts = {}, {}, {}, {}
         for number, (title, *ends) in enumerate(

@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from graphrec.data import USER, FriendGraph, Query
+from graphrec.data import USER, FriendGraph, Query, reverse_of
 from graphrec.loader import QueryLoader, TimelineBatches
 from graphrec.nn import ResidualQuantizer
 from graphrec.nn.graph_encoder import GraphEncoder
-from graphrec.sampler import REVERSE, Timeline
+from graphrec.sampler import Timeline
 from graphrec.tokenizer.inputs import AGE_CHANNELS, NODE_CHANNELS, Inputs, as_newcomers, presence
 from graphrec.tokenizer.objective import Objective
 from graphrec.tokenizer.tokenizer import Before, Tokenizer, default_codebook_size
@@ -336,7 +336,7 @@ class GNNRQVAE(Tokenizer):
 
     def _kinds(self) -> dict[str, int]:
         """Which column of an edge's features says that it is of a type."""
-        names = [prefix + name for name in self._actions for prefix in ("", REVERSE)]
+        names = [title for name in self._actions for title in (name, reverse_of(name))]
         return {name: number for number, name in enumerate(names)}
 
     def drop(self, stays: Tensor) -> None:

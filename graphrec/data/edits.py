@@ -1,0 +1,197 @@
+"""Graphs made from a graph: fewer events, more events, fewer people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from graphrec.data.columns import EVENT_COLUMNS, edge_columns, node_columns, plain_values, select_edges
+from graphrec.data.errors import DataError
+from graphrec.data.events import EventLog
+from graphrec.data.ids import UserIds, plain_ids
+from graphrec.data.users import CATEGORY, forget_category, unknown_features
+
+if TYPE_CHECKING:
+    from graphrec.data.graph import FriendGraph
+
+
+def before(graph: FriendGraph, time: int) -> FriendGraph:
+    """See `FriendGraph.snapshot`."""
+    past = _with_users_of(graph)
+    people = past["user"]
+    if "join_time" in people:
+        people.join_time = torch.where(people.join_time < time, people.join_time, -1)
+    for edge_type, store in graph.edge_items():
+        if "time" in store:
+            size = int(torch.searchsorted(store.time, time))
+            for key, value in edge_columns(store).items():
+                past[edge_type][key] = value.narrow(1 if key == "edge_index" else 0, 0, size)
+            past[edge_type].update(plain_values(store, edge_columns(store)))
+    return past
+
+
+def select_actions(graph: FriendGraph, actions: Sequence[str]) -> FriendGraph:
+    """See `FriendGraph.select_actions`."""
+    if not len(actions) or isinstance(actions, str):
+        raise ValueError(f"actions must be a list of at least one action, got {actions!r}")
+    for name in actions:
+        if name not in graph.actions:
+            raise KeyError(f"unknown action {name!r}; the graph's actions are {', '.join(graph.actions)}")
+    out = _with_users_of(graph)
+    kept = torch.cat([graph["user", name, "user"].event_id for name in dict.fromkeys(actions)]).sort().values
+    for name in dict.fromkeys(actions):
+        store = graph["user", name, "user"]
+        out["user", name, "user"].update(plain_values(store, {}))
+        out["user", name, "user"].event_id = torch.searchsorted(kept, store.event_id)
+    _forbid_tie_columns(graph)
+    out.add_mutual_ties()
+    return out
+
+
+def select_events(graph: FriendGraph, kept: Tensor) -> FriendGraph:
+    """See `FriendGraph.select_events`."""
+    if kept.shape != (graph.num_events,) or kept.dtype != torch.bool:
+        raise ValueError(f"kept must be [{graph.num_events}] bool, got {list(kept.shape)} {kept.dtype}")
+    out = _with_users_of(graph)
+    _copy_events(graph, out, kept)
+    _forbid_tie_columns(graph)
+    out.add_mutual_ties()
+    return out
+
+
+def with_events(graph: FriendGraph, log: EventLog) -> FriendGraph:
+    """See `FriendGraph.with_events`."""
+    added = torch.bincount(log.action, minlength=len(log.actions)).tolist()
+    for name, size in zip(log.actions, added, strict=True):
+        if name not in graph.actions:
+            known = ", ".join(graph.actions)
+            raise DataError(f"the new events have an action {name!r}; the graph's actions are {known}")
+        extra = [key for key in edge_columns(graph["user", name, "user"]) if key not in EVENT_COLUMNS]
+        if size and extra:
+            raise DataError(
+                f"the action {name!r} has {extra[0]!r} for each event, the new ones none: build the graph "
+                f"anew from all events, or remove it: del graph['user', {name!r}, 'user'].{extra[0]}"
+            )
+    _forbid_tie_columns(graph)
+    old, weight = graph.events(), graph.weights()
+    if (weight is None) != (log.weight is None):
+        raise DataError("either both the graph's events and the new ones have weights, or neither")
+    ids = union(graph.user_ids.values, log.user_ids.values)
+    ours, theirs = ids.find(graph.user_ids.values), ids.find(log.user_ids.values)
+    code = torch.tensor([graph.actions.index(name) for name in log.actions])
+    time = torch.cat([old.time, log.time])
+    order = time.argsort(stable=True)
+    joined = EventLog(
+        src=torch.cat([ours[old.src], theirs[log.src]])[order],
+        dst=torch.cat([ours[old.dst], theirs[log.dst]])[order],
+        time=time[order],
+        action=torch.cat([old.action, code[log.action]])[order],
+        actions=graph.actions,
+        user_ids=ids,
+        weight=None if weight is None or log.weight is None else torch.cat([weight, log.weight])[order],
+        num_self_loops=graph._global_store.get("num_self_loops", 0) + log.num_self_loops,
+    )
+    out = graph.from_events(joined)
+    out.__dict__["_global_store"].update(graph._global_store)
+    out.num_self_loops = joined.num_self_loops
+    _copy_people(graph, out, ours)
+    for edge_type, store in graph.edge_items():
+        columns = edge_columns(store)
+        if "time" not in store:
+            columns = columns | {"edge_index": ours[store.edge_index]}
+            out[edge_type].update(columns)
+        else:
+            out[edge_type].update({key: value for key, value in columns.items() if key not in EVENT_COLUMNS})
+        out[edge_type].update(plain_values(store, columns))
+    return out
+
+
+def without(graph: FriendGraph, gone: Tensor) -> FriendGraph:
+    """See `FriendGraph.without`; [n] int64 indices."""
+    stays = torch.ones(graph.num_users, dtype=torch.bool)
+    stays[gone] = False
+    old = graph.events()
+    kept = stays[old.src] & stays[old.dst]
+    if not bool(kept.any()):
+        raise DataError(f"without these {int((~stays).sum()):,} users no event would be left")
+    out = type(graph)()
+    out.__dict__["_global_store"].update(graph._global_store)
+    out.num_self_loops = 0  # nobody knows whose they were
+    people, columns = graph["user"], node_columns(graph["user"])
+    out["user"].update(plain_values(people, columns))
+    out["user"].update({key: value[stays] for key, value in columns.items()})
+    out["user"].num_nodes = int(stays.sum())
+    out["user"].raw_id = UserIds(people.raw_id[stays]).narrowed().raw
+    if "x" in people and "feature_names" in graph._global_store:
+        held = people.x[~stays].any(0) & ~out["user"].x.any(0)
+        out.feature_names = [
+            forget_category(name, column) if lost and CATEGORY in name else name
+            for column, (name, lost) in enumerate(zip(graph.feature_names, held.tolist(), strict=True))
+        ]
+    _copy_events(graph, out, kept)
+    for edge_type, store in graph.edge_items():
+        if "event_id" not in store:
+            edges = select_edges(store, stays[store.edge_index].all(0))
+            out[edge_type].update(edges)
+    number = stays.cumsum(0) - 1
+    for store in out.edge_stores:
+        store.edge_index = number[store.edge_index]
+    return out
+
+
+def union(ours: pa.Array, theirs: pa.Array) -> UserIds:
+    """Sorted ids of both."""
+    if ours.type != theirs.type:
+        ours, theirs = ours.cast(pa.string()), theirs.cast(pa.string())
+    return UserIds.from_values(plain_ids(pa.chunked_array([ours, theirs]).unique()).sort())
+
+
+def _with_users_of(graph: FriendGraph) -> FriendGraph:
+    """A graph with the same users, and nothing else yet."""
+    out = type(graph)()
+    out.__dict__["_global_store"].update(graph._global_store)
+    out["user"].update(graph["user"])
+    return out
+
+
+def _copy_events(graph: FriendGraph, out: FriendGraph, kept: Tensor) -> None:
+    """Give `out` the events of `graph` that are kept, [E] bool, numbered anew, with all they have."""
+    number = kept.cumsum(0) - 1
+    for name in graph.actions:
+        store = graph["user", name, "user"]
+        out["user", name, "user"].update(select_edges(store, kept[store.event_id]))
+        out["user", name, "user"].event_id = number[out["user", name, "user"].event_id]
+
+
+def _copy_people(graph: FriendGraph, out: FriendGraph, place: Tensor) -> None:
+    """Give `out` what is known of the users of `graph`, whose places there are [N] int64."""
+    people, size = graph["user"], out.num_users
+    columns = node_columns(people)
+    for key, value in columns.items():
+        if key == "raw_id":
+            continue
+        rows = value.new_zeros(size, *value.shape[1:])
+        if key == "x" and "feature_names" in graph._global_store:
+            rows += unknown_features(graph.feature_names).to(rows)
+        elif key == "join_time":
+            rows -= 1
+        elif key != "x" and size > len(place):
+            raise DataError(f"the new users have no {key!r}, which the graph has for each user")
+        rows[place] = value
+        out["user"][key] = rows
+    out["user"].update({k: v for k, v in plain_values(people, columns).items() if k != "num_nodes"})
+
+
+def _forbid_tie_columns(graph: FriendGraph) -> None:
+    """Mutual ties are derived anew, so what is known of them alone would be lost."""
+    if ("user", "friend", "user") in graph.edge_types:
+        extra = [key for key in graph["user", "friend", "user"] if key not in ("edge_index", "time")]
+        if extra:
+            raise DataError(
+                f"the derived edge type 'friend' has {extra[0]!r}, which would be lost: keep it on an "
+                "action, or on untimed friendships (`add_untimed`)"
+            )
