@@ -180,8 +180,9 @@ def explain(
     ids = graph.user_ids
     query = Query.of(graph, [user], time, action)
     asking, suggested = ids.index([user, candidate]).tolist()
+    refusal = f"{candidate!r} is not suggested to {user!r}"  # and never why: a block is not told of
     if asking == suggested:
-        raise ValueError(f"user {user!r} is not suggested to themselves")
+        raise ValueError(refusal)
     hidden = torch.zeros(graph.num_users, dtype=torch.bool)
     hidden[ids.index(id_list(opted_out, "opted_out"))] = True
     pairs = id_pairs(blocked)
@@ -189,7 +190,7 @@ def explain(
     for who, whom in ((one, other), (other, one)):
         hidden[whom[(who == asking) | (who == suggested)]] = True
     if hidden[suggested]:
-        raise ValueError(f"{candidate!r} has opted out or is blocked, and is not suggested to {user!r}")
+        raise ValueError(refusal)
     hidden[asking] = False
     case = _Case(recommender, query, suggested, hidden)
     evidence: list[Evidence] = [*_past_acts(case), *_shared_contacts(case, max_contacts)]

@@ -29,9 +29,8 @@ from graphrec import Bundle
 from graphrec.cli.main import main
 from graphrec.data import DataError, EventLog, FriendGraph, Query
 from graphrec.models import HEURISTICS, MODELS, build, load_recommender, suggest
-from graphrec.service import Rules, export, suggest_everyone
-from graphrec.service import manifest as sealed
-from graphrec.service.bundle import read_rules
+from graphrec.service import Rules, export, manifest, suggest_everyone
+from graphrec.service.rule_store import RuleStore
 from graphrec.tokenizer import GNNRQVAE, RandomCodes, load_tokenizer
 
 pytestmark = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.CertificateWarning")
@@ -60,7 +59,7 @@ def bundle() -> Bundle:
 
 @pytest.fixture
 def folder(bundle: Bundle, tmp_path: Path) -> Path:
-    bundle.save(tmp_path / "bundle")
+    bundle.with_rules(Rules()).save(tmp_path / "bundle")  # the shared one keeps its own rules
     return tmp_path / "bundle"
 
 
@@ -174,9 +173,9 @@ def test_a_bundle_comes_back(bundle: Bundle, folder: Path) -> None:
     assert (again.model, again.until) == ("adamic_adar", END + 1)
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["format"] == "graphrec.Bundle"
-    assert manifest["version"] == 1
+    assert manifest["format_version"] == 2
     assert manifest["schema"]["actions"] == ["contact"]
-    assert len(list(folder.iterdir())) == 2
+    assert len(list(folder.iterdir())) == 4
 
 
 def damage(path: Path, how: str) -> None:
@@ -193,8 +192,11 @@ def damage(path: Path, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["missing", "truncated", "first", "middle", "last"])
 def test_a_damaged_bundle_is_refused(folder: Path, how: str) -> None:
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    assert {path.name for path in files} >= {"manifest.json", "graph.pt", "rules.json", "tokenizer.pt"}
+    RuleStore(folder).change(add=Rules.of([(name(1), name(2))], [name(3)]))
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "writer.lock"]
+    assert {path.name for path in files} >= {"manifest.json", "graph.pt", "rules.sqlite", "tokenizer.pt"}
+    if how in ("first", "middle", "last"):
+        files.remove(folder / "rules.sqlite")  # not every byte of it is used
     for path in files:
         whole = path.read_bytes()
         damage(path, how)
@@ -202,6 +204,29 @@ def test_a_damaged_bundle_is_refused(folder: Path, how: str) -> None:
             Bundle.load(folder)
         path.write_bytes(whole)
     Bundle.load(folder)
+
+
+def test_damaged_rules_are_never_taken_for_others(folder: Path) -> None:
+    """Each bit of the file in turn: either it is unused, or the rules are refused."""
+    rules = Rules.of([(name(1), name(2)), ("a", "b")], [name(3)])
+    store = RuleStore(folder)
+    store.change(add=rules)
+    whole, refused = store.path.read_bytes(), 0
+    at = np.random.default_rng(0).integers(0, len(whole), 400).tolist()
+    used = [place for place in range(len(whole)) if whole[place]]
+    for place in [*at, *used[:: max(1, len(used) // 400)]]:
+        content = bytearray(whole)
+        content[place] ^= 4
+        store.path.write_bytes(content)
+        found = None
+        with contextlib.suppress(DataError):
+            found = RuleStore(folder).current()
+        assert found in (None, rules)
+        refused += found is None
+    assert refused > 50
+    store.path.write_bytes(b"")
+    with pytest.raises(DataError, match=r"rules\.sqlite"):
+        store.current()
 
 
 def test_a_mismatched_bundle_is_refused(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
@@ -215,15 +240,18 @@ def test_a_mismatched_bundle_is_refused(bundle: Bundle, folder: Path, tmp_path: 
     with pytest.raises(DataError, match=r"graph\.pt.*replaced"):
         Bundle.load(folder)
 
-    manifest = json.loads((folder / "manifest.json").read_text())
-    head = {key: manifest[key] for key in manifest if key not in ("files", "folder", "seal")}
+    said = json.loads((folder / "manifest.json").read_text())
+    head = {key: said[key] for key in said if key not in ("files", "folder", "digest")}
 
     def forged(change: Callable[[Path], object], **said: object) -> Path:
         def fill(inside: Path) -> None:
             bundle._fill(inside)
             change(inside)
 
-        sealed.write(tmp_path / "forged", head | said, fill)
+        shutil.rmtree(tmp_path / "forged", ignore_errors=True)
+        (tmp_path / "forged").mkdir()
+        RuleStore(tmp_path / "forged").create()
+        manifest.write(tmp_path / "forged", head | said, fill)
         return tmp_path / "forged"
 
     Bundle.load(forged(lambda inside: None))
@@ -232,9 +260,8 @@ def test_a_mismatched_bundle_is_refused(bundle: Bundle, folder: Path, tmp_path: 
         ("tokenizer.*STUs", lambda inside: other.tokenizer.save(inside / "tokenizer"), {}),
         (r"heuristic\.json.*jaccard", lambda inside: None, {"model": "jaccard"}),
         (r"manifest\.json.*'later'", lambda inside: None, {"model": "later"}),
-        (r"manifest\.json.*version 2.*version 1", lambda inside: None, {"version": 2}),
+        (r"manifest\.json.*version 3.*version 2", lambda inside: None, {"format_version": 3}),
         (r"manifest\.json", lambda inside: None, {"format": "other"}),
-        (r"rules\.json", lambda inside: (inside / "rules.json").write_text("[]"), {}),
         (r"tokenizer\.json", lambda inside: (inside / "tokenizer" / "tokenizer.json").unlink(), {}),
     ]
     for message, change, said in cases:
@@ -252,12 +279,12 @@ def test_no_bundle_is_not_a_bundle(bundle: Bundle, tmp_path: Path) -> None:
 
 
 def test_whoever_is_killed_while_writing_leaves_the_old(
-    bundle: Bundle, folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    changed = bundle.forget(name(3))
+    changed = Bundle.load(folder).forget(name(3))
     with monkeypatch.context() as at_the_end:
         at_the_end.setattr(os, "replace", killed)
         with pytest.raises(KeyboardInterrupt):
@@ -265,19 +292,19 @@ def test_whoever_is_killed_while_writing_leaves_the_old(
     assert Bundle.load(folder).graph.num_users == USERS
     changed.save(folder)
     assert Bundle.load(folder).graph.num_users == USERS - 1
-    assert len(list(folder.iterdir())) == 2
+    assert len(list(folder.iterdir())) == 4
     assert not holding(folder, name(3).encode())
 
 
 def test_whoever_is_killed_while_forgetting_is_forgotten_the_next_time(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def killed(*_: object) -> None:
+    def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as at_the_end:
-        at_the_end.setattr(shutil, "rmtree", killed)
-        with pytest.raises(KeyboardInterrupt):
+        at_the_end.setattr(Path, "unlink", killed)
+        with pytest.raises(SystemExit, match="130"):
             run(f"graphrec forget {folder} {name(3)}")
     assert holding(folder, name(3).encode())
     with pytest.raises(SystemExit, match="unknown"):
@@ -401,7 +428,7 @@ def test_rules_outlive_a_refit(bundle: Bundle, folder: Path, tmp_path: Path) -> 
     run(f"graphrec block {folder} {name(1)} {name(2)}")
     run(f"graphrec opt-out {folder} {name(3)}")
     rules = Rules.of([(name(1), name(2))], [name(3)])
-    assert read_rules(folder) == Bundle.load(folder).rules == rules
+    assert RuleStore(folder).current() == Bundle.load(folder).rules == rules
     run(f"graphrec fit {events} --out {folder} --model jaccard")
     assert Bundle.load(folder).rules == rules
     assert Bundle.load(folder).model == "jaccard"
@@ -503,11 +530,11 @@ def test_parts_of_another_job_do_not_count(
     k, now = (5 if change == "k" else 4), before
     if change != "k":
         now = before.with_rules(Rules.of(opted_out=before.suggest([name(0)])[0].people[:1]))
-        assert not now.seal
+        assert not now.digest
     if change == "bundle":
         now.save(folder)
         now = Bundle.load(folder)
-        assert now.seal != before.seal
+        assert now.digest != before.digest
     suggest_everyone(now, path, k=k)
     first = pq.read_table(path).to_pylist()[:k]
     assert [row["person"] for row in first] == now.suggest([name(0)], k=k)[0].people

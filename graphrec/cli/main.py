@@ -1,156 +1,94 @@
-"""The command line: from an event log to suggestions.
-
-graphrec fit EVENTS --out BUNDLE, then graphrec recommend BUNDLE --user ID; see docs/service.md.
-"""
+"""`graphrec COMMAND ...`: whatever can be mended ends with one line and a documented exit code."""
 
 from __future__ import annotations
 
-import argparse
+import importlib
+import io
+import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn, TextIO
 
-from graphrec.data import FriendGraph, read_events, read_users
-from graphrec.datasets import DATASETS, load_dataset
-from graphrec.models import MODELS
-from graphrec.report import slice_table
-from graphrec.service import manifest as sealed
-from graphrec.service.bundle import DEFAULT_MODEL, Bundle, read_rules
-from graphrec.service.export import suggest_everyone
+from graphrec.cli.arguments import parse_arguments
 
-EVENTS_HELP = "CSV, plain or .gz, or Parquet: src,dst,timestamp[,action]"
+INTERRUPTED, PIPE_CLOSED, TERMINATED = 130, 141, 143
+"""Exit codes, beside 0 for success, 1 for what can be mended, 2 for a command line that makes no sense."""
+
+EXPECTED = (
+    *(OSError, ValueError, KeyError, IndexError, TypeError, OverflowError),
+    *(NotImplementedError, MemoryError, RecursionError),
+)
+"""What bad arguments, files and machines lead to; all else is a fault of graphrec, shown with its trace."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Read the command line, and turn what a user can mend into one line."""
-    options = _parser().parse_args(arguments)
+    """Run a command line.
+
+    Raises:
+        SystemExit: with the exit code and one line, where the command failed.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
     try:
-        with warnings.catch_warnings(record=True) as caught:
+        with _termination_raises(), warnings.catch_warnings():
             warnings.simplefilter("always", UserWarning)
-            options.run(options)
-        for text in dict.fromkeys(str(one.message) for one in caught):
-            print(f"graphrec: {text}", file=sys.stderr)
-    except (OSError, ValueError, KeyError, NotImplementedError) as error:
-        sys.exit(f"graphrec: {error.args[0] if isinstance(error, KeyError) else error}")
+            warnings.showwarning = _show_warning
+            # Only the module of the command: a rule is changed without the seconds that torch takes.
+            rules = options.command in ("block", "opt-out")
+            module = importlib.import_module(f"graphrec.cli.{'rule_commands' if rules else 'commands'}")
+            getattr(module, options.command.replace("-", "_"))(options)
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # What reads the output has seen enough; the interpreter is not to complain when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(PIPE_CLOSED)
+    except KeyboardInterrupt:
+        print("graphrec: interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except EXPECTED as error:
+        text = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
+        sys.exit(f"graphrec: {one_line(text or type(error).__name__)}")
 
 
-def fit(options: argparse.Namespace) -> None:
-    """Fit a model on an event log."""
-    rules = read_rules(options.out)
-    if options.dataset:
-        graph = load_dataset(options.dataset)
-    else:
-        users = read_users(options.users) if options.users else None
-        graph = FriendGraph.from_events(read_events(options.events), users)
-    bundle = Bundle.fit(graph, model=options.model, rules=rules)
-    bundle.save(options.out)
-    _say(options.out, bundle)
-    print(f"{bundle.tokenizer.table}")
+def one_line(message: object) -> str:
+    """A message whose line ends, tabs and other control characters are escaped."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(message)
+    )
 
 
-def recommend(options: argparse.Namespace) -> None:
-    """Suggest new people: to some users, a line each, or to everybody, into a Parquet file."""
-    if options.all and not options.out:
-        raise ValueError("--all needs --out FILE.parquet")
-    bundle = Bundle.load(options.bundle)
-    asked = {"k": options.k, "time": options.time, "action": options.action}
-    if options.all:
-        suggest_everyone(bundle, options.out, **asked)
-        print(f"{options.out}: {bundle.graph.num_users:,} users")
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    if issubclass(category, UserWarning):
+        print(f"graphrec: {one_line(message)}", file=sys.stderr)
+
+
+@contextmanager
+def _termination_raises() -> Iterator[None]:
+    """Have SIGTERM unwind the stack, so that what is half-written is removed."""
+
+    def leave(number: int, frame: FrameType | None) -> NoReturn:
+        print("graphrec: terminated", file=sys.stderr)
+        sys.exit(TERMINATED)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
         return
-    for given in bundle.suggest(options.user, **asked):
-        for person, score in zip(given.people, given.scores, strict=True):
-            print(given.user, person, f"{score:.6g}", sep="\t")
-
-
-def evaluate(options: argparse.Namespace) -> None:
-    """Judge a bundle on later events; without them its model, fitted anew, on the last tenth of its own."""
-    log = read_events(options.events) if options.events else None
-    ranks = Bundle.load(options.bundle).evaluate(log)
-    print(slice_table(ranks.rows(), "test"))
-
-
-def explain(options: argparse.Namespace) -> None:
-    """Say why a person is suggested to a user."""
-    print(Bundle.load(options.bundle).explain(options.user, options.candidate, time=options.time).sentence)
-
-
-def add(options: argparse.Namespace) -> None:
-    """Add events, and the people in them, without fitting anew."""
-    bundle = Bundle.load(options.bundle).add(read_events(options.events))
-    bundle.save(options.bundle)
-    _say(options.bundle, bundle)
-
-
-def forget(options: argparse.Namespace) -> None:
-    """Remove a person from the bundle."""
-    bundle = Bundle.load(options.bundle)
-    sealed.delete_stale(options.bundle)  # should forgetting have been killed before
-    bundle = bundle.forget(options.user)
-    bundle.save(options.bundle)
-    _say(options.bundle, bundle)
-
-
-def block(options: argparse.Namespace) -> None:
-    """Never suggest two people to each other, nor name one to the other."""
-    bundle = Bundle.load(options.bundle)
-    change = bundle.rules.unblock if options.undo else bundle.rules.block
-    bundle.with_rules(change(options.user, options.other)).save(options.bundle)
-
-
-def opt_out(options: argparse.Namespace) -> None:
-    """Never suggest a person to anybody, nor name the person in a reason."""
-    bundle = Bundle.load(options.bundle)
-    change = bundle.rules.opt_in if options.undo else bundle.rules.opt_out
-    bundle.with_rules(change(options.user)).save(options.bundle)
-
-
-def _say(path: Path, bundle: Bundle) -> None:
-    graph = bundle.graph
-    print(f"{path}: {graph.num_users:,} users, {graph.num_events:,} events, {bundle.model}")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="graphrec", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for run in (fit, recommend, evaluate, explain, add, forget, block, opt_out):
-        command = commands.add_parser(
-            run.__name__.replace("_", "-"), help=run.__doc__, description=run.__doc__
-        )
-        command.set_defaults(run=run)
-        if run is fit:
-            log = command.add_mutually_exclusive_group(required=True)
-            log.add_argument("events", metavar="EVENTS", nargs="?", help=EVENTS_HELP)
-            log.add_argument("--dataset", metavar="NAME", help=f"one of {', '.join(DATASETS)}")
-            command.add_argument("--out", type=Path, metavar="BUNDLE", required=True)
-            command.add_argument("--users", metavar="FILE", help="CSV or Parquet: user, and features")
-            command.add_argument(
-                "--model", metavar="NAME", default=DEFAULT_MODEL, help=f"one of {', '.join(MODELS)}"
-            )
-            continue
-        command.add_argument("bundle", type=Path, metavar="BUNDLE")
-        if run is recommend:
-            who = command.add_mutually_exclusive_group(required=True)
-            who.add_argument("--user", nargs="+", metavar="ID")
-            who.add_argument("--all", action="store_true")
-            command.add_argument("--out", type=Path, metavar="FILE.parquet")
-            command.add_argument("-k", type=int, default=10, help="how many people (10)")
-            command.add_argument("--action", metavar="NAME", help="act hoped for; by default the commonest")
-        if run in (explain, forget, block, opt_out):
-            command.add_argument("user", metavar="USER")
-        if run is explain:
-            command.add_argument("candidate", metavar="CANDIDATE")
-        if run is block:
-            command.add_argument("other", metavar="OTHER")
-        if run in (block, opt_out):
-            command.add_argument("--undo", action="store_true")
-        if run in (recommend, explain):
-            command.add_argument(
-                "--time", type=int, metavar="SECONDS", help="what is older is seen; by default everything"
-            )
-        if run is add:
-            command.add_argument("events", metavar="EVENTS", help=EVENTS_HELP)
-        if run is evaluate:
-            command.add_argument("events", metavar="EVENTS", nargs="?", help=f"later ones; {EVENTS_HELP}")
-    return parser
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -6,15 +6,16 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from operator import index
-from typing import Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
-from torch import Tensor
 
 from graphrec.data.errors import DataError
+
+if TYPE_CHECKING:  # ids are parsed without torch, which takes seconds to import
+    from torch import Tensor
 
 Id: TypeAlias = int | str
 """A raw id. `7` and `"7"` are the same; `"007"`, `"+7"` and `"7.0"` are other texts."""
@@ -146,6 +147,8 @@ class UserIds:
     """
 
     def __init__(self, raw: Tensor) -> None:
+        import torch
+
         if (raw.dim(), raw.dtype) not in ((1, torch.int64), (2, torch.uint8)):
             raise DataError(f"raw ids must be [N] int64 or [N, L] uint8, got {list(raw.shape)} {raw.dtype}")
         self.raw = raw
@@ -153,6 +156,8 @@ class UserIds:
     @classmethod
     def from_values(cls, values: pa.Array) -> UserIds:
         """Build the map from distinct Arrow values, int64 or string, in index order."""
+        import torch
+
         if pa.types.is_integer(values.type):
             return cls(torch.from_numpy(values.cast(pa.int64()).to_numpy(zero_copy_only=False).copy()))
         texts = [value.encode() for value in values.to_pylist()]
@@ -210,6 +215,8 @@ class UserIds:
         Raises:
             TypeError: something is neither an integer nor text, or `ids` is a single id.
         """
+        import torch
+
         wanted: Any = ids
         if isinstance(ids, np.ndarray) and ids.ndim == 1 and ids.dtype.kind in "iu":
             wanted = pa.array(ids)
@@ -234,6 +241,8 @@ class UserIds:
 
     def lookup(self, indices: Tensor | Sequence[int]) -> list[Id]:
         """Raw ids of user indices, in the order given."""
+        import torch
+
         rows = torch.as_tensor(indices, dtype=torch.int64).reshape(-1).cpu().numpy()
         return cast(list[Id], self.values.take(pa.array(rows)).to_pylist())
 

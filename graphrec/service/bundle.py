@@ -4,40 +4,45 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from graphrec.data import USER, DataError, EventLog, FriendGraph, Query, TemporalSplit
+from graphrec.data import DataError, EventLog, FriendGraph, Id, Query, TemporalSplit, digest_log
 from graphrec.decode import PrefixTree
 from graphrec.evaluate import StreamingRanks, evaluate_streaming, rank_events
 from graphrec.evaluate.protocol import sampled
 from graphrec.explain import Explanation, explain
 from graphrec.models import Recommender, Suggestions, build, load_recommender, suggested
-from graphrec.service import manifest as sealed
+from graphrec.sampler import Timeline
+from graphrec.service import manifest
+from graphrec.service.contents import log_of, schema_of
+from graphrec.service.lock import writing
+from graphrec.service.origin import Origin
+from graphrec.service.rule_changes import IDS
+from graphrec.service.rule_store import RuleStore
 from graphrec.service.rules import Rules
 from graphrec.tokenizer import ResidualKMeans, Tokenizer, load_tokenizer
 
-FORMAT, VERSION = "graphrec.Bundle", 1
-GRAPH, RULES, RECOMMENDER, TOKENIZER = "graph.pt", "rules.json", "recommender", "tokenizer"
+GRAPH, RECOMMENDER, TOKENIZER = "graph.pt", "recommender", "tokenizer"
 
 DEFAULT_MODEL = "stu"
-
-Id = int | str
 
 
 @dataclass(frozen=True)
 class Bundle:
     """A graph, a recommender fitted on it, everyone's STU, and the rules of whom not to show.
 
-    A bundle does not change: `add`, `forget` and new rules make another, and `save` replaces the one that is
-    in the folder, in one step.
+    A bundle does not change: `add`, `forget` and `with_rules` make another. `update` changes the one in a
+    folder, as its only writer; `save` refuses to replace a version that the bundle was not made from.
 
     Attributes:
         graph: events and people; `graph.user_ids` is the id map.
@@ -45,8 +50,8 @@ class Bundle:
         tokenizer: fitted; the recommender's own, if it has one.
         model: the recommender's name in `graphrec.models.MODELS`.
         until: seconds; the fit saw what is strictly older.
-        rules: blocks and opt-outs.
-        seal: names the files that the bundle was read from; empty, if it is in no folder as it is.
+        origin: its rules, and the versions on disk that it was made from.
+        logs: digests of the logs that were fitted and added.
     """
 
     graph: FriendGraph = field(repr=False)
@@ -54,8 +59,8 @@ class Bundle:
     tokenizer: Tokenizer = field(repr=False)
     model: str
     until: int
-    rules: Rules
-    seal: str = ""
+    origin: Origin = field(repr=False)
+    logs: tuple[str, ...] = field(default=(), repr=False)
 
     @classmethod
     def fit(
@@ -77,13 +82,24 @@ class Bundle:
         Raises:
             KeyError: there is no such model.
         """
-        until = int(graph.events().time[-1]) + 1
-        recommender = build(model).fit(graph, until=until)
+        recommender, until = build(model), int(graph.events().time[-1]) + 1
+        recommender = recommender.fit(graph, until=until)
         if recommender.tokenizer is not None:
             tokenizer = recommender.tokenizer
         else:
             tokenizer = _welcoming((tokenizer or ResidualKMeans()).fit(graph, until=until), graph)
-        return cls(graph, recommender, tokenizer, model, until, rules or Rules())
+        origin, logs = Origin(rules or Rules()), (digest_log(log_of(graph)),)
+        return cls(graph, recommender, tokenizer, model, until, origin, logs)
+
+    @property
+    def rules(self) -> Rules:
+        """Blocks and opt-outs; of a bundle in a folder, those that hold there at this moment."""
+        return self.origin.current_rules
+
+    @property
+    def digest(self) -> str:
+        """Names the version on disk that the bundle is; empty, if it is in no folder as it is."""
+        return self.origin.digest
 
     # What it answers
 
@@ -111,8 +127,10 @@ class Bundle:
 
     def suggested(self, query: Query, k: int) -> tuple[Tensor, Tensor]:
         """The same by indices: users [B, k] int64, padded with -1, and scores [B, k], with -inf."""
-        blocked, opted_out = self._barred
-        return suggested(self.recommender, query, k, blocked=blocked, opted_out=opted_out)
+        blocked, opted_out = self._rule_indices(self.rules)
+        return suggested(
+            self.recommender, query, min(k, self.graph.num_users), blocked=blocked, opted_out=opted_out
+        )
 
     def explain(self, user: Id, candidate: Id, *, time: int | None = None) -> Explanation:
         """Why a person is suggested to a user; `sentence` says it in words. No rule is broken in it.
@@ -124,19 +142,25 @@ class Bundle:
 
         Raises:
             KeyError: an unknown user or candidate, named.
-            ValueError: the candidate may not be suggested to the user.
+            ValueError: the candidate is never suggested to the user. One answer for all reasons (a known
+                contact, the user, an opt-out, a block): a rule is not told of.
         """
         ids = self.graph.user_ids
-        user, candidate = ids.lookup(ids.index([user, candidate]))
-        if time is None:
-            time = int(self.graph.events().time[-1]) + 1
-        blocked, opted_out = self._barred
+        index = ids.index([user, candidate])
+        user, candidate = ids.lookup(index)
+        query = Query.of(self.graph, index[:1], time)
+        timeline = Timeline.of(self.graph)
+        known = timeline.contacts.before(query.user, timeline.tick(query.time))[1]
+        rules = self.rules
+        if bool((known == index[1]).any()) or index[0] == index[1] or not rules.allows(user, candidate):
+            raise ValueError(f"{candidate!r} is not suggested to {user!r}")
+        blocked, opted_out = self._rule_indices(rules)
         return explain(
             self.recommender,
             user,
             candidate,
-            time=time,
-            tokenizer=self.tokenizer if self.tokenizer.until <= time else None,
+            time=int(query.time),
+            tokenizer=self.tokenizer if self.tokenizer.until <= int(query.time) else None,
             blocked=zip(*(ids.lookup(side) for side in blocked), strict=True),
             opted_out=ids.lookup(opted_out),
         )
@@ -180,14 +204,25 @@ class Bundle:
 
     # What changes it
 
-    def add(self, log: EventLog) -> Bundle:
+    def add(self, log: EventLog, *, again: bool = False) -> Bundle:
         """The bundle that knows more events and the people in them, without a fit; newcomers get their STU.
 
+        Args:
+            log: the events.
+            again: also a log that the bundle has taken before; its events then count twice.
+
         Raises:
-            DataError: an action that the graph does not know, or weights on one side alone.
+            DataError: the log was fitted or added before; an action that the graph does not know, or weights
+                on one side alone.
             ValueError: all STUs are taken.
         """
-        return self._on(self.graph.with_events(log))
+        found = digest_log(log)
+        if found in self.logs and not again:
+            raise DataError(
+                f"these {len(log):,} events are in the bundle already, added or fitted before; again=True "
+                "(--again) counts them once more"
+            )
+        return replace(self._on(self.graph.with_events(log)), logs=(*self.logs, found))
 
     def forget(self, user: Id) -> Bundle:
         """The bundle without a person: graph, id map, STUs and tree, what the recommender kept, and rules.
@@ -199,49 +234,127 @@ class Bundle:
             KeyError: a user whom neither the graph nor the rules name.
             DataError: no event would be left.
         """
-        if int(self.graph.user_ids.find([user])) < 0 and self.rules.without(user) != self.rules:
-            return self.with_rules(self.rules.without(user))
-        (name,) = self.graph.user_ids.lookup(self.graph.user_ids.index([user]))
-        return self._on(self.graph.without([name]), gone=[name]).with_rules(self.rules.without(name))
+        ids, rules = self.graph.user_ids, self.rules
+        if int(ids.find([user])) >= 0:
+            (user,) = ids.lookup(ids.index([user]))
+            out = self._on(self.graph.without([user]), gone=[user])
+        elif rules.without(user) != rules:
+            out = self._changed()
+        else:
+            ids.index([user])
+            raise KeyError(f"unknown user id {user!r}")
+        origin = out.origin
+        if isinstance(origin.rules, Rules):
+            origin.rules = origin.rules.without(user)
+        origin.forgotten = (*origin.forgotten, user)
+        return out
 
     def with_rules(self, rules: Rules) -> Bundle:
-        """The bundle under other rules, such as `bundle.rules.block(user, other)`."""
-        return replace(self, rules=rules, seal="")
+        """The bundle under other rules, such as `bundle.rules.block(user, other)`.
+
+        `save` adds to the rules in the folder what was added here, and takes away what was taken away.
+        """
+        now = self.origin.rules
+        before = self.rules if isinstance(now, RuleStore) else self.origin.rules_before
+        return self._changed(rules=rules, rules_before=before)
+
+    def _changed(self, **values: Any) -> Bundle:
+        return replace(self, origin=replace(self.origin, digest="", **values))
 
     def _on(self, graph: FriendGraph, gone: Sequence[Id] = ()) -> Bundle:
-        recommender = self.recommender.on(graph)
+        recommender, until = self.recommender.on(graph), self.until
         tokenizer = recommender.tokenizer
         if tokenizer is None:
             tokenizer = copy.deepcopy(self.tokenizer)
             tokenizer.forget(gone)
             tokenizer = _welcoming(tokenizer, graph)
-        return replace(self, graph=graph, recommender=recommender, tokenizer=tokenizer, seal="")
+        if gone:  # the time of their last event is not to stay as the end of the fit
+            tokenizer.forget_times(graph)
+            time = graph.events().time
+            seen = time[time < until]
+            until = int(seen[-1]) + 1 if len(seen) else int(time[0])
+        return replace(
+            self._changed(), graph=graph, recommender=recommender, tokenizer=tokenizer, until=until
+        )
 
     @cached_property
-    def _barred(self) -> tuple[Tensor, Tensor]:
-        return self.rules.indices(self.graph.user_ids)
+    def _rule_indices(self) -> Callable[[Rules], tuple[Tensor, Tensor]]:
+        ids = self.graph.user_ids
+        return lru_cache(maxsize=1)(lambda rules: rules.indices(ids))
 
     # On disk
 
-    def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write the bundle, in place of the one that may be there.
+    @classmethod
+    def update(cls, folder: str | os.PathLike[str], change: Callable[[Self], Bundle]) -> Bundle:
+        """Change the bundle in a folder as its only writer, from load to save.
+
+        Other writers wait; readers get the version before or the one after.
+
+        Args:
+            folder: of the bundle.
+            change: makes the bundle to be saved from the one that was read, such as
+                `lambda bundle: bundle.add(log)`.
+
+        Returns:
+            the bundle as it is saved.
 
         Raises:
-            DataError: the folder holds something else.
+            FileNotFoundError, DataError: as `load`.
+            OSError: it cannot be written; nothing was changed.
         """
+        folder = Path(folder)
+        if manifest.current(folder) is None:
+            raise FileNotFoundError(
+                f"no such file: {folder / manifest.MANIFEST}; {folder} is no bundle of graphrec"
+            )
+        manifest.check_target(folder)
+        with writing(folder):
+            manifest.delete_stale(folder)  # a forgotten person's, if the forgetting was killed
+            changed = change(cls.load(folder))
+            changed._save(folder, None)
+        return changed
+
+    def save(self, folder: str | os.PathLike[str], *, replaces: str | None = None) -> None:
+        """Write the bundle into a new folder, or in place of the version that it was made from.
+
+        Rules in the folder stay; those that this bundle has in addition are added.
+
+        Args:
+            folder: its parent exists.
+            replaces: `current_digest(folder)`, to put a fresh fit in the place of that version.
+
+        Raises:
+            StaleBundleError: another version is in the folder; nothing was changed.
+            DataError: the folder holds something else.
+            OSError: it cannot be written; nothing was changed.
+        """
+        folder = Path(folder)
+        manifest.check_target(folder)
+        folder.mkdir(exist_ok=True)
+        with writing(folder):
+            self._save(folder, replaces)
+
+    def _save(self, folder: Path, replaces: str | None) -> None:
+        version, store = manifest.current(folder), RuleStore(folder)
+        if version is not None and version.digest not in {*self.origin.versions, replaces}:
+            raise manifest.StaleBundleError(
+                f"{folder}: {version.path.name}, written at {version.content['written']}, is not what this "
+                "bundle was made from; nothing was written. Load the bundle and repeat the change "
+                "(Bundle.update does both); or replace it: save(folder, replaces=current_digest(folder))"
+            )
+        self.origin.write_rules(store, is_new=version is None)
         head = {
-            "format": FORMAT,
-            "version": VERSION,
             "model": self.model,
             "until": self.until,
             "has_tokenizer": self.recommender.tokenizer is None,
-            "schema": _schema(self.graph),
+            "schema": schema_of(self.graph),
+            "logs": list(self.logs),
         }
-        sealed.write(Path(folder), head, self._fill)
+        self.origin.move(manifest.write(folder, head, self._fill), store)
 
     def _fill(self, folder: Path) -> None:
         self.graph.save(folder / GRAPH)
-        self.rules.save(folder / RULES)
+        pq.write_table(pa.table({"user": self.graph.user_ids.values}), folder / IDS)
         (folder / RECOMMENDER).mkdir()
         self.recommender.save(folder / RECOMMENDER)
         if self.recommender.tokenizer is None:
@@ -249,7 +362,7 @@ class Bundle:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:
-        """Read a bundle that `save` wrote. Nothing in it is executed.
+        """Read a bundle that `save` wrote, whole also beside a writer. Nothing in it is executed.
 
         A tokenizer of one's own has to be imported before.
 
@@ -257,55 +370,30 @@ class Bundle:
             FileNotFoundError: there is no bundle.
             DataError: it is damaged, or of another version; the message names the file.
         """
-        inside, manifest = _read(Path(folder))
+        return manifest.read(Path(folder), cls._load)
+
+    @classmethod
+    def _load(cls, version: manifest.Version) -> Self:
+        version.check()
+        inside, content = version.path, version.content
         graph = FriendGraph.load(inside / GRAPH)
-        if _schema(graph) != manifest["schema"]:
+        if schema_of(graph) != content["schema"]:
             raise DataError(f"{inside / GRAPH}: not the graph that the manifest describes")
         try:
-            recommender = load_recommender(manifest["model"], inside / RECOMMENDER, graph)
+            recommender = load_recommender(content["model"], inside / RECOMMENDER, graph)
         except KeyError as error:
-            raise DataError(f"{Path(folder) / sealed.MANIFEST}: {error.args[0]}") from None
+            raise DataError(f"{inside.parent / manifest.MANIFEST}: {error.args[0]}") from None
         tokenizer = recommender.tokenizer
-        if manifest["has_tokenizer"] or tokenizer is None:
+        if content["has_tokenizer"] or tokenizer is None:
             tokenizer = load_tokenizer(inside / TOKENIZER)
             if int(tokenizer.stus(graph).has().sum()) < len(tokenizer.table.codes):
                 raise DataError(f"{inside / TOKENIZER}: has STUs of people who are not in {GRAPH}")
-        rules = Rules.load(inside / RULES)
-        model, until, seal = (manifest[key] for key in ("model", "until", "seal"))
-        return cls(graph, recommender, tokenizer, model, until, rules, seal)
-
-
-def read_rules(folder: str | os.PathLike[str]) -> Rules:
-    """The rules of a bundle; none where there is no bundle."""
-    if not (Path(folder) / sealed.MANIFEST).exists():
-        return Rules()
-    return Rules.load(_read(Path(folder))[0] / RULES)
-
-
-def _read(folder: Path) -> tuple[Path, dict[str, Any]]:
-    inside, manifest = sealed.read(folder)
-    path = folder / sealed.MANIFEST
-    if manifest.get("format") != FORMAT:
-        raise DataError(f"{path}: not a bundle of graphrec")
-    if manifest.get("version") != VERSION:
-        raise DataError(f"{path}: a bundle of version {manifest.get('version')}; version {VERSION} is read")
-    return inside, manifest
-
-
-def _schema(graph: FriendGraph) -> dict[str, Any]:
-    """What the manifest says of a graph."""
-    events, people = graph.events(), graph[USER]
-    return {
-        "actions": list(graph.actions),
-        "weighted": all("weight" in graph[USER, name, USER] for name in graph.actions),
-        "features": int(people.x.size(1)) if "x" in people else 0,
-        "join_time": "join_time" in people,
-        "ids": "integer" if people.raw_id.dim() == 1 else "string",
-        "num_users": graph.num_users,
-        "num_events": graph.num_events,
-        "start": int(events.time[0]),
-        "end": int(events.time[-1]),
-    }
+        store = RuleStore(inside.parent)
+        store.current()
+        origin = Origin(store, versions=frozenset({version.digest}), digest=version.digest)
+        return cls(
+            graph, recommender, tokenizer, content["model"], content["until"], origin, tuple(content["logs"])
+        )
 
 
 def _welcoming(tokenizer: Tokenizer, graph: FriendGraph) -> Tokenizer:

@@ -1,105 +1,340 @@
 """A folder that is whole or refused: its manifest names every file, with its size and checksum.
 
-The files lie in a folder of their own inside, numbered on at every writing, and the manifest says which one
-counts. It is written last, in one step: whoever is killed on the way leaves what was there before.
+The files of a version lie in a folder of their own, `version-N`, and the manifest says which version counts.
+It is replaced last, in one step, when all files are on the disk: a process that is killed or finds the disk
+full leaves what was there before. Inside each version lies a copy of its manifest, so that of an old version
+exactly the files that were written are deleted, and nothing else in the folder ever is.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Callable
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from graphrec.data import DataError
+from graphrec.data.errors import DataError
+from graphrec.service.lock import LOCK, keeping_writers_out
 
+FORMAT, FORMAT_VERSION = "graphrec.Bundle", 2
 MANIFEST = "manifest.json"
+RULES = "rules.sqlite"
+
+MIGRATION = (
+    "take its blocks and opt-outs from the file rules.json over with `graphrec block` and `opt-out --file`"
+)
+
+BEGUN = {"format": FORMAT, "state": "being written"}
+"""The manifest inside a version that is not complete."""
+
+TRIES, TRIES_WITHOUT_LOCK = 10, 3
+"""How often a reader begins anew because a writer has replaced what it was reading."""
+
+VERSION_NAME = re.compile(r"version-([1-9][0-9]*)")
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+T = TypeVar("T")
 
 
-def write(folder: Path, head: dict[str, Any], fill: Callable[[Path], None]) -> None:
-    """Replace what is sealed in a folder, or begin one; what was sealed before is deleted.
+class StaleBundleError(DataError):
+    """The bundle in the folder is not the one that the change was made from: another writer was faster."""
 
-    Args:
-        folder: it may exist if it is sealed or empty.
-        head: what the manifest says beside the files, plain values.
-        fill: writes the files into the empty folder that it is given.
+
+@dataclass(frozen=True)
+class Version:
+    """A version that counts, as its manifest describes it.
+
+    Attributes:
+        path: the folder of its files.
+        content: what the manifest says.
+        digest: names this version: the SHA-256 of the content.
+    """
+
+    path: Path
+    content: dict[str, Any]
+    digest: str
+
+    def file(self, name: str) -> Path:
+        """A file of the version, found to be as it was written.
+
+        Raises:
+            DataError: it is damaged, truncated or missing.
+        """
+        path, known = self.path / name, self.content["files"].get(name)
+        if known is None or not path.is_file():
+            raise DataError(f"{path}: the file is missing")
+        size = path.stat().st_size
+        if size != known["bytes"]:
+            raise DataError(f"{path}: truncated or replaced: {size:,} bytes, {known['bytes']:,} were written")
+        if digest(path) != known["sha256"]:
+            raise DataError(f"{path}: damaged or replaced: its content is not what was written")
+        return path
+
+    def check(self) -> None:
+        """Find every file to be as it was written, or raise DataError naming the one that is not."""
+        for name in self.content["files"]:
+            self.file(name)
+        inside = self.path / MANIFEST
+        if not inside.is_file() or _parse(inside)[1] != self.digest:
+            raise DataError(f"{inside}: damaged or missing: not the manifest of {self.path.parent}")
+
+
+def check_target(folder: Path) -> None:
+    """Find out whether a bundle may be written here, before any work is done for it.
 
     Raises:
-        DataError: the folder holds something else.
+        DataError: the folder holds something else, or is a file.
+        FileNotFoundError: there is no folder to make it in.
+        PermissionError: it cannot be written into.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()) and not (folder / MANIFEST).exists() and not _only_begun(folder):
-        raise DataError(f"{folder}: holds other files, and no {MANIFEST}; give a new folder")
-    inside = folder / str(max(_numbers(folder), default=0) + 1)
-    inside.mkdir()
-    fill(inside)
-    files = sorted(path for path in inside.rglob("*") if path.is_file())
-    content = head | {
-        "folder": inside.name,
-        "files": {
-            path.relative_to(inside).as_posix(): {"bytes": path.stat().st_size, "sha256": digest(path)}
-            for path in files
-        },
-    }
-    written = inside / MANIFEST
-    written.write_text(json.dumps(content | {"seal": _digest_of(content)}, indent=2) + "\n")
-    os.replace(written, folder / MANIFEST)
-    delete_stale(folder)
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder}: is a file; a bundle is a folder, give another name")
+    if not folder.exists() and not folder.parent.is_dir():
+        raise FileNotFoundError(f"no such folder: {folder.parent}; make it first")
+    writable = folder if folder.exists() else folder.parent
+    if not os.access(writable, os.W_OK | os.X_OK):
+        raise PermissionError(f"{writable}: no permission to write here")
+    if not folder.exists() or current(folder) is not None:
+        return
+    foreign = [path for path in folder.iterdir() if not _is_own(path)]
+    if foreign:
+        raise DataError(
+            f"{folder}: holds other files ({foreign[0].name}), and no {MANIFEST}; give a new folder"
+        )
 
 
-def read(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """The folder of the files and the manifest, all found to be as they were written.
+def current(folder: Path) -> Version | None:
+    """The version that counts, its files not yet checked; None where there is no manifest.
+
+    Raises:
+        DataError: the manifest is damaged, something else's, or of another format version.
+    """
+    path = folder / MANIFEST
+    try:
+        content, found = _parse(path)
+    except FileNotFoundError:
+        return None
+    if VERSION_NAME.fullmatch(str(content.get("folder"))) is None or "files" not in content:
+        raise DataError(f"{path}: damaged (it names no version)")
+    return Version(folder / content["folder"], content, found)
+
+
+def current_digest(folder: str | os.PathLike[str]) -> str | None:
+    """Names the version of a bundle that is in a folder now; None where there is none."""
+    version = current(Path(folder))
+    return None if version is None else version.digest
+
+
+def read(folder: Path, reader: Callable[[Version], T]) -> T:
+    """What a reader makes of the version that counts; if a writer replaces it meanwhile, of the next one.
+
+    Needs no permission to write. After a few vain tries writers are kept waiting.
 
     Raises:
         FileNotFoundError: there is no manifest.
-        DataError: naming the file that is damaged, truncated or missing.
+        DataError: it is damaged, or what the reader raises.
     """
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise FileNotFoundError(f"no such file: {path}")
-    try:
-        content = json.loads(path.read_text())
-        seal = content.pop("seal")
-        if seal != _digest_of(content):
-            raise ValueError("its content is not what was written")
-        inside, files = folder / content["folder"], content["files"].items()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: damaged ({error})") from None
-    for name, known in files:
-        one = inside / name
-        if not one.is_file():
-            raise DataError(f"{one}: the file is missing")
-        size = one.stat().st_size
-        if size != known["bytes"]:
-            raise DataError(f"{one}: truncated or replaced: {size:,} bytes, {known['bytes']:,} were written")
-        if digest(one) != known["sha256"]:
-            raise DataError(f"{one}: damaged or replaced: its content is not what was written")
-    return inside, content | {"seal": seal}
+    for attempt in range(TRIES):
+        with keeping_writers_out(folder) if attempt >= TRIES_WITHOUT_LOCK else nullcontext():
+            version = current(folder)
+            if version is None:
+                raise FileNotFoundError(
+                    f"no such file: {folder / MANIFEST}; {folder} is no bundle of graphrec"
+                )
+            try:
+                return reader(version)
+            except Exception:
+                if attempt == TRIES - 1 or current_digest(folder) in (None, version.digest):
+                    raise
+    raise AssertionError("the last try returns or raises")
+
+
+def write(folder: Path, head: dict[str, Any], fill: Callable[[Path], None]) -> str:
+    """Write a version and let it count; old versions are deleted. The caller holds the lock of the writer.
+
+    Args:
+        folder: one that `check_target` allows.
+        head: what the manifest says beside the files, plain values.
+        fill: writes the files into the empty folder that it is given.
+
+    Returns:
+        the digest of the version.
+
+    Raises:
+        OSError: the disk is full, or cannot be written; the half-written version is removed, nothing changed.
+    """
+    delete_stale(folder)
+    numbers = [int(one[1]) for path in folder.iterdir() if (one := VERSION_NAME.fullmatch(path.name))]
+    inside = folder / f"version-{max(numbers, default=0) + 1}"
+    with _removed_on_failure(folder, inside), naming_full_disk(inside):
+        inside.mkdir()
+        _write_json(inside / MANIFEST, BEGUN)
+        fill(inside)
+        files = sorted(path for path in inside.rglob("*") if path.is_file() and path != inside / MANIFEST)
+        for path in files:
+            _sync(path)
+        for path in (inside, *(path for path in inside.rglob("*") if path.is_dir())):
+            _sync(path)
+        content = {"format": FORMAT, "format_version": FORMAT_VERSION, **head} | {
+            "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "folder": inside.name,
+            "files": {
+                path.relative_to(inside).as_posix(): {"bytes": path.stat().st_size, "sha256": digest(path)}
+                for path in files
+            },
+        }
+        found = _digest_of(content)
+        for place in (inside, folder):
+            new = inside / f"{MANIFEST}.new"
+            _write_json(new, content | {"digest": found})
+            os.replace(new, place / MANIFEST)
+            _sync(place)
+    delete_stale(folder)
+    return found
 
 
 def delete_stale(folder: Path) -> None:
-    """Delete what does not count: what was sealed before, and what a killed writing has left."""
-    counts = json.loads((folder / MANIFEST).read_text())["folder"]
-    for number in _numbers(folder):
-        if str(number) != counts:
-            shutil.rmtree(folder / str(number))
+    """Delete old versions and what killed writers have left, as far as graphrec wrote it.
 
-
-def _numbers(folder: Path) -> list[int]:
-    return [int(path.name) for path in folder.iterdir() if path.is_dir() and path.name.isdecimal()]
-
-
-def _only_begun(folder: Path) -> bool:
-    """Whether nothing is there but the files of a first writing that was killed."""
-    return len(_numbers(folder)) == len(list(folder.iterdir()))
+    What cannot be deleted, and foreign files inside an old version, are reported by a warning.
+    """
+    version = current(folder)
+    for path in sorted(folder.iterdir()):
+        if (version is None or path != version.path) and _is_version(path):
+            try:
+                _delete_version(path)
+            except OSError as error:
+                warnings.warn(f"{path}: an old version that could not be deleted ({error})", stacklevel=2)
 
 
 def digest(path: Path) -> str:
+    """The SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def naming_full_disk(folder: Path) -> Iterator[None]:
+    """Turn what fails on a full disk, or at a limit of file sizes, into one line that names the path."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise _no_space(error.filename or _latest(folder), error.errno) from None
+    except RuntimeError as error:
+        if "inline_container" not in str(error) and "PytorchStreamWriter" not in str(error):
+            raise  # the writer of torch says so when a file cannot be written to its end, and not why
+        raise _no_space(_latest(folder), errno.ENOSPC) from None
+
+
+def _no_space(path: object, number: int) -> OSError:
+    found = OSError(
+        f"no space left: {path} (the disk is full, or the file larger than allowed); nothing was changed"
+    )
+    found.errno = number
+    return found
+
+
+def _latest(folder: Path) -> Path:
+    """The file that was being written."""
+    files = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
+    return max(files, key=lambda path: path.stat().st_mtime_ns, default=folder)
+
+
+@contextmanager
+def _removed_on_failure(folder: Path, inside: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        version = current(folder)
+        if version is None or version.path != inside:  # an interrupt may come just after the replacement
+            shutil.rmtree(inside, ignore_errors=True)
+        raise
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a file or folder beside no manifest is what graphrec begins with."""
+    if VERSION_NAME.fullmatch(path.name) and path.is_dir() and not any(path.iterdir()):
+        return True  # killed before the first file
+    return path.name in (LOCK, RULES, f"{RULES}-journal", f"{RULES}.new") or _is_version(path)
+
+
+def _is_version(path: Path) -> bool:
+    """Whether graphrec made this folder, as its name and its manifest say."""
+    if VERSION_NAME.fullmatch(path.name) is None or path.is_symlink() or not path.is_dir():
+        return False
+    try:
+        return bool(json.loads((path / MANIFEST).read_text())["format"] == FORMAT)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _delete_version(path: Path) -> None:
+    files = json.loads((path / MANIFEST).read_text()).get("files")
+    if files is None:  # never counted: all in it is of the writer that was killed
+        shutil.rmtree(path)
+        return
+    for name in files:
+        (path / name).unlink(missing_ok=True)
+    foreign = [other for other in path.rglob("*") if not other.is_dir() and other != path / MANIFEST]
+    if foreign:
+        raise OSError(f"graphrec did not write {foreign[0].name} in it")
+    for below in sorted((other for other in path.rglob("*") if other.is_dir()), reverse=True):
+        below.rmdir()
+    (path / MANIFEST).unlink(missing_ok=True)
+    path.rmdir()
+
+
+def _parse(path: Path) -> tuple[dict[str, Any], str]:
+    """The content of a manifest and its digest."""
+    try:
+        content = json.loads(path.read_text())
+        if content["format"] != FORMAT:
+            raise DataError(f"{path}: not a bundle of graphrec")
+        number = content.get("format_version", content.get("version"))
+        if number != FORMAT_VERSION:
+            raise DataError(
+                f"{path}: a bundle of format version {number}; this graphrec reads version {FORMAT_VERSION}: "
+                "fit the log anew into a new folder" + (", and " + MIGRATION if number == 1 else "")
+            )
+        found = content.pop("digest")
+        if found != _digest_of(content):
+            raise ValueError("its content is not what was written")
+    except FileNotFoundError:
+        raise
+    except DataError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: damaged, or not a bundle of graphrec ({error})") from None
+    return content, str(found)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    with path.open("w") as file:
+        file.write(json.dumps(content, indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(path: Path) -> None:
+    """Have a file or the names in a folder on the disk."""
+    if path.is_dir() and os.name == "nt":
+        return
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def _digest_of(content: dict[str, Any]) -> str:

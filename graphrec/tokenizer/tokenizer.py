@@ -10,6 +10,7 @@ import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -278,6 +279,22 @@ class Tokenizer(nn.Module, ABC):
     def forget_absent(self, graph: FriendGraph) -> None:
         """Drop all that is kept of people who are not in a graph, as `forget` does."""
         self._keep(positions(self._ids, graph.user_ids) >= 0)
+
+    def forget_times(self, graph: FriendGraph) -> None:
+        """Keep no time of an event that a graph lacks: the end of the fit, and since when STUs are known.
+
+        Each becomes one second after the last event of the graph before it, so that the graph's events are
+        before or after it as they were.
+        """
+        moments = torch.cat([torch.tensor([torch.iinfo(torch.int64).min]), graph.events().time + 1])
+
+        def left(time: Tensor) -> Tensor:
+            at = torch.searchsorted(moments, time, right=True) - 1
+            return torch.where(at > 0, moments[at], time)
+
+        self.until, self._since = int(left(torch.tensor(self.until))), left(self._since)
+        self._certificate = replace(self.certificate, until=self.until)
+        self.before = self._looked_up = None
 
     def _keep(self, stays: Tensor) -> None:
         table = self.table

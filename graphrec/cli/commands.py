@@ -1,0 +1,102 @@
+"""Commands that work with a model and a graph."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from itertools import count
+from pathlib import Path
+
+from graphrec.cli.output import escaped
+from graphrec.data import DataError, FriendGraph, read_events, read_users
+from graphrec.datasets import load_dataset
+from graphrec.models import build
+from graphrec.report import slice_table
+from graphrec.service import Bundle, RuleStore, StaleBundleError, current_digest, suggest_everyone
+from graphrec.service.export import check_output
+from graphrec.service.manifest import check_target
+
+
+def fit(options: argparse.Namespace) -> None:
+    """Fit a bundle, and put it in the place of the one that was there when the command began."""
+    check_target(options.out)
+    build(options.model)  # a wrong name is found before the log is read
+    before = current_digest(options.out)
+    if options.dataset:
+        graph = load_dataset(options.dataset)
+    else:
+        users = read_users(options.users) if options.users else None
+        graph = FriendGraph.from_events(read_events(options.events), users)
+    bundle = Bundle.fit(graph, model=options.model)
+    try:
+        bundle.save(options.out, replaces=before)
+    except StaleBundleError:
+        spare = _free(options.out)
+        bundle.with_rules(RuleStore(options.out).current()).save(spare)
+        raise DataError(
+            f"{options.out}: another process has written it while this fit ran, and its version stays; "
+            f"the fit is in {spare}, with the rules of now"
+        ) from None
+    _say(options.out, bundle)
+    print(f"{bundle.tokenizer.table}")
+
+
+def recommend(options: argparse.Namespace) -> None:
+    """Print suggestions, or write them into a file."""
+    if options.all and not options.out:
+        raise DataError("--all needs --out FILE.parquet")
+    if options.out and not options.all:
+        raise DataError("--out is the file of --all; suggestions to some users are printed")
+    if options.k < 1:
+        raise DataError(f"k must be at least 1, got {options.k}")
+    if options.all:
+        check_output(options.out, options.bundle)
+    bundle = Bundle.load(options.bundle)
+    asked = {"k": options.k, "time": options.time, "action": options.action}
+    if options.all:
+        suggest_everyone(bundle, options.out, **asked)
+        print(f"{options.out}: {bundle.graph.num_users:,} users")
+        return
+    for given in bundle.suggest(options.user, **asked):
+        user = escaped(given.user)
+        for person, score in zip(given.people, given.scores, strict=True):
+            print(user, escaped(person), f"{score:.6g}", sep="\t")
+        if not given.people:
+            print(user, "", "", sep="\t")
+            print(f"graphrec: there is nobody to suggest to {user}", file=sys.stderr)
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Print ranks by slice."""
+    log = read_events(options.events) if options.events else None
+    ranks = Bundle.load(options.bundle).evaluate(log)
+    print(slice_table(ranks.rows(), "test"))
+
+
+def explain(options: argparse.Namespace) -> None:
+    """Print a reason."""
+    found = Bundle.load(options.bundle).explain(options.user, options.candidate, time=options.time)
+    print(escaped(found.sentence))
+
+
+def add(options: argparse.Namespace) -> None:
+    """Add a log to a bundle."""
+    check_target(options.bundle)
+    log = read_events(options.events)
+    _say(options.bundle, Bundle.update(options.bundle, lambda bundle: bundle.add(log, again=options.again)))
+
+
+def forget(options: argparse.Namespace) -> None:
+    """Remove a person from a bundle."""
+    _say(options.bundle, Bundle.update(options.bundle, lambda bundle: bundle.forget(options.user)))
+
+
+def _say(path: Path, bundle: Bundle) -> None:
+    graph = bundle.graph
+    print(f"{path}: {graph.num_users:,} users, {graph.num_events:,} events, {bundle.model}")
+
+
+def _free(path: Path) -> Path:
+    """A name beside a path that nothing has."""
+    names = (path.with_name(f"{path.name}.fit-{number}") for number in count(1))
+    return next(name for name in names if not name.exists())

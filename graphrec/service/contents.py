@@ -1,0 +1,36 @@
+"""What a manifest says of a graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from graphrec.data import USER, EventLog, FriendGraph
+
+
+def schema_of(graph: FriendGraph) -> dict[str, Any]:
+    """What the manifest says of a graph."""
+    events, people = graph.events(), graph[USER]
+    return {
+        "actions": list(graph.actions),
+        "weighted": all("weight" in graph[USER, name, USER] for name in graph.actions),
+        "features": int(people.x.size(1)) if "x" in people else 0,
+        "join_time": "join_time" in people,
+        "ids": "integer" if people.raw_id.dim() == 1 else "string",
+        "num_users": graph.num_users,
+        "num_events": graph.num_events,
+        "start": int(events.time[0]),
+        "end": int(events.time[-1]),
+    }
+
+
+def log_of(graph: FriendGraph) -> EventLog:
+    """The log that a graph was made from, for its digest."""
+    events, weight = graph.events(), None
+    stores = [graph[USER, name, USER] for name in graph.actions]
+    if all("weight" in store for store in stores):
+        weight = torch.empty(len(events))
+        for store in stores:
+            weight[store.event_id] = store.weight
+    return EventLog(events.src, events.dst, events.time, events.action, graph.actions, graph.user_ids, weight)
