@@ -38,9 +38,10 @@ def select_actions(graph: FriendGraph, actions: Sequence[str]) -> FriendGraph:
     """See `FriendGraph.select_actions`."""
     if not len(actions) or isinstance(actions, str):
         raise ValueError(f"actions must be a list of at least one action, got {actions!r}")
+    known = graph.actions
     for name in actions:
-        if name not in graph.actions:
-            raise KeyError(f"unknown action {name!r}; the graph's actions are {', '.join(graph.actions)}")
+        if name not in known:
+            raise KeyError(f"unknown action {name!r}; the graph's actions are {', '.join(known)}")
     out = _with_users_of(graph)
     kept = torch.cat([graph["user", name, "user"].event_id for name in dict.fromkeys(actions)]).sort().values
     for name in dict.fromkeys(actions):
@@ -66,9 +67,10 @@ def select_events(graph: FriendGraph, kept: Tensor) -> FriendGraph:
 def with_events(graph: FriendGraph, log: EventLog) -> FriendGraph:
     """See `FriendGraph.with_events`."""
     added = torch.bincount(log.action, minlength=len(log.actions)).tolist()
+    code_of = {name: code for code, name in enumerate(graph.actions)}
     for name, size in zip(log.actions, added, strict=True):
-        if name not in graph.actions:
-            known = ", ".join(graph.actions)
+        if name not in code_of:
+            known = ", ".join(code_of)
             raise DataError(f"the new events have an action {name!r}; the graph's actions are {known}")
         extra = [key for key in edge_columns(graph["user", name, "user"]) if key not in EVENT_COLUMNS]
         if size and extra:
@@ -82,7 +84,7 @@ def with_events(graph: FriendGraph, log: EventLog) -> FriendGraph:
         raise DataError("either both the graph's events and the new ones have weights, or neither")
     ids = union(graph.user_ids.values, log.user_ids.values)
     ours, theirs = ids.find(graph.user_ids.values), ids.find(log.user_ids.values)
-    code = torch.tensor([graph.actions.index(name) for name in log.actions])
+    code = torch.tensor([code_of[name] for name in log.actions])
     time = torch.cat([old.time, log.time])
     order = time.argsort(stable=True)
     joined = EventLog(

@@ -252,10 +252,17 @@ class FriendGraph(HeteroData):
         return graph
 
     def weights(self) -> Tensor | None:
-        """The weights [E] float32 of all events, in the order of `events()`; None where there are none."""
+        """The weights [E] float32 of all events, in the order of `events()`; None where there are none.
+
+        Raises:
+            DataError: some actions have weights, others none.
+        """
         stores = [self[USER, name, USER] for name in self.actions]
-        if not all("weight" in store for store in stores):
+        weighted = ["weight" in store for store in stores]
+        if not any(weighted):
             return None
+        if not all(weighted):
+            raise DataError(f"the action {self.actions[weighted.index(False)]!r} has no 'weight', others do")
         weight = torch.empty(self.num_events)
         for store in stores:
             weight[store.event_id] = store.weight

@@ -41,9 +41,7 @@ def check_graph(graph: FriendGraph) -> None:
         for key in ("time", "event_id"):
             if key in graph["user", name, "user"] and _falls(graph["user", name, "user"][key]):
                 raise DataError(f"{key!r} of {name!r} is not ascending")
-    weighted = ["weight" in graph["user", name, "user"] for name in graph.actions]
-    if any(weighted) != all(weighted):
-        raise DataError(f"the action {graph.actions[weighted.index(False)]!r} has no 'weight', others do")
+    graph.weights()
     if _falls(graph.events().time):
         raise DataError("'event_id' does not follow time across actions")
 
@@ -56,12 +54,12 @@ def check_numbering(graph: FriendGraph) -> None:
     seen[ids[(ids >= 0) & (ids < size)]] = True
     if bool(seen.all()):
         return
-    for name, store in stores.items():
-        if store.edge_index.numel() and _runs_both_ways(store.edge_index, graph.num_users):
-            raise DataError(
-                f"the events of {name!r} run in both directions, as after PyG's ToUndirected, but an event "
-                "has one direction: leave that transform out (batches of the loaders have both)"
-            )
+    parts = [store.edge_index for store in stores.values()]
+    if any(_runs_both_ways(part, graph.num_users) for part in [*parts, torch.cat(parts, dim=1)]):
+        raise DataError(
+            "events run in both directions, as after PyG's ToUndirected, but an event has one direction: "
+            "leave that transform out (batches of the loaders have both)"
+        )
     raise DataError(
         "the 'event_id's of all actions must be 0 .. E-1, each once; transforms that add, merge or drop "
         "edges break this, `FriendGraph.select_events` does not"
@@ -103,7 +101,9 @@ def _falls(values: Tensor) -> bool:
 
 
 def _runs_both_ways(edge_index: Tensor, num_users: int) -> bool:
-    """Whether the same pairs are joined as often in one direction as in the other."""
+    """Whether pairs are joined, and as often in one direction as in the other."""
     src, dst = edge_index
+    if not src.numel():
+        return False
     forward, back = (src * num_users + dst).sort().values, (dst * num_users + src).sort().values
     return torch.equal(forward, back)

@@ -132,9 +132,9 @@ def rewrite_future(graph: FriendGraph, time: int, *, near: Tensor, seed: int) ->
             out[edge_type].update(store)
         elif "event_id" in store:
             edges = out[edge_type]
-            for number, (key, value) in enumerate(edge_columns(store).items()):
+            for column, (key, value) in enumerate(edge_columns(store).items()):
                 if key not in EVENT_COLUMNS:
-                    edges[key] = _rewritten(value, store.event_id < past, edges.event_id, seed, number)
+                    edges[key] = _rewritten(value, store.event_id < past, edges.event_id, seed, column)
     return out
 
 

@@ -72,25 +72,26 @@ class TemporalSampler(BaseSampler):
             raise ValueError(
                 f"num_neighbors is one number a hop, positive or -1 for all; got {list(num_neighbors)}"
             )
-        self.actions = tuple(graph.actions if actions is None else actions)
+        known = graph.actions  # found by a walk over all edge types, so asked for once
+        self.actions = tuple(known if actions is None else actions)
         for name in self.actions:
-            if name not in graph.actions:
-                raise KeyError(f"unknown action {name!r}; the graph's actions are {', '.join(graph.actions)}")
+            if name not in known:
+                raise KeyError(f"unknown action {name!r}; the graph's actions are {', '.join(known)}")
         self.num_neighbors = list(num_neighbors)
         self.strategy = strategy
         self.seed = seed
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by running workers too
         self._num_users = graph.num_users
-        if self.actions == graph.actions:
+        if self.actions == known:
             self._timeline = Timeline.of(graph)
         else:
             self._timeline = Timeline(graph.select_actions(self.actions))
         # For each half-edge: its edge type (2 x action + outgoing), and its place among the edges of it.
         action, event = self._timeline.events.action, self._timeline.event.long()
+        order = action.argsort(stable=True)
+        sizes = torch.bincount(action, minlength=len(self.actions))
         place = torch.empty_like(action)
-        for code in range(len(self.actions)):
-            inside = (action == code).nonzero().squeeze(1)
-            place[inside] = torch.arange(inside.numel())
+        place[order] = torch.arange(len(action)) - (sizes.cumsum(0) - sizes)[action[order]]
         self._place = place[event].int()
         self._kind = (2 * action[event] + self._timeline.outgoing).to(torch.int32)
 
