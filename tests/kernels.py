@@ -35,7 +35,6 @@ SOFTMAXES = {aten._softmax.default, aten._log_softmax.default}
 """Operators that add up each row: its elements are off together, so that equal ones stay equal."""
 
 
-
 class OtherKernels(TorchDispatchMode):
     """Adds noise of about the rounding error to whatever is summed; `met` counts how often.
 
