@@ -2,7 +2,6 @@
 
 import itertools
 import threading
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -566,7 +565,7 @@ def test_batches_may_be_judged_by_several_threads(monkeypatch: pytest.MonkeyPatc
     graph = graph_of(random_rows(3, users=20, events=400, times=200, scale=UNIT), 20)
     split = TemporalSplit.of(graph)
     model = HEURISTICS["ppr"]().fit(graph, until=split.t_val)
-    alone, used = torch.get_num_threads(), set()
+    alone, used, shared = torch.get_num_threads(), set(), threading.Event()
 
     class Watched:
         name = "watched"
@@ -574,7 +573,9 @@ def test_batches_may_be_judged_by_several_threads(monkeypatch: pytest.MonkeyPatc
         def score(self, query: Query) -> torch.Tensor:
             assert torch.get_num_threads() == 1
             used.add(threading.get_ident())
-            time.sleep(0.002)  # so that one thread cannot do all
+            if len(used) > 1:
+                shared.set()
+            shared.wait(300)  # so that one thread cannot do all
             return model.score(query)
 
     whole = streaming(model, graph, split).rows(), mutual(model, graph, split)

@@ -478,7 +478,7 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
     run = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
     command = [sys.executable, *run, __file__, str(tmp_path)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr
     assert len(re.findall(r"^epoch \d/3", done.stderr, flags=re.MULTILINE)) == 3
     assert "arning" not in done.stderr, done.stderr
