@@ -10,13 +10,23 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from graphrec.data import DataError, FriendGraph, TemporalSplit, read_events, read_users
+from graphrec.data import (
+    DataError,
+    FriendGraph,
+    TemporalSplit,
+    digest_code,
+    digest_graph,
+    digest_value,
+    read_events,
+    read_users,
+)
 from graphrec.datasets import DATASETS, SyntheticFriends, World, load_dataset
 from graphrec.evaluate import StreamingRanks, evaluate_mutual, evaluate_streaming
 from graphrec.models import (
@@ -138,20 +148,23 @@ def run(
             "t_test": split.t_test,
         },
     }
-    judged: dict[str, dict[str, Any]] = {}
     partial = out / "partial.json"
-    if resume and partial.exists():
-        kept = json.loads(partial.read_text())
-        if kept["head"] == head:
-            judged = {name: result for name, result in kept["judged"].items() if name in models}
-            print(f"resuming: {len(judged)} of {len(models)} models are done")
+    key = {
+        "events and users": digest_graph(graph),
+        "split and seed": digest_value(head),
+        "code": digest_value([digest_code(), Path(__file__).read_bytes()]),
+        "world": None
+        if world is None
+        else digest_value({f.name: getattr(world, f.name) for f in fields(world)}),
+    }
+    judged = _resumed(partial, key, models) if resume and partial.exists() else {}
     ready: dict[str, Recommender] = {}
     for number, name in enumerate(models, 1):
         if name not in judged:
             began = time.perf_counter()
             ready[name] = fitted(name, graph, split, seed, world)
             judged[name] = judge(ready[name], graph, split, time.perf_counter() - began)
-            partial.write_text(json.dumps({"head": head, "judged": judged}))
+            partial.write_text(json.dumps({"key": key, "judged": judged}))
         row = next(r for r in judged[name]["rows"] if r["part"] == "test" and r["slice"] == "all")
         print(f"[{number}/{len(models)}] {name}: test MRR {row['mrr']:.3f} ({row['n']:,} events)", flush=True)
     partial.unlink(missing_ok=True)
@@ -175,6 +188,23 @@ def run(
     print(suggestions)
     _write_report(out, results, network, suggestions)
     print(f"\nwritten: {out / 'results.json'}, {out / 'report.html'}, {out / 'scores.png'}")
+
+
+def _resumed(partial: Path, key: dict[str, str | None], models: list[str]) -> dict[str, dict[str, Any]]:
+    """What an interrupted run has judged, if all it depends on is the same."""
+    try:
+        kept = json.loads(partial.read_text())
+        then, judged = dict(kept["key"]), dict(kept["judged"])
+    except (KeyError, TypeError, ValueError):
+        print(f"starting anew: {partial} is damaged, or of another version")
+        return {}
+    other = [name for name, value in key.items() if then.get(name) != value]
+    if other:
+        print(f"starting anew: {partial} is of a run with other {', '.join(other)}")
+        return {}
+    done = {name: result for name, result in judged.items() if name in models}
+    print(f"resuming: {len(done)} of {len(models)} models are done")
+    return done
 
 
 def _best_on_validation(rows: list[dict[str, Any]]) -> str:

@@ -9,12 +9,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import benchmarks.ladder
 from benchmarks.ladder import NAMES, ON_REQUEST, main
 from graphrec.evaluate import SLICES
-from graphrec.models import LEARNED
+from graphrec.models import LEARNED, Recommender
 from tests.graphs import random_rows
 
 ROOT = Path(__file__).parent.parent
@@ -78,29 +80,73 @@ def test_events_become_a_report(events: Path, tmp_path: Path) -> None:
         assert user not in people.split(", ")
 
 
-def test_an_interrupted_run_goes_on(events: Path, tmp_path: Path) -> None:
-    models = ["--models", "random", "popularity"]
-    assert ladder("--events", events, *models, "--out", tmp_path / "whole").returncode == 0
+MODELS = ("--models", "random", "popularity")
+
+
+def interrupted(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
+    """The program, ended when the first model is judged."""
+    judge = benchmarks.ladder.judge
+
+    def ended(model: Recommender, *rest: Any) -> dict[str, Any]:
+        if model.name == "popularity":
+            raise KeyboardInterrupt
+        return judge(model, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(benchmarks.ladder, "judge", ended)
+        with pytest.raises(KeyboardInterrupt):
+            ladder(*arguments)
+
+
+def without_times(results: dict[str, Any]) -> dict[str, Any]:
+    timed = {"timing": [row["model"] for row in results["timing"]]}
+    return results | timed
+
+
+def test_an_interrupted_run_goes_on(events: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ladder("--events", events, *MODELS, "--out", tmp_path / "whole").returncode == 0
     whole = json.loads((tmp_path / "whole" / "results.json").read_text())
+    interrupted(monkeypatch, "--events", events, *MODELS, "--out", tmp_path / "cut")
     partial = tmp_path / "cut" / "partial.json"
-    partial.parent.mkdir()
-    head = {key: whole[key] for key in ("dataset", "users", "events", "seed")}
-    head["split"] = {key: value for key, value in whole["split"].items() if key != "evaluated"}
-    kept = {
-        "rows": [row for row in whole["rows"] if row["model"] == "random"],
-        "mutual": [row for row in whole["mutual"] if row["model"] == "random"],
-        "timing": {"model": "random", "fit_s": 123.0, "queries_per_s": 1.0, "parameters": 0},
-        "over_time": whole["over_time"][0],
-        "learning": [],
-        "evaluated": whole["split"]["evaluated"],
-    }
-    partial.write_text(json.dumps({"head": head, "judged": {"random": kept}}))
-    done = ladder("--events", events, *models, "--out", tmp_path / "cut", "--resume")
+    kept = json.loads(partial.read_text())
+    kept["judged"]["random"]["timing"]["fit_s"] = 123.0
+    partial.write_text(json.dumps(kept))
+    done = ladder("--events", events, *MODELS, "--out", tmp_path / "cut", "--resume")
     assert "1 of 2 models are done" in done.stdout
     cut = json.loads((tmp_path / "cut" / "results.json").read_text())
     assert cut["timing"][0]["fit_s"] == 123.0
-    assert (cut["rows"], cut["mutual"]) == (whole["rows"], whole["mutual"])
+    assert without_times(cut) == without_times(whole)
     assert not partial.exists()
+
+
+@pytest.mark.parametrize("change", ["events", "users", "seed", "code", "damage"])
+def test_what_an_interrupted_run_has_judged_is_known_by_content(
+    change: str, events: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files keep their names; as many people, events and times; only what is in them changes."""
+    given, users = tmp_path / "given.csv", tmp_path / "users.csv"
+    given.write_text(events.read_text())
+    users.write_text("user,age\nu1,30\n")
+    arguments = ["--events", given, "--users", users, *MODELS, "--out", tmp_path / "out"]
+    interrupted(monkeypatch, *arguments)
+    if change == "events":  # every act is turned around
+        head, *rows = given.read_text().splitlines()
+        turned = [[dst, src, *rest] for src, dst, *rest in (row.split(",") for row in rows)]
+        given.write_text("\n".join([head, *map(",".join, turned)]) + "\n")
+    elif change == "users":
+        users.write_text("user,age\nu1,31\n")
+    elif change == "seed":
+        arguments += ["--seed", 1]
+    elif change == "code":
+        monkeypatch.setattr(benchmarks.ladder, "digest_code", lambda: "0" * 64)
+    else:
+        (tmp_path / "out" / "partial.json").write_text("{}")
+    resumed = ladder(*arguments, "--resume")
+    assert "starting anew" in resumed.stdout
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert ladder(*arguments, "--out", tmp_path / "fresh").returncode == 0  # the last --out counts
+    fresh = json.loads((tmp_path / "fresh" / "results.json").read_text())
+    assert without_times(results) == without_times(fresh)
 
 
 @pytest.mark.parametrize(

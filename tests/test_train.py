@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.data import DataLoader
 
+from graphrec.data import DataError
 from graphrec.loader.loaders import EpochShuffle
-from graphrec.train import RowSparseAdamW, num_processes, train
+from graphrec.train import ReplacedRunWarning, RowSparseAdamW, num_processes, train
 from graphrec.train.optim import clip_gradients
 
 ROWS = 40
@@ -83,6 +84,7 @@ def fit(network: Toy, **kwargs: Any) -> list[dict[str, float]]:
         "lr": 0.03,
         "seed": 1,
         "progress": False,
+        "key": {"data": "toy"},
     }
     return train(network, kwargs.pop("batches", loader()), **(options | kwargs))
 
@@ -357,20 +359,135 @@ def test_best_is_the_weights_alone(tmp_path: Path) -> None:
     assert "optimizer_states" not in best
 
 
-def test_another_run_in_the_folder_is_named(tmp_path: Path) -> None:
+def wider() -> Toy:
+    return Toy(rows=ROWS + 1)
+
+
+def other_values() -> Toy:
+    network = Toy()
+    nn.init.ones_(network.layer.weight)
+    return network
+
+
+@pytest.mark.parametrize(
+    ("network", "changed", "said"),
+    [
+        (wider, {}, "another network"),
+        (other_values, {}, "other initial values of the network"),
+        (Toy, {"seed": 2}, "seed=1, not 2"),
+        (Toy, {"max_epochs": 3}, "max_epochs=2, not 3"),
+        (Toy, {"patience": 8}, "patience=9, not 8"),
+        (Toy, {"lr": 0.02}, "lr=0.03, not 0.02"),
+        (Toy, {"weight_decay": 0.5}, "weight_decay=0.01, not 0.5"),
+        (Toy, {"key": {"data": "others"}}, "another data"),
+        (Toy, {"key": {"data": "toy", "until": 3}}, "another until"),
+        (Toy, {"key": {"data": torch.ones(3)}, "seed": 3}, "another data and seed=1, not 3"),
+    ],
+)
+def test_another_run_is_not_resumed_but_starts_anew_and_says_so(
+    network: Callable[[], Toy], changed: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    fit(Toy(), folder=tmp_path, max_epochs=2)
+    resumed = network()
+    with pytest.warns(ReplacedRunWarning) as caught:
+        curve = fit(resumed, folder=tmp_path, **({"max_epochs": 2} | changed))
+    assert [str(one.message) for one in caught] == [
+        f"{tmp_path}: its checkpoints are of a run with {said}; training starts anew"
+    ]
+    fresh = network()
+    assert fit(fresh, **({"max_epochs": 2} | changed)) == curve
+    assert all(torch.equal(value, weights(resumed)[name]) for name, value in weights(fresh).items())
+    # The folder is now the second run's, which is not trained again.
+    assert fit(network(), validate=scripted([]), folder=tmp_path, **({"max_epochs": 2} | changed)) == curve
+
+
+def test_other_code_is_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fit(Toy(), folder=tmp_path, max_epochs=1)
-    with pytest.raises(ValueError, match=r"last\.ckpt is of a run with another network"):
-        fit(Toy(rows=ROWS + 1), folder=tmp_path, max_epochs=1)
-    with pytest.raises(ValueError, match=r"of a run with seed=1, not seed=2"):
-        fit(Toy(), folder=tmp_path, max_epochs=1, seed=2)
-    with pytest.raises(ValueError, match=r"of a run with max_epochs=1, not max_epochs=5"):
-        fit(Toy(), folder=tmp_path, max_epochs=5)
-    torch.save({"something": 1}, tmp_path / "last.ckpt")
-    with pytest.raises(ValueError, match="is no checkpoint of such a run"):
+    monkeypatch.setattr("graphrec.train.checkpoint.digest_code", lambda: "0" * 64)
+    with pytest.warns(ReplacedRunWarning, match="another version of graphrec"):
         fit(Toy(), folder=tmp_path, max_epochs=1)
-    (tmp_path / "last.ckpt").write_bytes(b"cut off")
-    with pytest.raises(ValueError, match="is no checkpoint of such a run"):
+
+
+def test_a_checkpoint_of_before_keys_is_of_another_version(tmp_path: Path) -> None:
+    fit(Toy(), folder=tmp_path, max_epochs=1)
+    for name in ("last.ckpt", "best.ckpt"):
+        content = torch.load(tmp_path / name, weights_only=True)
+        del content["run"]["key"]
+        torch.save(content, tmp_path / name)
+    with pytest.warns(ReplacedRunWarning, match="another version of graphrec"):
         fit(Toy(), folder=tmp_path, max_epochs=1)
+
+
+def test_the_best_of_one_run_and_the_last_of_another_are_not_mixed(tmp_path: Path) -> None:
+    fit(Toy(), folder=tmp_path / "a", max_epochs=2)
+    fit(Toy(), folder=tmp_path / "b", max_epochs=2, seed=2)
+    (tmp_path / "b" / "best.ckpt").replace(tmp_path / "a" / "best.ckpt")
+    with pytest.warns(ReplacedRunWarning, match=r"seed=2, not 1"):
+        fit(Toy(), folder=tmp_path / "a", max_epochs=2)
+
+
+def test_a_run_replaced_while_it_trains_is_refused(tmp_path: Path) -> None:
+    network = Toy()
+
+    def losses(index: Tensor, epoch: int) -> dict[str, Tensor]:
+        if epoch == 1 and not replaced:
+            replaced.append(True)
+            with pytest.warns(ReplacedRunWarning):
+                fit(Toy(), folder=tmp_path, max_epochs=1, seed=2)
+        return toy_losses(network, index)
+
+    replaced: list[bool] = []
+    with pytest.raises(DataError, match=r"best\.ckpt: another run has replaced it"):
+        fit(network, losses=losses, validate=scripted([0.2, 0.1]), folder=tmp_path, max_epochs=2)
+
+
+@pytest.mark.parametrize("name", ["last.ckpt", "best.ckpt"])
+def test_a_file_in_the_place_of_a_checkpoint_is_left_alone(name: str, tmp_path: Path) -> None:
+    fit(Toy(), folder=tmp_path, max_epochs=1)
+    for content in ({"something": 1}, {"run": 3}, [1]):
+        torch.save(content, tmp_path / name)
+        with pytest.raises(DataError, match=f"{name}: not a checkpoint of a training run"):
+            fit(Toy(), folder=tmp_path, max_epochs=1)
+    for noise in (b"", b"cut off", b"PK\x03\x04"):
+        (tmp_path / name).write_bytes(noise)
+        with pytest.raises(DataError, match=f"{name}: not a checkpoint of a training run"):
+            fit(Toy(), folder=tmp_path, max_epochs=1)
+        assert (tmp_path / name).read_bytes() == noise
+
+
+def test_a_folder_needs_a_key(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="needs a key"):
+        fit(Toy(), folder=tmp_path, key=None)
+
+
+KILLED = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.path[:0] = {paths!r}
+from test_train import Toy, fit, toy_losses
+network = Toy()
+def losses(index, epoch):
+    if epoch == 2:
+        os.kill(os.getpid(), signal.{name})
+    return toy_losses(network, index)
+fit(network, losses=losses)
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGINT"])
+def test_an_ended_run_without_a_folder_leaves_no_file(name: str, tmp_path: Path) -> None:
+    script = KILLED.format(paths=sys.path, name=name)
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode in (-signal.SIGKILL, -signal.SIGINT), done.stderr
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 # What is told

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from graphrec.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from graphrec.data.digest import digest_code as digest_code
     from graphrec.data.digest import digest_graph as digest_graph
     from graphrec.data.digest import digest_log as digest_log
     from graphrec.data.digest import digest_value as digest_value

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence, Set
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -78,6 +80,14 @@ def digest_value(value: Any) -> str:
     digest = hashlib.sha256()
     _feed(digest, value, "")
     return digest.hexdigest()
+
+
+@cache
+def digest_code() -> str:
+    """The sha256 of graphrec's own source files, by path and content, 64 hexadecimal digits."""
+    package = Path(__file__).parents[1]
+    files = sorted(package.rglob("*.py"))
+    return digest_value({str(path.relative_to(package)): path.read_bytes() for path in files})
 
 
 def _feed(digest: Any, value: Any, path: str) -> None:

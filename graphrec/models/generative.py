@@ -158,6 +158,9 @@ class GenerativeSTU(NeighborhoodModel):
         self._index_codes(ticks[fits[0] :], codes, [fit - fits[0] for fit in fits])
         self._warm = max(self._warm, self._just_before(ticks[fits[0]]))
 
+    def _fitted_codes(self) -> Tensor:
+        return self._codes.codes
+
     def _build(self, *, num_known: int) -> GenerativeNet:
         return GenerativeNet(
             len(self.graph.actions),

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from graphrec.data import USER, DataError, FriendGraph, Query, UserIds
+from graphrec.data import USER, DataError, FriendGraph, Query, UserIds, digest_graph
 from graphrec.evaluate import StreamingRanks, rank_events
 from graphrec.loader import QueryLoader, TimelineBatches
 from graphrec.models.favours import CHOICES, TINY, Favouring, Favours, Kept
@@ -50,6 +50,7 @@ from graphrec.sampler import (
     popularity_half_life,
 )
 from graphrec.sampler.draws import hashed
+from graphrec.tokenizer import Tokenizer
 from graphrec.tokenizer.tokenizer import positions
 from graphrec.train import num_processes, train
 
@@ -76,6 +77,9 @@ JUDGED: dict[str, Any] = {"part": "val", "trained_until": 0, "progress": False}
 
 SIZES = (*PARTS, "embedding_dim", "hidden_channels", "num_layers", "num_heads", "window", "dropout")
 """Arguments that are the user tower's."""
+
+NOT_TRAINED_BY = ("folder", "progress", "beam_size", "search_share")
+"""Arguments that change nothing of what is trained."""
 
 FORMAT, MANIFEST, TENSORS = "graphrec.NeighborhoodModel/3", "model.json", "model.pt"
 
@@ -313,12 +317,29 @@ class NeighborhoodModel(Recommender):
             patience=self.patience,
             seed=self.seed,
             folder=self.folder,
+            key=None if self.folder is None else self._run_key(graph, validate_until),
             progress=self.progress,
         )
         self._settle(graph, self._known)
         if self.sources:
             self._choose_favours(judged)
         return self
+
+    def _run_key(self, graph: FriendGraph, validate_until: int) -> dict[str, Any]:
+        """What a training run is known by (see `graphrec.train.train`)."""
+        key: dict[str, Any] = {}
+        for name, value in self.arguments.items():
+            if isinstance(value, Tokenizer):
+                key[name] = {"class": type(value).__qualname__, "settings": value.settings()}
+            elif name not in NOT_TRAINED_BY:
+                key[name] = value if name == "sources" else getattr(self, name, value)
+        key |= {"sources": sorted(self.arguments["sources"]), "reach": vars(self.reach)}
+        key |= {"graph": digest_graph(graph), "until": self._until, "validate_until": validate_until}
+        return key | {"model": type(self).__qualname__, "codes": self._fitted_codes()}
+
+    def _fitted_codes(self) -> Tensor | None:
+        """The codes that `_before` has fitted, [S, N, L] int64; None where training reads none."""
+        return None
 
     def losses(self, batch: HeteroData, epoch: int) -> dict[str, Tensor]:
         """Likelihood of every own act on the batch's timelines, each from its own past."""

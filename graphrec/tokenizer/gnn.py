@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from graphrec.data import USER, FriendGraph, Query, reverse_of
+from graphrec.data import USER, FriendGraph, Query, digest_graph, reverse_of
 from graphrec.loader import QueryLoader, TimelineBatches
 from graphrec.nn import ResidualQuantizer
 from graphrec.nn.graph_encoder import GraphEncoder
@@ -155,7 +155,7 @@ class GNNRQVAE(Tokenizer):
         ties = ties.take(torch.randperm(len(ties))[:MAX_TIES])
         self.curve = []
         if len(ties) >= MIN_TIES:
-            self._train(views, ties, profile, until, warm=warm)
+            self._train(graph, views, ties, profile, until, warm=warm)
 
     def embed(self, graph: FriendGraph, users: Tensor, until: int) -> Tensor:
         """Where the network moves users, all of the graph in view: [n, D].
@@ -256,7 +256,9 @@ class GNNRQVAE(Tokenizer):
 
     # Training
 
-    def _train(self, views: Views, ties: Pairs, profile: Tensor, until: int, *, warm: bool) -> None:
+    def _train(
+        self, graph: FriendGraph, views: Views, ties: Pairs, profile: Tensor, until: int, *, warm: bool
+    ) -> None:
         assert self.network is not None
         network = self.network.train()
         judged = min(MOST_HELD_OUT, int(HELD_OUT * len(ties)))
@@ -288,6 +290,10 @@ class GNNRQVAE(Tokenizer):
             (batch,) = judge
             return {"val_score": -float(losses(held_out, batch)["loss"])}
 
+        key: dict[str, Any] = {}
+        if self.folder is not None:
+            key |= {"tokenizer": type(self).__qualname__, **self.settings(), "until": until, "warm": warm}
+            key |= {"graph": digest_graph(graph), "places": views.places, "profile": profile}
         share = WARM if warm else 1.0
         run = f"{until}-warm" if warm else str(until)
         self.curve = train(
@@ -301,6 +307,7 @@ class GNNRQVAE(Tokenizer):
             lr=share * self.lr,
             seed=self.seed,
             folder=None if self.folder is None else Path(self.folder) / run,
+            key=key,
             progress=self.progress,
         )
 

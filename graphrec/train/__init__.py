@@ -1,5 +1,6 @@
 """Training networks: the one room that knows the training engine."""
 
+from graphrec.train.checkpoint import ReplacedRunWarning as ReplacedRunWarning
 from graphrec.train.fit import train as train
 from graphrec.train.optim import RowSparseAdamW as RowSparseAdamW
 from graphrec.train.optim import adamw as adamw

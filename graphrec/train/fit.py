@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import logging
 import math
@@ -9,30 +10,35 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from pickle import UnpicklingError
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from pytorch_lightning.callbacks import TQDMProgressBar
-from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from graphrec.sampler.draws import hashed
+from graphrec.train.checkpoint import (
+    BEST,
+    LAST,
+    CheckpointFiles,
+    Curve,
+    Key,
+    best_weights,
+    past_curve,
+    run_key,
+)
 from graphrec.train.optim import adamw, clip_gradients, sparse_tables
-from graphrec.train.share import num_processes, placement, shared
+from graphrec.train.share import is_first_process, num_processes, placement, shared
 
 WARMUP_STEPS = 50
 MAX_NORM = 1.0
 SCORE = "val_score"
-
-Curve = list[dict[str, float]]
 
 
 class _Epochs:
@@ -66,15 +72,16 @@ class _Engine(pl.LightningModule):
         curve: Curve,
         settings: dict[str, Any],
         patience: int,
-        folder: Path,
-        resumable: bool,
+        folder: Path | None,
+        key: Key,
         lines: bool,
     ) -> None:
         super().__init__()
         self.network, self.curve = network, curve
         self._batches, self._losses, self._validate = batches, losses, validate
         self._settings, self._patience = settings, patience
-        self._folder, self._resumable, self._lines = folder, resumable, lines
+        self._folder, self._key, self._lines = folder, key, lines
+        self.best: dict[str, Any] = {}
         self._tables = sparse_tables(network)
         self._sums: dict[str, float] = {}
         self._begun: list[float] = []
@@ -140,13 +147,25 @@ class _Engine(pl.LightningModule):
         self.log(SCORE, scores[SCORE], prog_bar=True, batch_size=1, rank_zero_only=True)
         best = all(scores[SCORE] > past[SCORE] for past in self.curve)
         self.curve.append(row | scores | {"epoch": self.current_epoch})
-        if best:
-            self.trainer.save_checkpoint(self._folder / "best.ckpt", weights_only=True)
-        if self._resumable:
-            self.trainer.save_checkpoint(self._folder / "last.ckpt")
+        if self._folder is not None:
+            if best:
+                self.trainer.save_checkpoint(self._folder / BEST, weights_only=True)
+            self.trainer.save_checkpoint(self._folder / LAST)
+        elif best and self.trainer.is_global_zero:
+            self._keep_best()
         self.trainer.should_stop = self.finished
         if self._lines and self.trainer.is_global_zero:
             self._tell(row["loss"], scores)
+
+    def _keep_best(self) -> None:
+        """Copy the weights in memory: a file, with a row per person, would outlive a killed process."""
+        for name, value in self.network.state_dict().items():
+            if not isinstance(value, Tensor):
+                self.best[name] = copy.deepcopy(value)
+            elif name in self.best:
+                self.best[name].copy_(value)
+            else:
+                self.best[name] = value.detach().to("cpu", copy=True)
 
     def _check(self, values: dict[str, float], where: str) -> None:
         for name, value in values.items():
@@ -162,7 +181,7 @@ class _Engine(pl.LightningModule):
         print(f"epoch {number}/{epochs}: {', '.join(parts)}", file=sys.stderr, flush=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["run"] = {"curve": self.curve, "settings": self._settings}
+        checkpoint["run"] = {"curve": self.curve, "key": self._key}
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         settings = self._settings
@@ -193,15 +212,6 @@ class _Bar(TQDMProgressBar):
         return self._steps
 
 
-class _Files(TorchCheckpointIO):
-    """Checkpoints written without a second copy in memory; a file is the old one or the new one, whole."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        part = Path(path).with_suffix(".part")
-        torch.save(checkpoint, part)
-        part.replace(path)
-
-
 def train(
     network: nn.Module,
     loader: Iterable[Any],
@@ -215,6 +225,7 @@ def train(
     weight_decay: float = 0.01,
     seed: int = 0,
     folder: Path | None = None,
+    key: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> Curve:
     """Train a network and leave it, on the CPU, with the weights of its best epoch.
@@ -239,7 +250,11 @@ def train(
         seed: fixes dropout, and the order of a loader that shuffles by torch's own generator.
         folder: for checkpoints, `last.ckpt` to go on from and the weights of `best.ckpt`; a run that was
             interrupted goes on after its last whole epoch, and ends as if it had not been. All processes
-            must see it.
+            must see it. Another run's checkpoints are replaced, with a `ReplacedRunWarning` that says what
+            differs. Without a folder nothing is written anywhere.
+        key: with a folder, what the run is known by besides the arguments here, the network's initial values
+            and graphrec's code: name to content, for `graphrec.data.digest_value`. It should hold all that
+            `loader`, `losses` and `validate` depend on, such as `digest_graph(graph)` and `until`.
         progress: show a bar on a terminal, elsewhere a line an epoch, on standard error.
 
     Returns:
@@ -248,14 +263,16 @@ def train(
 
     Raises:
         FloatingPointError: a term of the loss, or of validation, is not finite.
-        ValueError: `folder` holds a run with other settings, or there is nothing to train on.
+        ValueError: there is nothing to train on, or `folder` is given without a `key`.
+        DataError: `folder` holds other files under the names of checkpoints.
     """
     counts = {"steps_per_epoch": steps_per_epoch, "max_epochs": max_epochs, "patience": patience}
     for name, count in counts.items():
         if count < 1:
             raise ValueError(f"{name} must be at least 1, got {count}")
+    if folder is not None and not key:
+        raise ValueError("train(folder=...) needs a key that names the data and settings of the run")
     settings: dict[str, Any] = {
-        "network": {name: list(value.shape) for name, value in network.state_dict().items()},
         "steps_per_epoch": steps_per_epoch,
         "max_epochs": max_epochs,
         "lr": lr,
@@ -263,11 +280,16 @@ def train(
         "seed": seed,
     }
     terminal = sys.stderr.isatty()
-    with TemporaryDirectory() as scratch, _apart():
-        checkpoints = Path(scratch) if folder is None else folder
-        checkpoints.mkdir(parents=True, exist_ok=True)
-        last = checkpoints / "last.ckpt"
-        curve = _past(last, settings) if last.exists() else []
+    with _apart():
+        known: Key = {}
+        curve: Curve = []
+        last: Path | None = None
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            given = settings | {"patience": patience} | dict(key or {})
+            known = run_key(network, given, with_values=num_processes() == 1)
+            curve = past_curve(folder, known, writes=is_first_process())
+            last = folder / LAST if curve else None
         batches = _Epochs(shared(loader), seed=seed, epoch=len(curve))
         engine = _Engine(
             network,
@@ -277,8 +299,8 @@ def train(
             curve,
             settings,
             patience,
-            checkpoints,
-            resumable=folder is not None,
+            folder,
+            known,
             lines=progress and not terminal,
         )
         first = True
@@ -291,18 +313,19 @@ def train(
                 enable_checkpointing=False,
                 enable_model_summary=False,
                 logger=False,
-                plugins=[_Files()],
-                default_root_dir=scratch,
+                plugins=[CheckpointFiles()],
             )
-            trainer.fit(engine, batches, ckpt_path=last if last.exists() else None, weights_only=True)
+            trainer.fit(engine, batches, ckpt_path=last, weights_only=True)
             first = trainer.is_global_zero
             # A trainer is a ring of objects that hold the loader, and whatever graph is behind it.
             engine.trainer = trainer = None  # type: ignore[assignment]
             gc.collect()
-        if last.exists() or first:
-            best = torch.load(checkpoints / "best.ckpt", weights_only=True, mmap=True, map_location="cpu")
-            state = best["state_dict"]
-            network.load_state_dict({name: state[f"network.{name}"] for name in settings["network"]})
+        if folder is None:
+            best = engine.best
+        else:
+            best = best_weights(folder, known) if first or last is not None else {}
+        if best:
+            network.load_state_dict(best)
         if num_processes() > 1 and torch.distributed.is_initialized():
             for tensor in network.state_dict().values():
                 torch.distributed.broadcast(tensor, 0)
@@ -313,21 +336,6 @@ def train(
 def _number(*parts: int) -> int:
     """A seed for torch from several numbers."""
     return int(hashed(*(torch.tensor(part) for part in parts)))
-
-
-def _past(last: Path, settings: dict[str, Any]) -> Curve:
-    """The curve of the run in a folder, if it is the same run."""
-    try:
-        run = torch.load(last, weights_only=True, mmap=True, map_location="cpu")["run"]
-    except (KeyError, RuntimeError, UnpicklingError):
-        raise ValueError(f"{last} is no checkpoint of such a run; choose another folder") from None
-    for name, value in settings.items():
-        then = run["settings"].get(name)
-        if then != value:
-            said = "another network" if name == "network" else f"{name}={then}, not {name}={value}"
-            raise ValueError(f"{last} is of a run with {said}; choose another folder, or delete it")
-    curve: Curve = run["curve"]
-    return curve
 
 
 @contextmanager

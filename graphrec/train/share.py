@@ -18,6 +18,11 @@ def num_processes() -> int:
     return int(os.environ["WORLD_SIZE"]) if torch.distributed.is_torchelastic_launched() else 1
 
 
+def is_first_process() -> bool:
+    """Whether this is the process that validates and writes."""
+    return num_processes() == 1 or int(os.environ["RANK"]) == 0
+
+
 def placement() -> dict[str, Any]:
     """How the engine is to run here: on a GPU where there is one, with as many processes as torchrun started.
 
