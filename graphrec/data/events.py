@@ -46,7 +46,7 @@ class EventLog:
         action: [E] int64, index into `actions`.
         actions: names of the actions, sorted.
         user_ids: raw ids, sorted; every id of the input, also one met in self-loops alone.
-        weight: [E] float32, or None.
+        weight: [E] float32, or None. Kept and saved; no rule or model reads it.
         num_self_loops: how many rows with src == dst were dropped.
     """
 
@@ -109,7 +109,7 @@ class EventLog:
             dst: column of the user acted upon.
             time: column of the time; by default `timestamp` or `time`.
             action: column of the action; by default `action` if there is one.
-            weight: column of a weight; by default `weight` if there is one.
+            weight: column of a weight; by default `weight` if there is one. No rule or model reads it.
 
         Raises:
             DataError: naming `where`, the row (counted from 1, header excluded) and the column.

@@ -60,6 +60,9 @@ class FriendGraph(HeteroData):
     later of the two first acts, that is when the tie became mutual. Untimed friendships are edge types with
     an `edge_index` alone: nothing that answers a query reads them.
 
+    An edge type may have more columns, such as `edge_attr` [E, ...]: they stay with their edges in every change
+    and reach the batches of loaders. No rule or model reads them, or `weight`.
+
     The tensors are not meant to be changed in place; `snapshot` and PyG transforms give new graphs.
     """
 
@@ -171,10 +174,11 @@ class FriendGraph(HeteroData):
     def with_events(self, log: EventLog) -> FriendGraph:
         """The graph with more events, and with the people in them; among events of one time, old ones first.
 
-        Indices follow the sorted ids anew. Of whoever is new, features are missing.
+        Indices follow the sorted ids anew. Features of new users are missing (0, where they have no names).
 
         Raises:
-            DataError: an action that the graph does not know, or weights on one side alone.
+            DataError: an action that the graph does not know, weights on one side alone, or a column of an
+                action's edges (`edge_attr`) or of users that the new ones lack.
         """
         return edits.with_events(self, log)
 
@@ -182,6 +186,7 @@ class FriendGraph(HeteroData):
         """The graph as if some people, raw ids or [n] int64 indices, had never been in it.
 
         They, their events and their friendships are gone; everybody else is numbered on without gaps.
+        Categories that only they had stay as features, all 0, under another name; `num_self_loops` is 0.
 
         Raises:
             KeyError, IndexError: an unknown user, named.
