@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from graphrec.data import Id, Query, id_list, id_pairs
+from graphrec.data.checks import check_count
+from graphrec.data.text import printable
 from graphrec.models import Recommender
 from graphrec.tokenizer import Tokenizer
 
@@ -80,7 +82,9 @@ class SharedContact(Evidence):
 class SharedCircle(Evidence):
     """The STUs of user and candidate begin alike: they belong to one circle.
 
-    The events are the user's with others of that circle, but for those who are told as shared contacts.
+    The events are the user's with others of that circle, but for those who are told as shared contacts. The
+    score also falls without them where it knows nothing that must not be told: acts between two others that
+    were not returned, and those of people who are not told of. `effect` is the smaller fall.
 
     Attributes:
         prefix: the codes in common, or, where the user's contacts in that circle do not matter, the longest
@@ -174,8 +178,11 @@ def explain(
         ValueError: `max_contacts` is negative; user and candidate are one; the two are blocked, or the
             candidate has opted out; the tokenizer saw events at or after `time`; a score is not finite.
     """
-    if max_contacts < 0:
-        raise ValueError(f"max_contacts must not be negative, got {max_contacts}")
+    max_contacts = check_count("max_contacts", max_contacts, minimum=0)
+    if not isinstance(recommender, Recommender):
+        raise TypeError(f"recommender must be a Recommender, got a {type(recommender).__name__}")
+    if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
+        raise TypeError(f"tokenizer must be a Tokenizer, got a {type(tokenizer).__name__}")
     graph = recommender.graph
     ids = graph.user_ids
     query = Query.of(graph, [user], time, action)
@@ -215,6 +222,7 @@ class _Case:
         self._past = self.graph.snapshot(self.time)
         self.events = self._past.events()
         self.score = self._score_by(recommender)
+        self._tellable: tuple[Tensor, float] | None = None
         # Below the root of the precision a difference may be mere rounding.
         self._least = torch.finfo(recommender.dtype).eps ** 0.5 * max(1.0, abs(self.score))
 
@@ -225,6 +233,24 @@ class _Case:
         kept = torch.ones(len(self.events), dtype=torch.bool).index_fill_(0, event_ids, False)
         fall = self.score - self._score_by(self._recommender.on(self._past.select_events(kept)))
         return fall if fall > self._least else 0.0
+
+    def tellable_fall(self, event_ids: Tensor) -> float:
+        """The same in a past of nothing but acts that may be told: those with the user, and mutual ties."""
+        if self._tellable is None:
+            kept = self._may_be_told()
+            known = self._recommender.on(self._past.select_events(kept))
+            self._tellable = kept, self._score_by(known)
+        kept, score = self._tellable
+        left = kept.index_fill(0, event_ids, False)
+        fall = score - self._score_by(self._recommender.on(self._past.select_events(left)))
+        return fall if fall > self._least else 0.0
+
+    def _may_be_told(self) -> Tensor:
+        """Which events are with the user, or of two who are told of and have both acted: [E] bool."""
+        src, dst, num_users = self.events.src, self.events.dst, self.graph.num_users
+        pair, back = src * num_users + dst, dst * num_users + src
+        shown = ~(self.hidden[src] | self.hidden[dst])
+        return shown & (torch.isin(pair, back) | (src == self.user) | (dst == self.user))
 
     def ties(self, user: int) -> tuple[Tensor, Tensor]:
         """Events of a user with people who may be told of: (event [n] ascending, the other [n]), int64."""
@@ -303,6 +329,7 @@ def _shared_circle(case: _Case, tokenizer: Tokenizer, told: Tensor) -> list[Shar
         met = circle[other] & others
         moved = event[met & new]
         effect = case.fall(moved)
+        effect = min(effect, case.tellable_fall(moved)) if effect else 0.0
         if effect:
             return [
                 SharedCircle(
@@ -371,7 +398,7 @@ def _sentence(explanation: Explanation) -> str:
 
 
 def _name(person: Id) -> str:
-    return f"user {person}" if isinstance(person, int) else person
+    return f"user {person}" if isinstance(person, int) else printable(person)
 
 
 def _people(people: Sequence[Id]) -> str:
@@ -386,7 +413,7 @@ def _people(people: Sequence[Id]) -> str:
 def _act(action: str) -> str:
     """An action's name as a noun: words as they are, anything else as a name."""
     words = re.sub(r"[\s_-]+", " ", action).strip()
-    return words if words.replace(" ", "").isalpha() else f'act "{action}"'
+    return words if words.replace(" ", "").isalpha() else f'act "{printable(action)}"'
 
 
 def _deeds(activity: Activity, time: int) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from graphrec.data.checks import check_index, check_time, check_times
 from graphrec.data.graph import FriendGraph, as_indices
 from graphrec.data.ids import Id
 
@@ -27,6 +28,9 @@ class Query:
     action: Tensor
 
     def __post_init__(self) -> None:
+        for value in (self.user, self.time, self.action):
+            if not isinstance(value, Tensor):
+                raise TypeError(f"user, time and action must be tensors, got a {type(value).__name__}")
         shapes = [tuple(value.shape) for value in (self.user, self.time, self.action)]
         if len(set(shapes)) != 1 or len(shapes[0]) != 1:
             raise ValueError(f"user, time and action must be [B] each, got {shapes}")
@@ -57,10 +61,14 @@ class Query:
         index = as_indices(graph, users)
         if time is None:
             time = int(graph.events().time[-1]) + 1
-        times = torch.as_tensor(time)
-        if times.is_floating_point():
-            raise TypeError(f"time is in whole seconds, got {times.dtype}")
-        times = times.long().expand(index.size(0)).contiguous()
+        if not isinstance(time, Tensor):
+            time = torch.tensor(check_time("time", time))
+        if time.dtype.is_floating_point or time.dtype.is_complex or time.dtype == torch.bool:
+            raise TypeError(f"time is in whole seconds, got {time.dtype}")
+        if time.shape not in ((), (1,), index.shape):
+            raise ValueError(f"time must be one for all or [{len(index)}], got {list(time.shape)}")
+        times = time.to("cpu", torch.int64).expand(index.size(0)).contiguous()
+        check_times("time", times)
         names = graph.actions
         if action is None:
             sizes = [graph["user", name, "user"].event_id.numel() for name in names]
@@ -75,6 +83,7 @@ class Query:
     def of_events(cls, graph: FriendGraph, event_ids: Tensor) -> Query:
         """The questions that events of the log answered, each at its event's own time."""
         events = graph.events()
+        event_ids = check_index("event_ids", event_ids, len(events))
         return cls(events.src[event_ids], events.time[event_ids], events.action[event_ids])
 
     def __len__(self) -> int:
@@ -85,4 +94,4 @@ class Query:
 
     def at(self, time: int) -> Query:
         """The same questions, all asked at one time (seconds)."""
-        return Query(self.user, torch.full_like(self.time, time), self.action)
+        return Query(self.user, torch.full_like(self.time, check_time("time", time)), self.action)

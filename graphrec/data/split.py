@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from graphrec.data.checks import check_choice
 from graphrec.data.errors import DataError
 from graphrec.data.graph import FriendGraph
 
@@ -60,10 +61,12 @@ class TemporalSplit:
         return split
 
     def window(self, part: Part) -> tuple[int, int]:
-        """First second of a part, and the second after its last."""
+        """First second of a part, and the second after its last. Raises ValueError where it is no part."""
+        check_choice("part", part, get_args(Part))
         return (self.t_val, self.t_test) if part == "val" else (self.t_test, self.end + 1)
 
     def event_ids(self, part: Part) -> Tensor:
-        """Positions in the log of a part's events, [n] int64."""
+        """Positions in the log of a part's events, [n] int64. Raises ValueError where it is no part."""
+        check_choice("part", part, get_args(Part))
         start = self.num_train + (self.num_val if part == "test" else 0)
         return torch.arange(start, start + (self.num_val if part == "val" else self.num_test))

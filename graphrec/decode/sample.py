@@ -5,8 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from graphrec.decode.search import Descent, Scorer, asking, check_sizes, table, top, walk
+from graphrec.data.checks import check_count, check_flags, check_list_length, check_number
+from graphrec.decode.search import Descent, Scorer, asking, table, top, walk
 from graphrec.decode.tree import Excluded, PrefixTree
+
+MIN_TEMPERATURE = 1e-6
+"""Below, logits over it are no numbers of single precision any more."""
 
 
 @torch.no_grad()
@@ -37,13 +41,13 @@ def sample(
         scorer: the model, bound to the B queries.
         tree: everyone's STUs.
         num_queries: B.
-        k: how many people.
+        k: how many people; at most 10,000, or the number of users where that is more.
         generator: of the tree's device.
-        temperature: above 1 for more variety, below for less.
+        temperature: above 1 for more variety, below for less; at least 1e-6.
         top_k: only the so many likeliest codes of each level (Fan et al. 2018).
         top_p: only the likeliest codes that together reach this probability (Holtzman et al. 2020).
         replace: k independent draws, the same person perhaps twice, instead of k distinct people.
-        exclude: (row [E] of the query, user [E]) int64, people never to draw.
+        exclude: (row [E] of the query, user [E]) integers, people never to draw.
 
     Returns:
         users [B, k] int64, in the order drawn, padded with -1 where fewer are allowed (and left by top_k and
@@ -51,14 +55,19 @@ def sample(
         holds impossible come last without replacement, and never with it while there are others.
 
     Raises:
+        TypeError: an argument of another kind.
         ValueError: the tree is empty, a number is out of its range, or the scorer returned nonsense.
         IndexError: an excluded row or user that there is not.
     """
-    check_sizes(k=k, **({} if top_k is None else {"top_k": top_k}))
-    if not 0 < temperature < float("inf"):
-        raise ValueError(f"temperature must be positive, got {temperature}")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"top_p must be above 0 and at most 1, got {top_p}")
+    num_queries = check_count("num_queries", num_queries, minimum=0)
+    k = check_list_length(k, tree.num_users)
+    check_flags(replace=replace)
+    temperature = check_number("temperature", temperature, minimum=MIN_TEMPERATURE)
+    top_k = None if top_k is None else check_count("top_k", top_k)
+    if top_p is not None:
+        check_number("top_p", top_p, above=0.0, maximum=1.0)
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator must be a torch.Generator, got a {type(generator).__name__}")
     excluded = Excluded(tree, num_queries, exclude)
     row = asking(excluded, tree, num_queries)
     if not len(row):

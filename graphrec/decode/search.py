@@ -9,7 +9,15 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from graphrec.decode.tree import Excluded, PrefixTree, check_range
+from graphrec.data.checks import (
+    MAX_SIZE,
+    check_count,
+    check_counts,
+    check_flags,
+    check_index,
+    check_list_length,
+)
+from graphrec.decode.tree import Excluded, PrefixTree
 from graphrec.nn import segment_logsumexp
 from graphrec.sampler import ragged
 
@@ -70,6 +78,20 @@ class Options(NamedTuple):
         else:
             place = torch.searchsorted(self.at, prefix) + node - tree.child_ptr[tree.parent[node]]
             self.value[place] = -torch.inf
+
+    def bar_everywhere(self, tree: PrefixTree, parent: Tensor, closed: Tensor) -> None:
+        """Take away nodes [D] of a level from all prefixes, of which `parent` [R] are the nodes."""
+        if not len(closed):
+            return
+        if self.child is not None:
+            self.value[torch.isin(self.child, closed)] = -torch.inf
+            return
+        above, at = parent.unique(return_inverse=True)
+        place = torch.searchsorted(above, tree.parent[closed]).clamp(max=len(above) - 1)
+        known = above[place] == tree.parent[closed]
+        barred = torch.zeros(len(above), self.value.size(1), dtype=torch.bool, device=above.device)
+        barred[place[known], tree.code[closed[known]]] = True
+        self.value.masked_fill_(barred[at], -torch.inf)
 
     def chosen(self, tree: PrefixTree, parent: Tensor, flat: Tensor) -> tuple[Tensor, Tensor]:
         """The prefixes and nodes of flattened places, where `parent` [R] are the prefixes' nodes."""
@@ -178,13 +200,17 @@ class Descent:
         if limit is not None:
             row, node, count = excluded.nodes(levels)
             found, at = self.locate(row, node)
-            shown = torch.minimum(shown, torch.full_like(shown, limit).index_add(0, at, count[found]))
+            hidden = shown - excluded.left(leaf)
+            shown = torch.minimum(shown, (hidden + limit).index_add(0, at, count[found]))
         allowed = torch.arange(int(shown.max()), device=leaf.device) < shown[:, None]
         node = self.tree.node_at(levels, excluded.place)
         found, at = self.locate(excluded.row, node)
         column = (excluded.place - self.tree.start[node])[found]
         inside = column < allowed.size(1)
         allowed[at[inside], column[inside]] = False
+        if excluded.everywhere is not None:
+            place = self.tree.start[leaf][:, None] + torch.arange(allowed.size(1), device=leaf.device)
+            allowed &= ~excluded.everywhere[place.clamp(max=len(self.tree) - 1)]
         return allowed
 
 
@@ -271,14 +297,7 @@ def asking(excluded: Excluded, tree: PrefixTree, num_queries: int) -> Tensor:
     """The queries to which anybody may be suggested, ascending."""
     if not len(tree):
         raise ValueError("the prefix tree is empty: no user has an STU, so nobody can be suggested")
-    return (torch.bincount(excluded.row, minlength=num_queries) < len(tree)).nonzero().squeeze(1)
-
-
-def check_sizes(**sizes: int) -> None:
-    """Refuse sizes below one, by name."""
-    for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"{name} must be at least 1, got {size}")
+    return (torch.bincount(excluded.row, minlength=num_queries) < excluded.num_left).nonzero().squeeze(1)
 
 
 @torch.no_grad()
@@ -290,6 +309,7 @@ def beam_search(
     *,
     beam_size: int = 50,
     exclude: tuple[Tensor, Tensor] | None = None,
+    exclude_users: Tensor | None = None,
     renormalise: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """The k best people for each query that a beam finds; always k if so many are allowed, or else all.
@@ -303,9 +323,10 @@ def beam_search(
         scorer: the model, bound to the B queries.
         tree: everyone's STUs.
         num_queries: B.
-        k: how many people.
+        k: how many people; at most 10,000, or the number of users where that is more.
         beam_size: prefixes kept at each level. As many as there are leaves makes the search exact.
-        exclude: (row [E] of the query, user [E]) int64, people not to suggest.
+        exclude: (row [E] of the query, user [E]) integers, people not to suggest.
+        exclude_users: [E] integers, people not to suggest to any query.
         renormalise: share each prefix's probability among the children that exist, which makes `log_probs`
             those of a distribution over everyone in the tree; else they are the scorer's own sums.
 
@@ -314,11 +335,16 @@ def beam_search(
         holds impossible comes last, with -inf.
 
     Raises:
-        ValueError: the tree is empty, k or beam_size below 1, or the scorer returned nonsense.
+        TypeError: an argument of another kind.
+        ValueError: the tree is empty, k or beam_size out of range, pairs of unequal lengths, or the scorer
+            returned nonsense.
         IndexError: an excluded row or user that there is not.
     """
-    check_sizes(k=k, beam_size=beam_size)
-    excluded = Excluded(tree, num_queries, exclude)
+    check_counts(beam_size=beam_size)
+    check_flags(renormalise=renormalise)
+    num_queries = check_count("num_queries", num_queries, minimum=0)
+    k = check_list_length(k, tree.num_users)
+    excluded = Excluded(tree, num_queries, exclude, exclude_users)
     descent = Descent(scorer, tree, asking(excluded, tree, num_queries))
     if not len(descent.beam.row):
         none = torch.empty(0, dtype=torch.int64, device=tree.device)
@@ -328,9 +354,10 @@ def beam_search(
         options, before = descent.options(renormalise=renormalise), descent.beam
         value = options.value.add_(log_prob[options.at, None])
         row, node, count = excluded.nodes(level)
-        full = count == tree.size(node)
+        full = count == excluded.left(node)
         found, prefix = descent.locate(row[full], tree.parent[node[full]])
         options.bar(tree, prefix, node[full][found])
+        options.bar_everywhere(tree, before.node, excluded.closed(level))
         flat = top(value, before.row[options.at], max(beam_size, k), num_queries)
         log_prob = value.flatten()[flat]
         prefix, child = options.chosen(tree, before.node, flat)
@@ -338,7 +365,7 @@ def beam_search(
         if beam_size < k:
             beam = descent.beam
             found, at = descent.locate(row, node)
-            allowed = tree.size(beam.node).index_add(0, at, -count[found])
+            allowed = excluded.left(beam.node).index_add(0, at, -count[found])
             kept = _narrow(beam.row, log_prob, allowed, beam_size, k)
             log_prob, descent.beam = log_prob[kept], before
             descent.go(prefix[kept], child[kept])
@@ -395,9 +422,8 @@ def score_candidates(
     Returns:
         [M]; -inf for users without STU.
     """
-    if row.dim() != 1 or row.shape != user.shape:
-        raise ValueError(f"row and user must be [M] both, got {list(row.shape)} and {list(user.shape)}")
-    check_range("user", user, tree.num_users)
+    row = check_index("row", row, MAX_SIZE).to(tree.device)
+    user = check_index("user", user, tree.num_users, shape=(len(row),)).to(tree.device)
     has = tree.place[user] >= 0
     key, number = (row[has] * max(1, len(tree)) + tree.place[user[has]]).unique(return_inverse=True)
     if not len(key):
@@ -416,6 +442,7 @@ def score_all(scorer: Scorer, tree: PrefixTree, num_queries: int, *, renormalise
     The scorer is asked about every prefix of every query, so this is for small graphs; a few queries at a
     time, as memory allows.
     """
+    num_queries = check_count("num_queries", num_queries, minimum=0)
     widest = tree.codebook_size * (tree.level_ptr[-2] - tree.level_ptr[-3])
     out = []
     for row in torch.arange(num_queries, device=tree.device).split(max(1, CHUNK // max(1, widest))):
@@ -438,7 +465,8 @@ def validity(scorer: Scorer, tree: PrefixTree, num_queries: int, *, beam_size: i
 
     A diagnostic of the model: how much of what it would write by itself leads to a person.
     """
-    check_sizes(beam_size=beam_size)
+    beam_size = check_count("beam_size", beam_size)
+    num_queries = check_count("num_queries", num_queries, minimum=0)
     size = tree.codebook_size
     row = torch.arange(num_queries, device=tree.device)
     beam = Beam(row, torch.zeros_like(row), row.new_empty(num_queries, 0), row)

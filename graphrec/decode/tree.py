@@ -8,9 +8,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from graphrec.data.checks import check_count, check_exclude, check_index
 from graphrec.sampler import ragged
 
 MAX_KEYS = 2**62
+MAX_USERS = 2**31
+"""Users of a tree, so that none is made wide by a wrong index."""
 DENSE = 1 / 16
 """From which share of codes that exist on all of a level's are looked at, which is faster."""
 
@@ -57,11 +60,12 @@ class PrefixTree:
     level_ptr: tuple[int, ...]
 
     def __init__(self, codes: Tensor, codebook_size: int, rank: Tensor | None = None) -> None:
+        check_count("codebook_size", codebook_size)
         if codes.dim() != 2 or codes.dtype != torch.int64 or not codes.size(1):
             raise ValueError(f"codes must be [N, L] int64, got {list(codes.shape)} {codes.dtype}")
         self.codebook_size, self.num_codebooks = codebook_size, codes.size(1)
         self.num_users = len(codes)
-        if codebook_size < 1 or codebook_size**self.num_codebooks > MAX_KEYS:
+        if codebook_size**self.num_codebooks > MAX_KEYS:
             raise ValueError(f"{codes.size(1)} codes below {codebook_size} do not fit into one number")
         self._rank = _ranks(rank, codes)
         has = (codes != -1).any(1)
@@ -203,12 +207,11 @@ class PrefixTree:
         Raises:
             ValueError: a user who has an STU already (`remove` it first) or comes twice.
         """
+        users = check_index("user", users, MAX_USERS).to(self.device)
         if codes.shape != (len(users), self.num_codebooks) or codes.dtype != torch.int64:
             shape, expected = list(codes.shape), [len(users), self.num_codebooks]
             raise ValueError(f"codes must be {expected} int64, got {shape} {codes.dtype}")
         self._check(codes)
-        if len(users) and int(users.min()) < 0:
-            raise ValueError(f"users must not be negative, got {int(users.min())}")
         if len(users.unique()) != len(users):
             raise ValueError("a user comes twice")
         known = users[users < self.num_users]
@@ -248,10 +251,10 @@ class PrefixTree:
         """The tree without the STUs of users [n]; N stays. It costs a copy of what is left.
 
         Raises:
+        IndexError: a user that there is not.
             ValueError: a user who has none.
         """
-        if len(users) and not 0 <= int(users.min()) <= int(users.max()) < self.num_users:
-            raise ValueError(f"users must be from 0 to {self.num_users - 1}")
+        users = check_index("user", users, self.num_users).to(self.device)
         place = self.place[users]
         if bool((place < 0).any()):
             raise ValueError(f"user {int(users[place < 0][0])} has no STU")
@@ -286,40 +289,61 @@ class Excluded:
     Args:
         tree: where the users are.
         num_queries: B.
-        exclude: (row [E], user [E]) int64, in any order, also twice; those without STU do not matter.
+        exclude: (row [E], user [E]) integers, in any order, also twice; those without STU do not matter.
+        exclude_users: [E] integers, users who may not be suggested to any query.
 
     Attributes:
-        row, place: [X] int64, distinct, ascending; the place is the one in `tree.users`.
+        row, place: [X] int64, distinct, ascending; the place is the one in `tree.users`. Pairs of
+            `exclude_users` are not among them.
+        everywhere: [M] bool, by places, the `exclude_users`; None where there are none.
+        num_left: how many users with an STU are not among the `exclude_users`.
 
     Raises:
+        TypeError, ValueError: pairs that are no integers, or of unequal lengths.
         IndexError: a row or user that there is not.
     """
 
-    def __init__(self, tree: PrefixTree, num_queries: int, exclude: tuple[Tensor, Tensor] | None) -> None:
-        none = torch.empty(0, dtype=torch.int64, device=tree.device)
-        row, user = (none, none) if exclude is None else exclude
-        if row.dim() != 1 or row.shape != user.shape:
-            raise ValueError(
-                f"exclude must be (row [E], user [E]), got {list(row.shape)} and {list(user.shape)}"
-            )
-        check_range("exclude: row", row, num_queries)
-        check_range("exclude: user", user, tree.num_users)
+    def __init__(
+        self,
+        tree: PrefixTree,
+        num_queries: int,
+        exclude: tuple[Tensor, Tensor] | None,
+        exclude_users: Tensor | None = None,
+    ) -> None:
+        row, user = (part.to(tree.device) for part in check_exclude(exclude, num_queries, tree.num_users))
         place = tree.place[user]
         has = place >= 0
+        self.everywhere: Tensor | None = None
+        self.num_left = len(tree)
+        if exclude_users is not None:
+            nowhere = check_index("exclude_users", exclude_users, tree.num_users).to(tree.device)
+            hidden = tree.place[nowhere]
+            hidden = hidden[hidden >= 0]
+            if len(hidden):
+                self.everywhere = torch.zeros(len(tree), dtype=torch.bool, device=tree.device)
+                self.everywhere[hidden] = True
+                self.num_left -= int(self.everywhere.sum())
+                has &= ~self.everywhere[place]
+                total = self.everywhere.cumsum(0)
+                self._before = torch.cat([total.new_zeros(1), total])
         base = max(1, len(tree))
         key = (row[has] * base + place[has]).unique()
         self._tree, self.row, self.place = tree, key // base, key % base
 
     def nodes(self, level: int) -> tuple[Tensor, Tensor, Tensor]:
-        """(row [D], node [D], how many excluded users are below it [D]), distinct and ascending."""
+        """(row [D], node [D], how many excluded pairs are below it [D]), distinct and ascending."""
         key = self.row * self._tree.num_nodes + self._tree.node_at(level, self.place)
         key, count = key.unique_consecutive(return_counts=True)
         return key // self._tree.num_nodes, key % self._tree.num_nodes, count
 
+    def left(self, node: Tensor) -> Tensor:
+        """How many users below nodes [n] are not among the `exclude_users`: [n] int64."""
+        size = self._tree.size(node)
+        if self.everywhere is None:
+            return size
+        return size - (self._before[self._tree.end[node]] - self._before[self._tree.start[node]])
 
-def check_range(what: str, index: Tensor, size: int) -> None:
-    """Refuse what is not an index below a size."""
-    if index.dtype != torch.int64:
-        raise ValueError(f"{what} must be int64, got {index.dtype}")
-    if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < size:
-        raise IndexError(f"{what} must be from 0 to {size - 1}, got {int(index.min())}..{int(index.max())}")
+    def closed(self, level: int) -> Tensor:
+        """The nodes of a level below which nobody is left but `exclude_users`, [n] int64."""
+        node = torch.arange(*self._tree.level_ptr[level : level + 2], device=self._tree.device)
+        return node[:0] if self.everywhere is None else node[self.left(node) == 0]

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from graphrec.data import FriendGraph, Part, Query, TemporalSplit
+from graphrec.data.checks import check_choice, check_count, check_graph
 from graphrec.evaluate.pairs import Pairs
-from graphrec.evaluate.protocol import Row, Scorer, and_self, judged_batches, sampled
+from graphrec.evaluate.protocol import Row, Scorer, and_self, check_unseen, judged_batches, sampled
 from graphrec.evaluate.snapshot import evaluate_snapshot
 from graphrec.metrics import HITS_AT, bootstrap_interval, count_above, mean_rank
 from graphrec.sampler import Timeline
@@ -24,6 +25,7 @@ def evaluate_mutual(
     split: TemporalSplit | None = None,
     k: int = 10,
     progress: bool = True,
+    in_sample: bool = False,
 ) -> list[Row]:
     """Rows of mutual metrics of one recommender.
 
@@ -40,11 +42,21 @@ def evaluate_mutual(
     the window's end and not answered yet is undecided, and leaves the denominator. Ties at the border of a
     list share its last places. Where every list is undecided there is no precision. Exposure: the Gini
     coefficient of how often each person seen before the window is suggested, and the share never suggested.
+
+    With `in_sample`, a recommender may have been fitted on events of the window.
+
+    Raises:
+        EvaluationError: a score is not finite; or the recommender was fitted on events of the window.
+        ValueError: there is no such part, or k is smaller than 1.
     """
+    check_graph(graph)
+    k = check_count("k", k)
     split = split or TemporalSplit.of(graph)
     rows: list[Row] = []
     for name in ("mutual", "answered"):
-        worse, group = mutual_ranks(scorer, graph, name, part=part, split=split, progress=progress)
+        worse, group = mutual_ranks(
+            scorer, graph, name, part=part, split=split, progress=progress, in_sample=in_sample
+        )
         if len(worse):
             low, high = bootstrap_interval(1 / worse, group)
             rows.append(
@@ -52,7 +64,9 @@ def evaluate_mutual(
                 | {"mutual_mrr": float((1 / worse).mean()), "mutual_mrr_low": low, "mutual_mrr_high": high}
                 | {f"mutual_hits@{at}": float((worse <= at).mean()) for at in HITS_AT}
             )
-    snapshot = evaluate_snapshot(scorer, graph, part=part, split=split, k=k, progress=progress)
+    snapshot = evaluate_snapshot(
+        scorer, graph, part=part, split=split, k=k, progress=progress, in_sample=in_sample
+    )
     return [*rows, snapshot.row("all") | {"slice": "snapshot"}]
 
 
@@ -64,14 +78,21 @@ def mutual_ranks(
     part: Part = "test",
     split: TemporalSplit | None = None,
     progress: bool = True,
+    in_sample: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The worse of both ranks of each pair of a slice of `evaluate_mutual`, and whose pair it is: [n] each.
 
     The pairs and their order do not depend on the recommender, so two of them can be compared pair by pair.
+
+    Raises:
+        EvaluationError, ValueError: as in `evaluate_mutual`, or there is no such slice.
     """
+    check_graph(graph)
+    check_choice("slice", slice_name, ("mutual", "answered"))
     split = split or TemporalSplit.of(graph)
     pairs = Pairs.of(graph)
     start, end = split.window(part)
+    check_unseen(scorer, torch.tensor([start]), in_sample=in_sample)
     became = (pairs.answer >= start) & (pairs.answer < end)
     inside, moment, action = became & (pairs.first >= start), pairs.first, pairs.action
     if slice_name == "answered":

@@ -12,6 +12,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from graphrec.data import Query
+from graphrec.data.checks import check_flags
+from graphrec.data.precision import single_precision
 
 MAX_SCORES = 500_000_000
 """Where events x users exceed this, a fixed random sample of `SAMPLE_SIZE` events is judged."""
@@ -37,6 +39,29 @@ class Scorer(Protocol):
 
     def score(self, query: Query) -> Tensor:
         """Scores seeing only what is strictly older than each query; called from several threads at once."""
+
+
+def check_unseen(scorer: Scorer, time: Tensor, *, in_sample: bool) -> None:
+    """Refuse to judge a recommender by events it was fitted on, but where that is asked for.
+
+    Args:
+        scorer: what it was fitted on is known where it has `fitted_until`, as a `Recommender` has.
+        time: [n] int64 seconds, of the events judged.
+        in_sample: whether it is asked for.
+
+    Raises:
+        EvaluationError: the first event is older than the end of the fit.
+    """
+    check_flags(in_sample=in_sample)
+    fitted_until = getattr(scorer, "fitted_until", None)
+    if in_sample or fitted_until is None or not len(time):
+        return
+    first = int(time.min())
+    if fitted_until > first:
+        raise EvaluationError(
+            f"{scorer.name} was fitted on events before {fitted_until}, and would be judged by events from "
+            f"{first} on, which it has seen: fit it until {first} at most, or pass in_sample=True"
+        )
 
 
 def sampled(ids: np.ndarray, num_users: int) -> np.ndarray:
@@ -65,7 +90,7 @@ def judged_batches(
 
     def work(start: int) -> T:
         part = query[start : start + size]
-        with torch.no_grad():
+        with torch.no_grad(), single_precision():
             return judge(slice(start, start + len(part)), part, _scores(scorer, part, num_users))
 
     num_threads = torch.get_num_threads()

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from graphrec.data import FriendGraph, Part, Query, TemporalSplit
+from graphrec.data.checks import MAX_SIZE, check_count, check_graph, check_index
 from graphrec.evaluate.pairs import Pairs, horizon
-from graphrec.evaluate.protocol import Row, Scorer, and_self, judged_batches, sampled
+from graphrec.evaluate.protocol import Row, Scorer, and_self, check_unseen, judged_batches, sampled
 from graphrec.metrics import bootstrap_interval, gini, top_k_share
 from graphrec.sampler import Timeline
 
@@ -38,8 +39,8 @@ class Lists:
     @classmethod
     def of(cls, user: Tensor, people: Tensor) -> Self:
         """Lists [B, k] int64 of users [B], padded with -1, as `Recommender.recommend` gives them."""
-        if people.dim() != 2 or len(people) != len(user):
-            raise ValueError(f"people must be [{len(user)}, k], got {list(people.shape)}")
+        user = check_index("user", user, MAX_SIZE)
+        people = check_index("people", people + 1, MAX_SIZE, shape=(len(user), None)) - 1
         row, column = (people >= 0).nonzero(as_tuple=True)
         return cls(user, row, people[row, column], torch.ones(len(row), dtype=torch.float64))
 
@@ -165,6 +166,7 @@ def evaluate_snapshot(
     k: int = 10,
     action: str | None = None,
     progress: bool = True,
+    in_sample: bool = False,
 ) -> Snapshot:
     """Suggest k new people to everyone seen before a part's window, at its start, and judge them by it.
 
@@ -183,12 +185,17 @@ def evaluate_snapshot(
         k: the length of the lists.
         action: the act that is hoped for; by default the commonest of training.
         progress: show a bar, where there is a terminal.
+        in_sample: judge even by events that the recommender was fitted on (its `fitted_until`).
 
     Raises:
-        EvaluationError: a score is not finite.
+        EvaluationError: a score is not finite; or the recommender was fitted on events of the window.
+        ValueError: there is no such part, or k is smaller than 1.
         KeyError: there is no such action.
     """
+    check_graph(graph)
+    k = check_count("k", k)
     split = split or TemporalSplit.of(graph)
+    check_unseen(scorer, torch.tensor([split.window(part)[0]]), in_sample=in_sample)
     timeline = Timeline.of(graph)
     query = snapshot_query(graph, part=part, split=split, action=action)
 

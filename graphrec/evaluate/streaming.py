@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from graphrec.data import FriendGraph, Part, Query, TemporalSplit
-from graphrec.evaluate.protocol import Row, Scorer, and_self, judged_batches, sampled
+from graphrec.data.checks import check_choice, check_graph, check_index, check_time
+from graphrec.evaluate.protocol import Row, Scorer, and_self, check_unseen, judged_batches, sampled
 from graphrec.metrics import count_above, mean_rank, ranking_metrics
 from graphrec.sampler import Timeline, contains
 
@@ -79,6 +81,7 @@ def evaluate_streaming(
     part: Part = "test",
     split: TemporalSplit | None = None,
     progress: bool = True,
+    in_sample: bool = False,
 ) -> StreamingRanks:
     """Rank the person of each event of a part among all users, seeing everything strictly before it.
 
@@ -94,14 +97,24 @@ def evaluate_streaming(
         part: 'val' or 'test'.
         split: by default the graph's `TemporalSplit`.
         progress: show a bar, where there is a terminal.
+        in_sample: judge even by events that the recommender was fitted on (its `fitted_until`).
 
     Raises:
-        EvaluationError: a score is not finite.
+        EvaluationError: a score is not finite; or the recommender was fitted on the events of the part.
+        ValueError: there is no such part.
     """
+    check_graph(graph)
+    check_choice("part", part, get_args(Part))
     split = split or TemporalSplit.of(graph)
     chosen = np.sort(sampled(split.event_ids(part).numpy(), graph.num_users))
     return rank_events(
-        scorer, graph, torch.from_numpy(chosen), part=part, trained_until=split.t_val, progress=progress
+        scorer,
+        graph,
+        torch.from_numpy(chosen),
+        part=part,
+        trained_until=split.t_val,
+        progress=progress,
+        in_sample=in_sample,
     )
 
 
@@ -113,8 +126,21 @@ def rank_events(
     part: Part,
     trained_until: int,
     progress: bool = True,
+    in_sample: bool = False,
 ) -> StreamingRanks:
-    """The streaming protocol for some events, [n] int64 positions in the log, ascending."""
+    """The streaming protocol for some events, [n] int64 positions in the log, ascending.
+
+    Raises:
+        EvaluationError: as in `evaluate_streaming`.
+        IndexError: an event that there is not.
+    """
+    check_graph(graph)
+    check_choice("part", part, get_args(Part))
+    trained_until = check_time("trained_until", trained_until)
+    event_id = check_index("event_id", event_id, graph.num_events)
+    if bool((event_id.diff() < 0).any()):
+        raise ValueError("event_id must be ascending")
+    check_unseen(scorer, graph.events().time[event_id], in_sample=in_sample)
     timeline = Timeline.of(graph)
     query = Query.of_events(graph, event_id)
     target = timeline.events.dst[event_id]

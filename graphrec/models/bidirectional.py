@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -13,11 +14,20 @@ import torch
 from torch import Tensor
 
 from graphrec.data import FriendGraph, Query
+from graphrec.data.checks import check_count, check_list_length, check_number, check_time
+from graphrec.data.precision import single_precision
 from graphrec.evaluate import Pairs
 from graphrec.evaluate.protocol import sampled
 from graphrec.models.reciprocity import Reciprocity
-from graphrec.models.recommender import Recommender, best_of
-from graphrec.models.saved import load_members, read_manifest, reading, save_members, write_manifest
+from graphrec.models.recommender import Recommender, best_of, latest
+from graphrec.models.saved import (
+    load_members,
+    made_folder,
+    read_manifest,
+    reading,
+    save_members,
+    write_manifest,
+)
 from graphrec.sampler import Timeline
 
 FORMAT, MANIFEST, RECIPROCITY = "graphrec.Bidirectional/2", "both.json", "reciprocity"
@@ -75,8 +85,13 @@ class Bidirectional(Recommender):
         num_candidates: int = 50,
         weights: tuple[float, float] = (1.0, 0.5),
     ) -> None:
-        if num_candidates < 1:
-            raise ValueError(f"num_candidates must be at least 1, got {num_candidates}")
+        num_candidates = check_count("num_candidates", num_candidates)
+        if not isinstance(recommender, Recommender):
+            raise TypeError(f"recommender must be a Recommender, got a {type(recommender).__name__}")
+        if not isinstance(reciprocity, Reciprocity):
+            raise TypeError(f"reciprocity must be a Reciprocity, got a {type(reciprocity).__name__}")
+        for name, weight in zip(("weights: a", "weights: q"), weights, strict=True):
+            check_number(name, weight, minimum=0.0)
         if not all(0 <= weight < float("inf") for weight in weights) or not weights[1]:
             raise ValueError(f"weights must be finite, a not negative and q positive, got {weights}")
         self.recommender, self.reciprocity = recommender, reciprocity
@@ -93,18 +108,20 @@ class Bidirectional(Recommender):
 
     def fit(self, graph: FriendGraph, *, until: int) -> Self:
         """Fit both models on the events strictly before `until`."""
-        self._check_past(graph, until)
+        until = self._check_past(graph, until)
         self.recommender.fit(graph, until=until)
         self.reciprocity.fit(graph, until=until)
         return self.join(graph, until=until)
 
     def join(self, graph: FriendGraph, *, until: int) -> Self:
         """Take both models as they are, fitted on this graph's events before `until`."""
+        until = self._check_past(graph, until)
         self._read(graph)
         num_events = int(torch.searchsorted(self._timeline.events.time, until))
         self._every = max(1, num_events // REFRESHES)
         return self
 
+    @single_precision()
     def choose(self, *, start: int, end: int, action: str | None = None) -> Self:
         """Take the weights of `GRID` that do best by the ties formed in [start, end) seconds.
 
@@ -120,6 +137,9 @@ class Bidirectional(Recommender):
             end: the second after its last.
             action: the act hoped for at `start`; by default the commonest.
         """
+        start, end = check_time("start", start), check_time("end", end)
+        if end <= start:
+            raise ValueError(f"end must be later than start, got {end} and {start}")
         pairs, num_users = Pairs.of(self.graph), self.graph.num_users
         tie = np.flatnonzero((pairs.first >= start) & (pairs.answer >= 0) & (pairs.answer < end))
         if len(tie) < LEAST_TIES:
@@ -181,10 +201,12 @@ class Bidirectional(Recommender):
     def _read(self, graph: FriendGraph) -> None:
         self._graph, self._timeline = graph, Timeline.of(graph)
         self.tokenizer = self.recommender.tokenizer
+        self.fitted_until = latest([self.recommender.fitted_until, self.reciprocity.fitted_until])
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | os.PathLike[str]) -> None:
         """See `Recommender.save`; each of the two models in a folder of its own."""
-        self.graph  # noqa: B018  # fitted at all?
+        self._check_fitted()
+        folder = made_folder(folder)
         self.reciprocity.save(folder / RECIPROCITY)
         content = {
             "members": save_members({"recommender": self.recommender}, folder),
@@ -195,8 +217,9 @@ class Bidirectional(Recommender):
         write_manifest(folder / MANIFEST, FORMAT, content)
 
     @classmethod
-    def load(cls, folder: Path, graph: FriendGraph) -> Self:
+    def load(cls, folder: str | os.PathLike[str], graph: FriendGraph) -> Self:
         """See `Recommender.load`."""
+        folder = Path(folder)
         with reading(cls, folder):
             content = read_manifest(folder / MANIFEST, FORMAT)
             out = cls(
@@ -214,6 +237,7 @@ class Bidirectional(Recommender):
         row, person, *logs = self._parts(query, scores)
         return _dealt_out(scores, row, person, _joined(self.weights, *logs))
 
+    @single_precision()
     def ties(self, query: Query, k: int) -> tuple[Tensor, Tensor, Tensor]:
         """The k best new people of each query with what a re-ranker needs.
 
@@ -221,6 +245,8 @@ class Bidirectional(Recommender):
             people [B, k] int64, padded with -1; the joined scores, in (0, 1], 0 where padded; and the
             probabilities that they would be approached if suggested, P(u -> v) as above: [B, k] float64.
         """
+        self._check(query)
+        k = check_list_length(k, self.graph.num_users)
         people = torch.full((len(query), k), -1)
         joined, approach = (torch.zeros(len(query), k, dtype=torch.float64) for _ in range(2))
         rows = max(1, BLOCK // self.graph.num_users)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import warnings
 from collections.abc import Collection
 from dataclasses import replace
@@ -16,9 +17,12 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphrec.data import FriendGraph, Query
+from graphrec.data.checks import check_choice, check_count, check_number
+from graphrec.data.precision import single_precision
 from graphrec.models.favours import TINY
 from graphrec.models.neighborhood import Asked, Everyone, NeighborhoodModel
 from graphrec.models.recommender import shuffled
+from graphrec.models.saved import uncompiled
 from graphrec.nn import (
     NOBODY,
     PRESENCE,
@@ -56,6 +60,9 @@ NEXT, BALANCE = 0.1, 1.0
 
 BRIDGE, MOST = 0.25, 3.0
 """From which share on somebody is in a second cluster too; and members of the largest one, over the mean."""
+
+MAX_CLUSTERS = 10_000
+"""Clusters that may be asked for: everybody has a score for each."""
 
 LEAST = 100
 """Users searched at least."""
@@ -131,10 +138,11 @@ class Clustered(NeighborhoodModel):
         progress: bool = True,
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
-        if start not in get_args(Start):
-            raise ValueError(f"unknown start {start!r}; there are {', '.join(get_args(Start))}")
-        if num_clusters is not None and num_clusters < 1:
-            raise ValueError(f"num_clusters must be at least 1, got {num_clusters}")
+        check_choice("start", start, get_args(Start))
+        if num_clusters is not None:
+            check_count("num_clusters", num_clusters, maximum=MAX_CLUSTERS)
+        if first_codes is not None and not isinstance(first_codes, Tokenizer):
+            raise TypeError(f"first_codes must be a Tokenizer, got a {type(first_codes).__name__}")
         super().__init__(known_sources=CLUSTERED["clustered"], arguments=arguments)
         self.name = next(
             (name for name, given in CLUSTERED.items() if set(given) == set(sources)),
@@ -151,15 +159,14 @@ class Clustered(NeighborhoodModel):
 
     @search_share.setter
     def search_share(self, share: float) -> None:
-        if not 0.0 <= share <= 1.0:
-            raise ValueError(f"search_share must lie in 0..1, got {share}")
-        self._search_share = share
+        self._search_share = check_number("search_share", share, minimum=0.0, maximum=1.0)
 
     # Fitting
 
     _first: Tensor | None
     _gathered_for = -1
 
+    @single_precision()
     def fit(self, graph: FriendGraph, *, until: int, validate_until: int | None = None) -> Self:
         """As in `TwoTower`; the first codes are fitted on what is strictly older than `until`, too."""
         super().fit(graph, until=until, validate_until=validate_until)
@@ -232,13 +239,14 @@ class Clustered(NeighborhoodModel):
     # Elsewhere
 
     def _kept(self, rows: Tensor) -> ClusterNet:
-        out = copy.deepcopy(self.network)
+        out = copy.deepcopy(uncompiled(self.network))
         rows = torch.cat([rows.new_zeros(1), rows]).to(self._device)
         for table in (out.user, out.bias):
             table.weight = nn.Parameter(table.weight.detach()[rows])
             table.num_embeddings = len(rows)
         return out
 
+    @single_precision()
     def on(self, graph: FriendGraph) -> Self:
         """See `Recommender.on`; newcomers are placed anew."""
         out = super().on(graph)
@@ -250,7 +258,8 @@ class Clustered(NeighborhoodModel):
         return super()._saved_arguments() | more | {"first_codes": None}
 
     @classmethod
-    def load(cls, folder: Path, graph: FriendGraph) -> Self:
+    @single_precision()
+    def load(cls, folder: str | os.PathLike[str], graph: FriendGraph) -> Self:
         """See `Recommender.load`."""
         out = super().load(folder, graph)
         out._gather()
@@ -259,6 +268,7 @@ class Clustered(NeighborhoodModel):
     @property
     def assignments(self) -> Tensor:
         """The first cluster of each user as of the fit, [N] int64; -1 for whoever was in none."""
+        self._check_fitted()
         placed = self.clusters.since < self._timeline.tick(torch.tensor(self._until))
         return torch.where(placed, self.clusters.cluster[:, 0], -1)
 
@@ -356,7 +366,8 @@ class Clustered(NeighborhoodModel):
 
     def probed(self, query: Query) -> Tensor:
         """The clusters that are searched for B queries, [B, C] bool: the likeliest, up to `search_share`."""
-        with torch.no_grad():
+        self._check(query)
+        with torch.no_grad(), single_precision():
             asked = self._ask_now(query)
             return self._probed(self._next_cluster(asked)[0], asked.tick)
 
@@ -369,7 +380,11 @@ class Clustered(NeighborhoodModel):
         return torch.zeros_like(size, dtype=torch.bool).scatter(1, order, before < most) & (size > 0)
 
     def recommend(
-        self, query: Query, k: int, exclude: tuple[Tensor, Tensor] | None = None
+        self,
+        query: Query,
+        k: int,
+        exclude: tuple[Tensor, Tensor] | None = None,
+        exclude_users: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The k best people for each query of those who are searched; never the asking user.
 
@@ -379,15 +394,20 @@ class Clustered(NeighborhoodModel):
         Args, Returns, Raises: as in `Recommender.recommend`; scores are those of `score`, or less where
         somebody is also in a cluster that was not searched.
         """
-        rows = torch.arange(len(query)).split(SEARCHED) if len(query) else []
-        return self._searched(query, k, exclude, list(rows))
 
-    def _search(self, query: Query, k: int, exclude: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        def chunks() -> list[Tensor]:
+            return list(torch.arange(len(query)).split(SEARCHED)) if len(query) else []
+
+        return self._searched(query, k, exclude, exclude_users, chunks)
+
+    def _search(
+        self, query: Query, k: int, exclude: tuple[Tensor, Tensor], exclude_users: Tensor
+    ) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             asked, num_users = self._ask_now(query), self.graph.num_users
             log_cluster, log_lobby = self._next_cluster(asked)
             probed = self._probed(log_cluster, asked.tick)
-            found = [self._lobby(asked, log_lobby, k, exclude)]
+            found = [self._lobby(asked, log_lobby, k, exclude, exclude_users)]
             for cluster in probed.any(0).nonzero().squeeze(1).tolist():
                 rows = probed[:, cluster].nonzero().squeeze(1)
                 found.append(self._members(asked, rows, cluster, log_cluster[rows, cluster]))
@@ -401,7 +421,8 @@ class Clustered(NeighborhoodModel):
                 p = torch.cat([p * beyond.cpu()[row[: len(p)]], inside.cpu()])
             key, at = (row * num_users + user).unique(return_inverse=True)
             p = torch.zeros(len(key)).index_add_(0, at, p).clamp_(min=TINY)
-            return self._listed(asked, key // num_users, key % num_users, p.log(), k, exclude)
+            row, user = key // num_users, key % num_users
+            return self._listed(asked, row, user, p.log(), k, exclude, exclude_users)
 
     def _members(
         self, asked: Asked, rows: Tensor, cluster: int, log_cluster: Tensor
@@ -416,7 +437,12 @@ class Clustered(NeighborhoodModel):
         return rows[at], user[column], p[at, column]
 
     def _lobby(
-        self, asked: Asked, log_lobby: Tensor, k: int, exclude: tuple[Tensor, Tensor]
+        self,
+        asked: Asked,
+        log_lobby: Tensor,
+        k: int,
+        exclude: tuple[Tensor, Tensor],
+        exclude_users: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Whoever of the lobby may be among the best k: (row [M], user [M], probability [M]).
 
@@ -427,7 +453,9 @@ class Clustered(NeighborhoodModel):
         if self._profiles is None:
             order = shuffled(self.graph.num_users)
             never = order[first[order] >= tick.max()]
-            alike = never[: k + int(torch.bincount(exclude[0], minlength=1).max())]
+            wanted = k + int(torch.bincount(exclude[0], minlength=1).max())
+            alike = never[~torch.isin(never, exclude_users)][:wanted]
+            alike = alike if len(alike) else never[:1]  # one stands for all of them
             more = len(never) - len(alike)
             user = torch.cat([user[first[user] < tick.max()], alike])
         if not len(user):

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from graphrec.data.checks import check_count, check_list_length, check_number
+
 NUM_STEPS = 200
 """Steps of the prices."""
 
@@ -59,18 +61,32 @@ def fair_load(
         most_approaches: how many of them anybody may expect.
 
     Raises:
-        ValueError: a shape, value or bound is wrong.
+        TypeError: an argument of another kind.
+        ValueError: a shape, value or bound is wrong, or somebody is twice among the candidates of a user.
     """
+    for name, given in {"people": people, "values": values, "approaches": approaches}.items():
+        if given is not None and not isinstance(given, Tensor):
+            raise TypeError(f"{name} must be a tensor, got a {type(given).__name__}")
+    if people.is_floating_point() or people.is_complex() or people.dtype == torch.bool:
+        raise TypeError(f"people must be a tensor of integers, got {people.dtype}")
     if people.dim() != 2 or values.shape != people.shape:
         shapes = f"{list(people.shape)}, {list(values.shape)}"
         raise ValueError(f"people and values must both be [B, C], got {shapes}")
-    if k < 1 or most < 1 or not most_approaches > 0:
-        raise ValueError(f"k, most and most_approaches must be positive, got {k}, {most}, {most_approaches}")
+    k, most = check_list_length(k, people.size(1)), check_count("most", most)
+    if most_approaches != float("inf"):
+        check_number("most_approaches", most_approaches, above=0.0)
+    people = people.to(torch.int64)
+    ordered = people.sort(dim=1).values
+    if bool(((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any()):
+        raise ValueError("people: a candidate is there twice for one user")
     weight = torch.zeros_like(values) if approaches is None else approaches
     if weight.shape != people.shape:
         raise ValueError(f"approaches must be {list(people.shape)}, got {list(weight.shape)}")
     offered = people >= 0
-    if not torch.isfinite(values[offered]).all() or not (weight[offered] >= 0).all():
+    if (
+        not torch.isfinite(values[offered]).all()
+        or not (torch.isfinite(weight[offered]) & (weight[offered] >= 0)).all()
+    ):
         raise ValueError("values must be finite, and approaches not negative")
     value = torch.where(offered, values.double(), 0.0)
     load = torch.where(offered, weight.double(), 0.0)

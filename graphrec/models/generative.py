@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import warnings
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -12,10 +13,12 @@ import torch
 from torch import Tensor
 
 from graphrec.data import FriendGraph, Query
+from graphrec.data.checks import check_choice, check_count
+from graphrec.data.precision import single_precision
 from graphrec.decode import beam_search, validity
 from graphrec.models.circles import Codes
+from graphrec.models.hyperparameters import check_heads
 from graphrec.models.neighborhood import Asked, Everyone, NeighborhoodModel
-from graphrec.models.recommender import check_range
 from graphrec.models.writer import Bare, Mixed, Prefixes, Writer, Written
 from graphrec.nn import (
     CIRCLES,
@@ -124,11 +127,13 @@ class GenerativeSTU(NeighborhoodModel):
         progress: bool = True,
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
-        if decoder not in get_args(Decoder):
-            raise ValueError(f"unknown decoder {decoder!r}; there are {', '.join(get_args(Decoder))}")
-        if beam_size < 1:
-            raise ValueError(f"beam_size must be at least 1, got {beam_size}")
+        check_choice("decoder", decoder, get_args(Decoder))
+        beam_size = check_count("beam_size", beam_size)
+        if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
+            raise TypeError(f"tokenizer must be a Tokenizer, got a {type(tokenizer).__name__}")
         super().__init__(known_sources=GENERATIVE["stu"], arguments=arguments)
+        if decoder == "transformer":
+            check_heads("embedding_dim", embedding_dim, num_heads)
         self.name = next(
             (name for name, given in GENERATIVE.items() if set(given) == set(sources)),
             "_".join(["stu", *(sources or ["codes"])]),
@@ -185,10 +190,10 @@ class GenerativeSTU(NeighborhoodModel):
         ticks = torch.cat([first, ticks[ticks > first]])
         self._index_codes(ticks, self._given(self.tokenizer, ticks), [0])
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | os.PathLike[str]) -> None:
         """See `Recommender.save`."""
         super().save(folder)
-        self.tokenizer.save(folder / TOKENIZER)
+        self.tokenizer.save(Path(folder) / TOKENIZER)
 
     def _saved_arguments(self) -> dict[str, Any]:
         return super()._saved_arguments() | {"tokenizer": None}
@@ -253,7 +258,11 @@ class GenerativeSTU(NeighborhoodModel):
     # Searching
 
     def recommend(
-        self, query: Query, k: int, exclude: tuple[Tensor, Tensor] | None = None
+        self,
+        query: Query,
+        k: int,
+        exclude: tuple[Tensor, Tensor] | None = None,
+        exclude_users: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The k best people for each query that a beam finds down the tree of STUs; never the asking user.
 
@@ -262,7 +271,11 @@ class GenerativeSTU(NeighborhoodModel):
 
         Args, Returns, Raises: as in `Recommender.recommend`; scores are those of `score`.
         """
-        return self._searched(query, k, exclude, [rows for _, rows in self._by_moment(query)])
+
+        def chunks() -> list[Tensor]:
+            return [rows for _, rows in self._by_moment(query)]
+
+        return self._searched(query, k, exclude, exclude_users, chunks)
 
     def _by_moment(self, query: Query) -> Iterator[tuple[int, Tensor]]:
         """Queries that have the same codes, some at a time: the number of the codes, and rows [b] int64."""
@@ -272,12 +285,11 @@ class GenerativeSTU(NeighborhoodModel):
             for rows in (numbers == number).nonzero().squeeze(1).split(SEARCHED):
                 yield number, rows
 
+    @single_precision()
     @torch.no_grad()
     def score_pairs(self, query: Query, row: Tensor, user: Tensor) -> Tensor:
         """See `Recommender.score_pairs`; the cost grows with the pairs, not with the number of users."""
-        self._check(query)
-        check_range("row", row, len(query))
-        check_range("user index", user, self.graph.num_users)
+        row, user = self._check_pairs(query, row, user)
         out = torch.empty(len(row), dtype=self.dtype)
         for number, rows in self._by_moment(query):
             at = torch.full((len(query),), -1).index_copy(0, rows, torch.arange(len(rows)))[row]
@@ -288,7 +300,9 @@ class GenerativeSTU(NeighborhoodModel):
                 out[here] = self._favoured(asked, at[here], user[here], log_p).to(self.dtype)
         return out
 
-    def _search(self, query: Query, k: int, exclude: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def _search(
+        self, query: Query, k: int, exclude: tuple[Tensor, Tensor], exclude_users: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """The best k of what a beam finds, of the likeliest around, and of those without STU.
 
         All queries are of one moment of the codes.
@@ -298,11 +312,17 @@ class GenerativeSTU(NeighborhoodModel):
         with torch.no_grad():
             asked = self._ask_now(query)
             mixed = Mixed(self._writer(asked), number)
-            row, user, log_p = mixed.without_stu(k, exclude)
+            row, user, log_p = mixed.without_stu(k, exclude, exclude_users)
             if number >= 0:
-                size = max(k, self.beam_size)
+                size = min(max(k, self.beam_size), num_users)
                 found, value = beam_search(
-                    mixed, mixed.tree, len(query), size, beam_size=size, exclude=exclude
+                    mixed,
+                    mixed.tree,
+                    len(query),
+                    size,
+                    beam_size=size,
+                    exclude=exclude,
+                    exclude_users=exclude_users,
                 )
                 at, column = (found >= 0).nonzero(as_tuple=True)
                 near_row, near = mixed.nearest(k)
@@ -313,7 +333,7 @@ class GenerativeSTU(NeighborhoodModel):
                 value = mixed.exact(at, person) if shared else value[at, column] + mixed.log_root[at]
                 row, user = torch.cat([row, at, near_row]), torch.cat([user, person, near])
                 log_p = torch.cat([log_p, value, more])
-            return self._listed(asked, row, user, log_p, k, exclude)
+            return self._listed(asked, row, user, log_p, k, exclude, exclude_users)
 
     @torch.no_grad()
     def generators(self, query: Query) -> Iterator[tuple[Tensor, Mixed]]:
@@ -329,6 +349,7 @@ class GenerativeSTU(NeighborhoodModel):
             if number >= 0:
                 yield rows, Mixed(self._writer(self._ask_now(query[rows])), number).alone()
 
+    @single_precision()
     @torch.no_grad()
     def validity(self, query: Query) -> Tensor:
         """The share of what the decoder alone would write that is somebody's STU: a diagnostic, [B] float32.

@@ -7,6 +7,7 @@ their first contact either way; the degree of a person counts the distinct peopl
 from __future__ import annotations
 
 import json
+import os
 from copy import copy
 from pathlib import Path
 from typing import Literal, Self
@@ -15,7 +16,10 @@ import torch
 from torch import Tensor
 
 from graphrec.data import DataError, FriendGraph, Query
+from graphrec.data.checks import check_count, check_number
+from graphrec.data.precision import single_precision
 from graphrec.models.recommender import Recommender
+from graphrec.models.saved import made_folder
 from graphrec.sampler import NEVER, Timeline, everyone, popularity_half_life
 from graphrec.sampler.draws import hashed, mix
 
@@ -24,6 +28,9 @@ MAX_FRESH = 2**21
 
 CACHED = 2**17
 """Scores worked on at once where an expression has temporary values, so that these stay in the cache."""
+
+MAX_STEPS = 10_000
+"""Of a walk; from far fewer on nothing changes any more."""
 
 FIXED_POINT = 2.0**32
 """Real weights become whole numbers (exact in float64), so that sums do not depend on the order of users."""
@@ -44,37 +51,45 @@ class Heuristic(Recommender):
     """Seconds: recency counts from here, whichever event is the first of a graph."""
     _popularity: everyone.RecentPopularity
 
+    @single_precision()
     def fit(self, graph: FriendGraph, *, until: int) -> Self:
         """Take the index of the graph; the training span sets the half-life of popularity."""
-        self._check_past(graph, until)
+        until = self._check_past(graph, until)
         training = graph.events().time[graph.events().time < until]
         self._origin = int(training[0])
         self._half_life = popularity_half_life(self._origin, until)
         self._read(graph)
+        self.fitted_until = until
         return self
 
+    @single_precision()
     def on(self, graph: FriendGraph) -> Self:
         """The same rule, with the half-life it was fitted with, on another graph."""
-        self.graph  # noqa: B018  # fitted at all?
+        self._check_fitted()
         out = copy(self)
         out._origin = min([self._origin, *graph.events().time[:1].tolist()])
         out._read(graph)
         return out
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | os.PathLike[str]) -> None:
         """Write a few numbers as JSON."""
-        self.graph  # noqa: B018  # fitted at all?
-        content = {"name": self.name} | {key.strip("_"): getattr(self, key) for key in self.numbers}
+        self._check_fitted()
+        folder = made_folder(folder)
+        content = {"name": self.name, "fitted_until": self.fitted_until}
+        content |= {key.strip("_"): getattr(self, key) for key in self.numbers}
         (folder / FILE).write_text(json.dumps(content, indent=2) + "\n")
 
     @classmethod
-    def load(cls, folder: Path, graph: FriendGraph) -> Self:
+    @single_precision()
+    def load(cls, folder: str | os.PathLike[str], graph: FriendGraph) -> Self:
         """Read these numbers, and index the graph."""
+        folder = Path(folder)
         out = cls()
         try:
             content = json.loads((folder / FILE).read_text())
             if content["name"] != cls.name:
                 raise DataError(f"it holds {content['name']}, not {cls.name}")
+            out.fitted_until = content.get("fitted_until")
             for key in cls.numbers:
                 setattr(out, key, content[key.strip("_")])
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -111,6 +126,8 @@ class Random(Heuristic):
     numbers = (*Heuristic.numbers, "salt")
 
     def __init__(self, generator: torch.Generator | None = None) -> None:
+        if generator is not None and not isinstance(generator, torch.Generator):
+            raise TypeError(f"generator must be a torch.Generator, got a {type(generator).__name__}")
         generator = generator or torch.Generator().manual_seed(0)
         self.salt = int(torch.randint(2**62, (1,), generator=generator))
 
@@ -255,18 +272,15 @@ class PPR(Heuristic):
     numbers = (*Heuristic.numbers, "restart", "num_steps")
 
     def __init__(self, *, restart: float = 0.15, num_steps: int = 5) -> None:
-        if not 0.0 < restart < 1.0 or num_steps < 0:
-            raise ValueError(
-                f"restart must lie in (0, 1) and num_steps not be negative, got {restart}, {num_steps}"
-            )
-        self.restart = restart
-        self.num_steps = num_steps
+        self.restart = check_number("restart", restart, above=0.0, below=1.0)
+        self.num_steps = check_count("num_steps", num_steps, minimum=0, maximum=MAX_STEPS)
 
     def _score_in_order(self, query: Query) -> Tensor:
         return self._fallback(query).add_(self.visits(query).mul_(FIXED_POINT).round_())
 
     def visits(self, query: Query) -> Tensor:
         """Visiting probabilities of a walk from each user, [B, N] float64, for queries in order of time."""
+        self._check(query)
         if self._far_apart(query):
             middle = len(query) // 2
             return torch.cat([self.visits(query[:middle]), self.visits(query[middle:])])

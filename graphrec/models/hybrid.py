@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -11,8 +12,16 @@ import torch
 from torch import Tensor
 
 from graphrec.data import FriendGraph, Query
-from graphrec.models.recommender import Recommender, listed
-from graphrec.models.saved import load_members, read_manifest, reading, save_members, write_manifest
+from graphrec.data.checks import check_count, check_graph
+from graphrec.models.recommender import Recommender, latest, listed
+from graphrec.models.saved import (
+    load_members,
+    made_folder,
+    read_manifest,
+    reading,
+    save_members,
+    write_manifest,
+)
 
 FORMAT, MANIFEST = "graphrec.Hybrid/1", "hybrid.json"
 
@@ -35,9 +44,11 @@ class Hybrid(Recommender):
     ) -> None:
         if not retrievers:
             raise ValueError("a hybrid needs at least one retriever")
-        if num_candidates < 1:
-            raise ValueError(f"num_candidates must be at least 1, got {num_candidates}")
-        self.scorer, self.retrievers, self.num_candidates = scorer, tuple(retrievers), num_candidates
+        self.num_candidates = check_count("num_candidates", num_candidates)
+        for model in (scorer, *retrievers):
+            if not isinstance(model, Recommender):
+                raise TypeError(f"a hybrid is made of recommenders, got a {type(model).__name__}")
+        self.scorer, self.retrievers = scorer, tuple(retrievers)
         self.name, self.dtype = f"{scorer.name}_hybrid", scorer.dtype
 
     @property
@@ -59,7 +70,9 @@ class Hybrid(Recommender):
 
     def join(self, graph: FriendGraph) -> Self:
         """Take all of them as they are, fitted on this graph."""
+        check_graph(graph)
         self._graph = graph
+        self.fitted_until = latest(model.fitted_until for model in self._models)
         self.tokenizer = next((model.tokenizer for model in self._models if model.tokenizer), None)
         return self
 
@@ -71,9 +84,10 @@ class Hybrid(Recommender):
         out.retrievers = tuple(moved[id(model)] for model in self.retrievers)
         return out.join(graph)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | os.PathLike[str]) -> None:
         """See `Recommender.save`; each model once, in a folder of its own."""
-        self.graph  # noqa: B018  # fitted at all?
+        self._check_fitted()
+        folder = made_folder(folder)
         places = {id(model): str(place) for place, model in enumerate(self._models)}
         content = {
             "members": save_members({places[id(model)]: model for model in self._models}, folder),
@@ -84,8 +98,9 @@ class Hybrid(Recommender):
         write_manifest(folder / MANIFEST, FORMAT, content)
 
     @classmethod
-    def load(cls, folder: Path, graph: FriendGraph) -> Self:
+    def load(cls, folder: str | os.PathLike[str], graph: FriendGraph) -> Self:
         """See `Recommender.load`."""
+        folder = Path(folder)
         with reading(cls, folder):
             content = read_manifest(folder / MANIFEST, FORMAT)
             members = load_members(content["members"], folder, graph)
@@ -99,28 +114,39 @@ class Hybrid(Recommender):
 
     def score_pairs(self, query: Query, row: Tensor, user: Tensor) -> Tensor:
         """Those of the scorer."""
+        self._check(query)
         return self.scorer.score_pairs(query, row, user)
 
     def candidates(
-        self, query: Query, k: int, exclude: tuple[Tensor, Tensor] | None = None
+        self,
+        query: Query,
+        k: int,
+        exclude: tuple[Tensor, Tensor] | None = None,
+        exclude_users: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Whom any retriever has among its best k for B queries: (row [M], user [M]), distinct, sorted."""
         num_users, keys = self.graph.num_users, []
+        k = check_count("k", k)
+        more = () if exclude_users is None else (exclude_users,)  # which some have not heard of
         for retriever in self.retrievers:
-            users = retriever.recommend(query, min(k, num_users), exclude)[0]
+            users = retriever.recommend(query, min(k, num_users), exclude, *more)[0]
             row, column = (users >= 0).nonzero(as_tuple=True)
             keys.append(row * num_users + users[row, column])
         key = torch.cat(keys).unique()
         return key // num_users, key % num_users
 
     def recommend(
-        self, query: Query, k: int, exclude: tuple[Tensor, Tensor] | None = None
+        self,
+        query: Query,
+        k: int,
+        exclude: tuple[Tensor, Tensor] | None = None,
+        exclude_users: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The k best of the candidates by the scorer; never the asking user.
 
         Args, Returns, Raises: as in `Recommender.recommend`.
         """
-        self._check_wanted(query, k, exclude)
-        row, user = self.candidates(query, max(k, self.num_candidates), exclude)
+        k = self._check_wanted(query, k, exclude, exclude_users).k
+        row, user = self.candidates(query, max(k, self.num_candidates), exclude, exclude_users)
         score = self.scorer.score_pairs(query, row, user).double()
         return listed(row, user, score, (len(query), k), self.graph.num_users)

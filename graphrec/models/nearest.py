@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
@@ -11,8 +12,10 @@ import torch
 from torch import Tensor
 
 from graphrec.data import FriendGraph, Query
+from graphrec.data.checks import check_graph
+from graphrec.data.precision import single_precision
 from graphrec.models.recommender import Recommender, of_rows
-from graphrec.models.saved import read_manifest, reading, write_manifest
+from graphrec.models.saved import made_folder, read_manifest, reading, write_manifest
 from graphrec.models.two_tower import TwoTower
 from graphrec.retrieval import ApproximateIndex, ExactIndex, Index
 
@@ -39,6 +42,10 @@ class Nearest(Recommender):
     def __init__(
         self, two_tower: TwoTower | None = None, *, index: Callable[[], Index] = ApproximateIndex
     ) -> None:
+        if two_tower is not None and not isinstance(two_tower, TwoTower):
+            raise TypeError(f"two_tower must be a TwoTower, got a {type(two_tower).__name__}")
+        if not callable(index):
+            raise TypeError(f"index must be what builds an index, such as ExactIndex, got {index!r}")
         self.two_tower = TwoTower(sources=()) if two_tower is None else two_tower
         self._new_index = index
 
@@ -60,7 +67,9 @@ class Nearest(Recommender):
 
     def join(self, graph: FriendGraph) -> Self:
         """Take the two-tower as it is, fitted on this graph."""
+        check_graph(graph)
         self._graph, self._state = graph, -1
+        self.fitted_until = self.two_tower.fitted_until
         self._changes = self.two_tower.vectors_change()
         return self
 
@@ -70,22 +79,24 @@ class Nearest(Recommender):
         out.two_tower = self.two_tower.on(graph)
         return out.join(graph)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | os.PathLike[str]) -> None:
         """See `Recommender.save`; the index is built anew where it is loaded.
 
         Raises:
             ValueError: the index is not one of `INDEXES`, so that nobody could build it by its name.
         """
-        self.graph  # noqa: B018  # fitted at all?
+        self._check_fitted()
         name = next((name for name, kind in INDEXES.items() if kind is self._new_index), None)
         if name is None:
             raise ValueError(f"an index of one's own cannot be saved: the indexes are {', '.join(INDEXES)}")
+        folder = made_folder(folder)
         self.two_tower.save(folder)
         write_manifest(folder / MANIFEST, FORMAT, {"index": name})
 
     @classmethod
-    def load(cls, folder: Path, graph: FriendGraph) -> Self:
+    def load(cls, folder: str | os.PathLike[str], graph: FriendGraph) -> Self:
         """See `Recommender.load`."""
+        folder = Path(folder)
         with reading(cls, folder):
             content = read_manifest(folder / MANIFEST, FORMAT)
             out = cls(TwoTower.load(folder, graph), index=INDEXES[content["index"]])
@@ -98,24 +109,29 @@ class Nearest(Recommender):
             out[rows] = self.two_tower.query_vectors(query[rows]) @ vectors.T
         return out
 
+    @single_precision()
     def recommend(
-        self, query: Query, k: int, exclude: tuple[Tensor, Tensor] | None = None
+        self,
+        query: Query,
+        k: int,
+        exclude: tuple[Tensor, Tensor] | None = None,
+        exclude_users: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The k people whom the index finds nearest; never the asking user.
 
         Args, Returns, Raises: as in `Recommender.recommend`; an approximate index may miss somebody.
         """
-        self._check_wanted(query, k, exclude)
-        row, user = torch.arange(len(query)), query.user
-        if exclude is not None:
-            row, user = torch.cat([row, exclude[0]]), torch.cat([user, exclude[1]])
+        wanted = self._check_wanted(query, k, exclude, exclude_users)
+        k = wanted.k
+        row, user = torch.cat([torch.arange(len(query)), wanted.row]), torch.cat([query.user, wanted.user])
         users = torch.full((len(query), k), -1)
         scores = torch.full((len(query), k), -torch.inf, dtype=torch.float64)
         for time, state, rows in self._states(query):
             if state != self._state:
                 self._index, self._state = self._new_index().build(self.two_tower.user_vectors(time)), state
             barred = of_rows(row, user, rows, len(query))
-            found = self._index.search(self.two_tower.query_vectors(query[rows]), k, barred)
+            vectors = self.two_tower.query_vectors(query[rows])
+            found = self._index.search(vectors, k, barred, wanted.exclude_users)
             users[rows], scores[rows] = found[0], found[1].double()
         return users, scores
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, Self, get_args
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -16,19 +17,19 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphrec.data import USER, DataError, FriendGraph, Query, UserIds, digest_graph
+from graphrec.data.checks import check_until
+from graphrec.data.precision import single_precision
 from graphrec.evaluate import StreamingRanks, rank_events
 from graphrec.loader import QueryLoader, TimelineBatches
 from graphrec.models.favours import CHOICES, TINY, Favouring, Favours, Kept
+from graphrec.models.hyperparameters import PARTS, check_hyperparameters
 from graphrec.models.recommender import CHUNK, Recommender, listed, of_rows
-from graphrec.models.saved import reading
+from graphrec.models.saved import made_folder, reading, uncompiled
 from graphrec.nn import (
     CIRCLES,
     PRESENCE,
     SOURCES,
     STRUCTURE,
-    Activation,
-    History,
-    Interaction,
     Presence,
     Profiles,
     Timelines,
@@ -65,14 +66,7 @@ the gate errs (deep supervision; Lee et al. 2015, https://arxiv.org/abs/1409.518
 JUDGED_SCORES = 25_000_000
 """Events times users judged after each epoch, about."""
 
-PARTS = {
-    "history": get_args(History),
-    "interaction": get_args(Interaction),
-    "activation": get_args(Activation),
-}
-"""What the parts of the user tower may be."""
-
-JUDGED: dict[str, Any] = {"part": "val", "trained_until": 0, "progress": False}
+JUDGED: dict[str, Any] = {"part": "val", "trained_until": 0, "progress": False, "in_sample": True}
 """How the ranks of validation are asked for."""
 
 SIZES = (*PARTS, "embedding_dim", "hidden_channels", "num_layers", "num_heads", "window", "dropout")
@@ -144,14 +138,9 @@ class NeighborhoodModel(Recommender):
         known_sources: Collection[str],
         arguments: dict[str, Any],
     ) -> None:
+        check_hyperparameters(arguments, known_sources)
         sources, reach = arguments["sources"], arguments["reach"]
         sizes = {name: arguments[name] for name in SIZES}
-        unknown = [name for name in sources if name not in known_sources]
-        if unknown:
-            raise ValueError(f"unknown source {unknown[0]!r}; there are {', '.join(known_sources)}")
-        for part, known in PARTS.items():
-            if sizes[part] not in known:
-                raise ValueError(f"unknown {part} {sizes[part]!r}; there are {', '.join(known)}")
         self.sources = tuple(name for name in SOURCES if name in sources)
         self.has_structure, self.has_presence = STRUCTURE in sources, PRESENCE in sources
         self.has_circles = CIRCLES in sources
@@ -167,7 +156,7 @@ class NeighborhoodModel(Recommender):
         self.max_epochs: int = arguments["max_epochs"]
         self.patience: int = arguments["patience"]
         self.seed: int = arguments["seed"]
-        self.folder: Path | None = arguments["folder"]
+        self.folder: Path | None = None if arguments["folder"] is None else Path(arguments["folder"])
         self.progress: bool = arguments["progress"]
         self._curve: list[dict[str, float]] = []
         self._favours = CHOICES[0]
@@ -211,16 +200,17 @@ class NeighborhoodModel(Recommender):
     @property
     def num_parameters(self) -> int:
         """Numbers that are trained."""
+        self._check_fitted()
         return sum(parameter.numel() for parameter in self.network.parameters())
 
+    @single_precision()
     def prepare(self, graph: FriendGraph, *, until: int) -> QueryLoader:
         """Index the graph, number the known users, build the network; the loader of training timelines."""
+        until = self._check_past(graph, until)
         timeline, self._until = Timeline.of(graph), until
         tick = timeline.tick(torch.tensor(until))
         everyone = torch.arange(graph.num_users)
         lengths = timeline.halves.count(everyone, tick.expand(len(everyone)))
-        if not lengths.any():
-            raise ValueError(f"{self.name}: there is no event before until={until} to fit on")
         # Rows follow what people did and are, never their index: first appearance, activity, profile.
         known = self._by_profile(graph)
         known = known[lengths[known] > 0]
@@ -280,6 +270,7 @@ class NeighborhoodModel(Recommender):
         """Read a graph for queries that come after training, as after a fit, so elsewhere."""
         self._read(graph, known, since=self._until)
 
+    @single_precision()
     def fit(self, graph: FriendGraph, *, until: int, validate_until: int | None = None) -> Self:
         """Train on events before `until`.
 
@@ -290,8 +281,13 @@ class NeighborhoodModel(Recommender):
                 tenth of training is set aside for it.
 
         Raises:
-            ValueError: nothing is older, or nothing is left of it without that tenth.
+            TypeError: a time is not in whole seconds.
+            ValueError: a time lies beyond the year 9999, or validation would end before it begins; nothing is
+                older, or nothing is left of it without that tenth.
         """
+        until, validate_until = check_until(until, validate_until)
+        self._check_past(graph, until)
+        fitted_until, self.fitted_until = until, None
         if validate_until is None:
             time = graph.events().time
             size = int(torch.searchsorted(time, until))
@@ -323,6 +319,7 @@ class NeighborhoodModel(Recommender):
         self._settle(graph, self._known)
         if self.sources:
             self._choose_favours(judged)
+        self.fitted_until = fitted_until
         return self
 
     def _run_key(self, graph: FriendGraph, validate_until: int) -> dict[str, Any]:
@@ -341,6 +338,7 @@ class NeighborhoodModel(Recommender):
         """The codes that `_before` has fitted, [S, N, L] int64; None where training reads none."""
         return None
 
+    @single_precision()
     def losses(self, batch: HeteroData, epoch: int) -> dict[str, Tensor]:
         """Likelihood of every own act on the batch's timelines, each from its own past."""
         timeline, device = self._timeline, self._device  # the index is on the CPU, the network perhaps not
@@ -389,6 +387,7 @@ class NeighborhoodModel(Recommender):
 
     # Elsewhere
 
+    @single_precision()
     def on(self, graph: FriendGraph) -> Self:
         """See `Recommender.on`.
 
@@ -416,10 +415,12 @@ class NeighborhoodModel(Recommender):
     def _profile_columns(self) -> int:
         return 0 if self._profiles is None else self._profiles.x.size(1)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | os.PathLike[str]) -> None:
         """See `Recommender.save`."""
+        self._check_fitted()
+        folder = made_folder(folder)
         raw = self.graph[USER].raw_id[self._known]
-        network = {name: value.cpu() for name, value in self.network.state_dict().items()}
+        network = {name: value.cpu() for name, value in uncompiled(self.network).state_dict().items()}
         torch.save({"known": raw, "network": network}, folder / TENSORS)
         content = {
             "format": FORMAT,
@@ -427,6 +428,7 @@ class NeighborhoodModel(Recommender):
             "arguments": self._saved_arguments(),
             "actions": list(self.graph.actions),
             "until": self._until,
+            "fitted_until": self.fitted_until,
             "every": self._every,
             "half_life": self._half_life,
             "favours": self._favours,
@@ -439,8 +441,10 @@ class NeighborhoodModel(Recommender):
         return {name: value for name, value in out.items() if name not in ("folder", "progress")}
 
     @classmethod
-    def load(cls, folder: Path, graph: FriendGraph) -> Self:
+    @single_precision()
+    def load(cls, folder: str | os.PathLike[str], graph: FriendGraph) -> Self:
         """See `Recommender.load`."""
+        folder = Path(folder)
         with reading(cls, folder):
             content = json.loads((folder / MANIFEST).read_text())
             if (content["format"], content["class"]) != (FORMAT, cls.__name__):
@@ -450,6 +454,7 @@ class NeighborhoodModel(Recommender):
             tensors = torch.load(folder / TENSORS, weights_only=True)
             out = cls(**cls._read_arguments(folder, content["arguments"]))
             out._until, out._every = content["until"], content["every"]
+            out.fitted_until = content.get("fitted_until")
             out._half_life = content["half_life"]
             power, factor = content["favours"]
             out._favours = Favours(float(power), float(factor))
@@ -469,6 +474,7 @@ class NeighborhoodModel(Recommender):
 
     # Asking
 
+    @single_precision()
     @torch.no_grad()
     def _score_in_order(self, query: Query) -> Tensor:
         """Log-probabilities of everyone, under the `Favours`, [B, N] float32."""
@@ -601,29 +607,39 @@ class NeighborhoodModel(Recommender):
 
     # Searching, where a model need not score everyone
 
+    @single_precision()
     def _searched(
-        self, query: Query, k: int, exclude: tuple[Tensor, Tensor] | None, chunks: Sequence[Tensor]
+        self,
+        query: Query,
+        k: int,
+        exclude: tuple[Tensor, Tensor] | None,
+        exclude_users: Tensor | None,
+        chunks: Callable[[], Sequence[Tensor]],
     ) -> tuple[Tensor, Tensor]:
         """What `_search` finds for queries [n] of each chunk; where fewer than k, everyone is scored.
 
-        Args, Returns, Raises: as in `recommend`.
+        Args, Returns, Raises: as in `recommend`; the chunks are asked for once the query is known to be one.
         """
-        self._check_wanted(query, k, exclude)
-        own = torch.arange(len(query)), query.user
-        row, user = own if exclude is None else (torch.cat(both) for both in zip(own, exclude, strict=True))
+        wanted = self._check_wanted(query, k, exclude, exclude_users)
+        k, nobody = wanted.k, wanted.exclude_users
+        row, user = torch.cat([torch.arange(len(query)), wanted.row]), torch.cat([query.user, wanted.user])
         users = torch.full((len(query), k), -1)
         scores = torch.full((len(query), k), -torch.inf, dtype=torch.float64)
-        for rows in chunks:
+        for rows in chunks():
             barred = of_rows(row, user, rows, len(query))
-            users[rows], scores[rows] = self._search(query[rows], k, barred)
+            users[rows], scores[rows] = self._search(query[rows], k, barred, nobody)
         few = users[:, min(k, self.graph.num_users) - 1] < 0
         if bool(few.any()):
             rows = few.nonzero().squeeze(1)
             barred = of_rows(row, user, rows, len(query))
-            users[rows], scores[rows] = Recommender.recommend(self, query[rows], k, exclude=barred)
+            users[rows], scores[rows] = Recommender.recommend(
+                self, query[rows], k, exclude=barred, exclude_users=nobody
+            )
         return users, scores
 
-    def _search(self, query: Query, k: int, exclude: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def _search(
+        self, query: Query, k: int, exclude: tuple[Tensor, Tensor], exclude_users: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """The best k that a search finds for B queries: users [B, k] and scores [B, k], padded."""
         raise NotImplementedError(f"{self.name} scores everyone")
 
@@ -635,12 +651,21 @@ class NeighborhoodModel(Recommender):
         log_p: Tensor,
         k: int,
         exclude: tuple[Tensor, Tensor],
+        exclude_users: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """The best k of distinct people [M] with their log-probabilities [M], under the `Favours`."""
         num_users = self.graph.num_users
         allowed = ~torch.isin(row * num_users + user, exclude[0] * num_users + exclude[1])
+        allowed &= ~torch.isin(user, exclude_users)
         row, user = row[allowed], user[allowed]
         log_p = self._favoured(asked, row, user, log_p[allowed])
+        if not bool(torch.isfinite(log_p).all()):
+            at = int((~torch.isfinite(log_p)).nonzero()[0])
+            asking, time = int(asked.query.user[row[at]]), int(asked.query.time[row[at]])
+            raise ValueError(
+                f"{self.name} gave the score {log_p[at].item()} to user index {int(user[at])} "
+                f"for user index {asking} at time {time}"
+            )
         return listed(row, user, log_p, (len(asked.query), k), num_users)
 
     def _favoured(self, asked: Asked, row: Tensor, user: Tensor, log_p: Tensor) -> Tensor:

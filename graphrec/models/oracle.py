@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from graphrec.data import FriendGraph, Query
+from graphrec.data.checks import check_graph
 from graphrec.datasets.world import ACCEPT, ACTIONS, REQUEST, SLICE, START, WATCHED, World
 from graphrec.models.recommender import Recommender
 from graphrec.sampler import TimedAdjacency, Timeline, everyone, ragged
@@ -29,6 +30,8 @@ class Oracle(Recommender):
     name = "oracle"
 
     def __init__(self, world: World) -> None:
+        if not isinstance(world, World):
+            raise TypeError(f"world must be a World, got a {type(world).__name__}")
         self.world = world
 
     def fit(self, graph: FriendGraph, *, until: int) -> Self:
@@ -37,6 +40,7 @@ class Oracle(Recommender):
         Raises:
             ValueError: there is no event before `until`, or the graph is not one of this world.
         """
+        check_graph(graph)
         if (graph.num_users, graph.actions) != (self.world.num_users, ACTIONS):
             raise ValueError(
                 f"{self.name}: a graph of {graph.num_users} users and actions {graph.actions} is none of a "
@@ -62,6 +66,7 @@ class Oracle(Recommender):
 
     def probabilities(self, query: Query) -> Tensor:
         """Whom each act turns to, [B, N] float64: rows sum to 1, or to 0 where there can be no such act."""
+        self._check(query)
         chance = torch.zeros(len(query), self.graph.num_users, dtype=torch.float64)
         accepts = query.action == ACCEPT
         for rows, chances in ((accepts, self._accepting), (~accepts, self._turning)):

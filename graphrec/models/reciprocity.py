@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
@@ -13,7 +14,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from graphrec.data import FriendGraph, Query
+from graphrec.data.checks import (
+    MAX_TIME,
+    check_count,
+    check_counts,
+    check_dropout,
+    check_flags,
+    check_graph,
+    check_index,
+    check_query,
+    check_seed,
+    check_until,
+)
+from graphrec.data.precision import single_precision
 from graphrec.evaluate import Maturity, Pairs
+from graphrec.models.saved import made_folder, uncompiled
 from graphrec.nn import AnswerNet, Profiles, approach_features
 from graphrec.sampler import Answers, Record, Timeline
 from graphrec.sampler.answers import Side
@@ -63,14 +78,21 @@ class Reciprocity:
         seed: int = 0,
         progress: bool = True,
     ) -> None:
-        if wait < 1:
-            raise ValueError(f"wait must be at least one second, got {wait}")
+        wait = check_count("wait", wait, maximum=MAX_TIME)
+        check_counts(
+            hidden_channels=hidden_channels, batch_size=batch_size, max_epochs=max_epochs, patience=patience
+        )
+        check_dropout(dropout)
+        check_flags(naive=naive, progress=progress)
+        check_seed(seed)
         self.wait, self.naive = wait, naive
         self.hidden_channels, self.dropout = hidden_channels, dropout
         self.batch_size, self.max_epochs, self.patience = batch_size, max_epochs, patience
         self.seed, self.progress = seed, progress
         self._graph: FriendGraph | None = None
+        self.fitted_until: int | None = None
 
+    @single_precision()
     def fit(self, graph: FriendGraph, *, until: int, validate_until: int | None = None) -> Self:
         """Learn from approaches before `until` and what was known of their answers by then.
 
@@ -81,8 +103,13 @@ class Reciprocity:
                 choose the epoch; by default the last tenth of the approaches is set aside for it.
 
         Raises:
-            ValueError: there is no approach to learn from.
+            TypeError: a time is not in whole seconds.
+            ValueError: a time lies beyond the year 9999, or validation would end before it begins; there is
+                no approach to learn from.
         """
+        check_graph(graph)
+        until, validate_until = check_until(until, validate_until)
+        fitted_until, self.fitted_until = until, None
         pairs = Pairs.of(graph)
         opened = np.sort(pairs.first[(pairs.first < until) & (pairs.first != pairs.answer)])
         if not len(opened):
@@ -90,7 +117,7 @@ class Reciprocity:
         self._on(graph)
         self._profiles_until = until
         self._profiles = Profiles.of(graph, until=until)
-        known, end = until, validate_until or until
+        known, end = until, until if validate_until is None else validate_until
         if validate_until is None:
             until = int(opened[len(opened) * 9 // 10])
         train_on = self._examples(pairs, None, until, known=known)
@@ -119,6 +146,7 @@ class Reciprocity:
         )
         self.network.eval()
         self._calibrate(judged)
+        self.fitted_until = fitted_until
         return self
 
     @property
@@ -140,25 +168,28 @@ class Reciprocity:
         other._profiles = Profiles.of(graph, until=self._profiles_until)
         return other
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | os.PathLike[str]) -> None:
         """Write what was learned: JSON, and tensors that load with `weights_only=True`."""
         settings = {
             "wait": self.wait,
             "hidden_channels": self.hidden_channels,
             "actions": self.graph.actions,
             "profiles_until": self._profiles_until,
+            "fitted_until": self.fitted_until,
         }
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = made_folder(folder)
         (folder / "reciprocity.json").write_text(json.dumps(settings) + "\n")
-        torch.save(self.network.state_dict(), folder / "reciprocity.pt")
+        torch.save(uncompiled(self.network).state_dict(), folder / "reciprocity.pt")
 
     @classmethod
-    def load(cls, folder: Path, graph: FriendGraph) -> Self:
+    @single_precision()
+    def load(cls, folder: str | os.PathLike[str], graph: FriendGraph) -> Self:
         """What `save` wrote, on a graph with the same actions and features.
 
         Raises:
             ValueError: the graph has others.
         """
+        folder = Path(folder)
         settings = json.loads((folder / "reciprocity.json").read_text())
         if graph.actions != tuple(settings["actions"]):
             raise ValueError(
@@ -166,6 +197,7 @@ class Reciprocity:
             )
         model = cls(wait=settings["wait"], hidden_channels=settings["hidden_channels"])
         model._on(graph)
+        model.fitted_until = settings.get("fitted_until")
         model._profiles_until = settings["profiles_until"]
         model._profiles = Profiles.of(graph, until=model._profiles_until)
         weights = torch.load(folder / "reciprocity.pt", weights_only=True)
@@ -179,6 +211,7 @@ class Reciprocity:
         model.network.eval()
         return model
 
+    @single_precision()
     def probability(self, query: Query, person: Tensor) -> Tensor:
         """P(answer within the horizon | approach), where query b's user approaches person b, [B] float64.
 
@@ -187,14 +220,10 @@ class Reciprocity:
             ValueError: there is not one person for each query.
         """
         graph = self.graph
-        if person.shape != query.user.shape:
+        check_query(graph, query)
+        person = check_index("person", person, graph.num_users)
+        if len(person) != len(query):
             raise ValueError(f"{len(query)} queries need as many people, got {list(person.shape)}")
-        limits = {"user index": (query.user, graph.num_users), "person": (person, graph.num_users)}
-        limits["action index"] = query.action, len(graph.actions)
-        for what, (index, size) in limits.items():
-            outside = index[(index < 0) | (index >= size)]
-            if outside.numel():
-                raise IndexError(f"{what} {int(outside[0])} lies outside 0..{size - 1}")
         with torch.no_grad():
             logit: Tensor = self.network(self.features(query, person)).double()
         return logit.sigmoid()

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Self
 
 import torch
 from torch import Tensor
 
 from graphrec.data import FriendGraph, Query
+from graphrec.data.checks import (
+    check_exclude,
+    check_graph,
+    check_index,
+    check_list_length,
+    check_query,
+    check_until,
+)
+from graphrec.data.precision import single_precision
 from graphrec.sampler import run_starts
 from graphrec.tokenizer import Tokenizer
 
@@ -30,6 +41,9 @@ class Recommender(ABC):
 
     tokenizer: Tokenizer | None = None
     """Whose STUs it writes, once fitted; moved, saved and loaded by the recommender, newcomers welcomed."""
+
+    fitted_until: int | None = None
+    """Seconds: what was learned comes from events strictly older; None before a fit, or where unknown."""
 
     _graph: FriendGraph | None = None
 
@@ -56,7 +70,7 @@ class Recommender(ABC):
         """
         raise NotImplementedError(f"{self.name} cannot be put on another graph")
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | os.PathLike[str]) -> None:
         """Write what was learned: JSON, and tensors that load with `weights_only=True`; not the graph.
 
         The folder exists and is empty. Whoever keeps it (a `Bundle`) guards its files by their checksums and
@@ -65,7 +79,7 @@ class Recommender(ABC):
         raise NotImplementedError(f"{self.name} cannot be saved")
 
     @classmethod
-    def load(cls, folder: Path, graph: FriendGraph) -> Self:
+    def load(cls, folder: str | os.PathLike[str], graph: FriendGraph) -> Self:
         """Read what `save` wrote, for the graph it was saved with: the same people, by raw id, and events.
 
         Nothing in the folder is executed.
@@ -79,23 +93,44 @@ class Recommender(ABC):
     def _score_in_order(self, query: Query) -> Tensor:
         """Scores of everyone for B > 0 queries in order of time, [B, N], finite; higher is likelier."""
 
+    @single_precision()
     def score_all(self, query: Query) -> Tensor:
-        """Scores of everyone for B queries, [B, N], finite; higher is likelier."""
+        """Scores of everyone for B queries, [B, N], finite; higher is likelier.
+
+        Raises:
+            ValueError: a score is not finite; the model, the query and the user are named.
+        """
         num_users = self.graph.num_users
         if not len(query):
             return torch.empty(0, num_users, dtype=self.dtype)
         order = query.time.argsort(stable=True)
         scores = self._score_in_order(query[order])
-        if torch.equal(order, torch.arange(len(order))):
-            return scores
-        return torch.empty_like(scores).index_copy_(0, order, scores)
+        if not torch.equal(order, torch.arange(len(order))):
+            scores = torch.empty_like(scores).index_copy_(0, order, scores)
+        self._check_finite(query, scores)
+        return scores
+
+    def _check_finite(self, query: Query, scores: Tensor) -> None:
+        """Raise ValueError where a score [B, N] is not finite."""
+        # A sum is finite only where its terms are; where it is not, it may have overflown.
+        if not torch.isfinite(scores.sum()) and not (finite := torch.isfinite(scores)).all():
+            row, user = (~finite).nonzero()[0].tolist()
+            raise ValueError(
+                f"{self.name} gave the score {scores[row, user].item()} to user index {user} "
+                f"for user index {int(query.user[row])} at time {int(query.time[row])}"
+            )
 
     @property
     def graph(self) -> FriendGraph:
         """The graph the recommender was fitted on."""
+        self._check_fitted()
+        assert self._graph is not None
+        return self._graph
+
+    def _check_fitted(self) -> None:
+        """Raise RuntimeError before a fit."""
         if self._graph is None:
             raise RuntimeError(f"{self.name} has to be fitted first: call fit(graph, until=time)")
-        return self._graph
 
     def score(self, query: Query, candidates: Tensor | None = None) -> Tensor:
         """Scores of candidates, [C] for all queries or [B, C] for each; of all N users by default.
@@ -104,24 +139,24 @@ class Recommender(ABC):
             [B, C], finite.
 
         Raises:
+            TypeError, ValueError: candidates of another kind or shape, a time beyond the year 9999, or a
+                score that is not finite.
             IndexError: a user, action or candidate is not one of the graph.
         """
         self._check(query)
         scores = self.score_all(query)
         if candidates is None:
             return scores
-        check_range("candidate", candidates, self.graph.num_users)
-        return scores.gather(1, candidates.expand(len(query), -1))
+        return scores.gather(1, self._candidate_index(query, candidates))
 
     def score_pairs(self, query: Query, row: Tensor, user: Tensor) -> Tensor:
-        """Scores of users [M] for queries `row` [M] (int64 both), as `score` has them: [M].
+        """Scores of users [M] for queries `row` [M] (integers both), as `score` has them: [M].
 
         Raises:
+            TypeError, ValueError: rows and users that are no integers, or of unequal lengths.
             IndexError: a row is not one of the queries, or a user or action not one of the graph.
         """
-        self._check(query)
-        check_range("row", row, len(query))
-        check_range("user index", user, self.graph.num_users)
+        row, user = self._check_pairs(query, row, user)
         out = torch.empty(len(row), dtype=self.dtype)
         for rows in torch.arange(len(query)).split(max(1, CHUNK // self.graph.num_users)):
             here = ((row >= rows[0]) & (row <= rows[-1])).nonzero().squeeze(1)
@@ -130,38 +165,47 @@ class Recommender(ABC):
         return out
 
     def recommend(
-        self, query: Query, k: int, exclude: tuple[Tensor, Tensor] | None = None
+        self,
+        query: Query,
+        k: int,
+        exclude: tuple[Tensor, Tensor] | None = None,
+        exclude_users: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The k best people for each query; never the asking user.
 
         Args:
             query: B queries.
-            k: how many; more than there are gives padding.
-            exclude: (row [M] of the query, user [M]) int64, people not to suggest.
+            k: how many; more than there are gives padding. At most 10,000, or the number of users where that
+                is more.
+            exclude: (row [M] of the query, user [M]) integers, people not to suggest.
+            exclude_users: [M] integers, people not to suggest to anybody, such as those who opted out; it
+                costs no more with many queries.
 
         Returns:
             users [B, k] int64, padded with -1, and scores [B, k], padded with -inf. Ties are broken by a
             fixed shuffle, since the order of indices must carry no information.
 
         Raises:
-            ValueError: k is smaller than 1.
+            RuntimeError: the recommender has not been fitted.
+            TypeError: an argument of another kind.
+            ValueError: k is out of range, rows and users are of unequal lengths, a time lies beyond the year
+                9999, or a score is not finite.
             IndexError: a user, action or row is not one of the graph or of the queries.
         """
-        self._check_wanted(query, k, exclude)
+        wanted = self._check_wanted(query, k, exclude, exclude_users)
         num_users = self.graph.num_users
         order = shuffled(num_users)
-        users = torch.full((len(query), k), -1)
-        values = torch.full((len(query), k), -torch.inf, dtype=torch.float64)
+        users = torch.full((len(query), wanted.k), -1)
+        values = torch.full((len(query), wanted.k), -torch.inf, dtype=torch.float64)
         rows = max(1, CHUNK // num_users)
         for start in range(0, len(query), rows):
             part = query[start : start + rows]
             scores = self.score_all(part).to(torch.float64, copy=True)
             scores[torch.arange(len(part)), part.user] = -torch.inf
-            if exclude is not None:
-                here = (exclude[0] >= start) & (exclude[0] < start + rows)
-                scores[exclude[0][here] - start, exclude[1][here]] = -torch.inf
-            best, place = _top(scores[:, order], min(k, num_users))
-            block = slice(start, start + len(part)), slice(0, min(k, num_users))
+            scores[wanted.between(start, start + rows)] = -torch.inf
+            scores[:, wanted.exclude_users] = -torch.inf
+            best, place = _top(scores[:, order], min(wanted.k, num_users))
+            block = slice(start, start + len(part)), slice(0, min(wanted.k, num_users))
             users[block] = torch.where(best > -torch.inf, order[place], -1)
             values[block] = best
         return users, values
@@ -171,25 +215,28 @@ class Recommender(ABC):
 
         Args:
             query: B queries.
-            candidates: [C] int64 for all queries, or [B, C] for each; distinct. The asking user is left out.
-            k: how many; more than there are gives padding.
+            candidates: [C] integers for all queries, or [B, C] for each; somebody who is there twice is
+                listed once. The asking user is left out.
+            k: how many; more than there are gives padding. At most as in `recommend`.
 
         Returns:
             users [B, k] int64, padded with -1, and scores [B, k] float64, padded with -inf. Ties are broken
             by a fixed shuffle.
 
         Raises:
-            ValueError: k is smaller than 1.
+            TypeError, ValueError: as in `recommend`, or candidates of another shape.
             IndexError: a user, action or candidate is not one of the graph.
         """
-        if k < 1:
-            raise ValueError(f"k must be at least 1, got {k}")
-        scores = self.score(query, candidates).double()
-        people = candidates.expand(len(query), -1)
+        self._check(query)
+        k = check_list_length(k, self.graph.num_users)
+        people = self._candidate_index(query, candidates)
+        scores = self.score_all(query).gather(1, people).double()
         # A fixed shuffle of users, not of columns: the order of the candidates must carry no information.
         order = lots(self.graph.num_users)[people].argsort(dim=1)
         people, scores = people.gather(1, order), scores.gather(1, order)
         scores = scores.masked_fill(people == query.user[:, None], -torch.inf)
+        again = people[:, 1:] == people[:, :-1]  # one user's places in that order are side by side
+        scores[:, 1:] = scores[:, 1:].masked_fill(again, -torch.inf)
         users = torch.full((len(query), k), -1)
         values = torch.full((len(query), k), -torch.inf, dtype=torch.float64)
         if people.numel():
@@ -198,24 +245,74 @@ class Recommender(ABC):
             users[:, : found.size(1)], values[:, : found.size(1)] = found, best
         return users, values
 
-    def _check_past(self, graph: FriendGraph, until: int) -> None:
-        """Raise ValueError where there is nothing to learn from."""
+    def _check_past(self, graph: FriendGraph, until: int) -> int:
+        """The time as an int. Raises ValueError where there is nothing to learn from; see `check_until`."""
+        check_graph(graph)
+        until, _ = check_until(until)
         if not bool((graph.events().time < until).any()):
             raise ValueError(f"{self.name}: there is no event before until={until} to fit on")
+        return until
 
-    def _check_wanted(self, query: Query, k: int, exclude: tuple[Tensor, Tensor] | None) -> None:
-        """Raise what `recommend` raises."""
-        if k < 1:
-            raise ValueError(f"k must be at least 1, got {k}")
+    def _check_wanted(
+        self,
+        query: Query,
+        k: int,
+        exclude: tuple[Tensor, Tensor] | None,
+        exclude_users: Tensor | None,
+    ) -> Wanted:
+        """What `recommend` is asked for, checked; raises what `recommend` raises."""
         self._check(query)
-        if exclude is not None:
-            check_range("exclude: row", exclude[0], len(query))
-            check_range("exclude: user index", exclude[1], self.graph.num_users)
+        num_users = self.graph.num_users
+        k = check_list_length(k, num_users)
+        row, user = check_exclude(exclude, len(query), num_users)
+        order = row.argsort(stable=True)
+        nobody = torch.empty(0, dtype=torch.int64)
+        if exclude_users is not None:
+            nobody = check_index("exclude_users", exclude_users, num_users).unique()
+        return Wanted(k, row[order], user[order], nobody)
+
+    def _check_pairs(self, query: Query, row: Tensor, user: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows and users as int64; raises what `score_pairs` raises."""
+        self._check(query)
+        row = check_index("row", row, len(query))
+        return row, check_index("user index", user, self.graph.num_users, shape=(len(row),))
+
+    def _candidate_index(self, query: Query, candidates: Tensor) -> Tensor:
+        """Candidates of each query, [B, C] int64; raises what `score` raises."""
+        both = isinstance(candidates, Tensor) and candidates.dim() == 2
+        shape = (len(query), None) if both else (None,)
+        index = check_index("candidate", candidates, self.graph.num_users, shape=shape)
+        return index.expand(len(query), -1)
 
     def _check(self, query: Query) -> None:
-        """Raise IndexError where a query asks for what the graph does not have."""
-        check_range("user index", query.user, self.graph.num_users)
-        check_range("action index", query.action, len(self.graph.actions))
+        """Raise what `check_query` raises where a query asks for what the graph does not have."""
+        check_query(self.graph, query)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What `recommend` is asked for, checked.
+
+    Attributes:
+        k: how many people.
+        row, user: [M] int64, rows ascending, people who may not be suggested to a query.
+        exclude_users: [O] int64, distinct, people who may not be suggested to any.
+    """
+
+    k: int
+    row: Tensor
+    user: Tensor
+    exclude_users: Tensor
+
+    def between(self, start: int, end: int) -> tuple[Tensor, Tensor]:
+        """The pairs of queries start..end-1, renumbered from 0."""
+        first, last = torch.searchsorted(self.row, torch.tensor([start, end])).tolist()
+        return self.row[first:last] - start, self.user[first:last]
+
+
+def latest(moments: Iterable[int | None]) -> int | None:
+    """The latest of those moments that are known; None where none is."""
+    return max((moment for moment in moments if moment is not None), default=None)
 
 
 def listed(
@@ -256,13 +353,6 @@ def shuffled(num_users: int) -> Tensor:
 def lots(num_users: int) -> Tensor:
     """Each user's place in that order, [N] int64; not to be written to."""
     return shuffled(num_users).argsort()
-
-
-def check_range(what: str, index: Tensor, size: int) -> None:
-    """Refuse an index that is not one below a size."""
-    outside = index[(index < 0) | (index >= size)]
-    if outside.numel():
-        raise IndexError(f"{what} {int(outside[0])} lies outside 0..{size - 1}")
 
 
 def _top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:

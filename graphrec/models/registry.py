@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -48,6 +49,6 @@ def build(name: str) -> Recommender:
     return MODELS[name]()
 
 
-def load_recommender(name: str, folder: Path, graph: FriendGraph) -> Recommender:
+def load_recommender(name: str, folder: str | os.PathLike[str], graph: FriendGraph) -> Recommender:
     """What a recommender of this name wrote with `save`, for the graph it was saved with."""
-    return type(build(name)).load(folder, graph)
+    return type(build(name)).load(Path(folder), graph)

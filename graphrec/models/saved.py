@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, TypeVar, cast
+
+from torch import nn
 
 from graphrec.data import DataError, FriendGraph
+from graphrec.data.checks import check_folder
 from graphrec.models.recommender import Recommender
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def made_folder(folder: str | os.PathLike[str]) -> Path:
+    """A folder to save in, made where it is not there. Raises TypeError where it is no path."""
+    path = check_folder(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def uncompiled(network: Module) -> Module:
+    """The module that `torch.compile` was given, whose parameters have plain names; others as they are."""
+    return cast(Module, getattr(network, "_orig_mod", network))
 
 
 @contextmanager
@@ -38,7 +56,7 @@ def read_manifest(path: Path, format_name: str) -> dict[str, Any]:
 def save_members(members: dict[str, Recommender], folder: Path) -> dict[str, str]:
     """Save each member in the folder of its name, which is made; the name of its class, by its own."""
     for name, member in members.items():
-        (folder / name).mkdir()
+        (folder / name).mkdir(exist_ok=True)
         member.save(folder / name)
     return {name: type(member).__name__ for name, member in members.items()}
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from graphrec.data import Id, Query, id_list, id_pairs
+from graphrec.data.checks import check_count, check_flags, check_index, check_query
 from graphrec.models.recommender import Recommender
 from graphrec.sampler import Timeline, ragged
 
@@ -44,7 +45,7 @@ def suggest(
     Args:
         recommender: fitted.
         users: raw ids, or [B] int64 indices.
-        k: how many people.
+        k: how many people; more than there are gives all there are.
         time: seconds; only what is strictly older is seen. By default one second after the last event.
         action: the act that is hoped for; by default the commonest.
         blocked: pairs of raw ids; neither is suggested to the other.
@@ -55,7 +56,9 @@ def suggest(
         KeyError: an unknown user, blocked person or action, named.
         TypeError: a single id in place of a list, or something that is no id.
     """
+    check_flags(include_known=include_known)
     ids = recommender.graph.user_ids
+    k = min(check_count("k", k, maximum=None), recommender.graph.num_users)
     query = Query.of(recommender.graph, users, time, action)
     pairs = id_pairs(blocked)
     people, scores = suggested(
@@ -87,23 +90,29 @@ def suggested(
     Args:
         recommender: fitted.
         query: B queries.
-        k: how many people.
-        blocked: [2, P] int64, pairs of people neither of whom is suggested to the other.
-        opted_out: [O] int64, people who are suggested to nobody.
+        k: how many people; at most the number of users are listed.
+        blocked: [2, P] integers, pairs of people neither of whom is suggested to the other.
+        opted_out: [O] integers, people who are suggested to nobody.
         include_known: also suggest people the user has had contact with, either way.
 
     Returns:
-        users [B, k] int64, padded with -1, and scores [B, k] float64, padded with -inf.
+        users [B, k] int64, padded with -1, and scores [B, k] float64, padded with -inf; where k is more than
+        the number of users N, [B, N].
     """
+    graph = recommender.graph
+    check_query(graph, query)
+    check_flags(include_known=include_known)
+    k = min(check_count("k", k, maximum=None), graph.num_users)
+    blocked = check_index("blocked", blocked, graph.num_users, shape=(2, None))
+    opted_out = check_index("opted_out", opted_out, graph.num_users)
     exclude = [_blocked_rows(query, blocked)]
-    if len(opted_out):
-        row = torch.arange(len(query)).repeat_interleave(len(opted_out))
-        exclude.append((row, opted_out.repeat(len(query))))
     if not include_known:
-        timeline = Timeline.of(recommender.graph)
+        timeline = Timeline.of(graph)
         exclude.append(timeline.contacts.before(query.user, timeline.tick(query.time)))
     row, person = (torch.cat(parts) for parts in zip(*exclude, strict=True))
-    return recommender.recommend(query, k, exclude=(row, person))
+    # Those who opted out are excluded once for all queries, not once for each.
+    for_all = {"exclude_users": opted_out} if len(opted_out) else {}
+    return recommender.recommend(query, k, exclude=(row, person), **for_all)
 
 
 def _blocked_rows(query: Query, pairs: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from graphrec.data import Query
+from graphrec.data.checks import check_flags, check_time
+from graphrec.data.precision import single_precision
 from graphrec.models.neighborhood import Asked, Everyone, NeighborhoodModel
+from graphrec.models.saved import uncompiled
 from graphrec.nn import (
     PRESENCE,
     SOURCES,
@@ -93,9 +96,10 @@ class TwoTower(NeighborhoodModel):
         progress: bool = True,
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        super().__init__(known_sources=LEARNED["two_tower_mixture"], arguments=arguments)
+        check_flags(in_batch=in_batch)
         if not in_batch and num_rand_negs < 1:
             raise ValueError("there are no negatives where in_batch is False and num_rand_negs is 0")
-        super().__init__(known_sources=LEARNED["two_tower_mixture"], arguments=arguments)
         self.name = next(
             (name for name, given in LEARNED.items() if set(given) == set(sources)),
             "_".join(["two_tower", *(sources or ["embeddings"])]),
@@ -107,7 +111,7 @@ class TwoTower(NeighborhoodModel):
         return TwoTowerNet(num_known, len(self.graph.actions), profile_columns=columns, **self.sizes)
 
     def _kept(self, rows: Tensor) -> TwoTowerNet:
-        out = copy.deepcopy(self.network)
+        out = copy.deepcopy(uncompiled(self.network))
         rows = torch.cat([rows.new_zeros(1), rows]).to(self._device)
         for table in (out.actor, out.target, out.bias):
             table.weight = nn.Parameter(table.weight.detach()[rows])
@@ -139,6 +143,7 @@ class TwoTower(NeighborhoodModel):
 
     # Vectors, for an index
 
+    @single_precision()
     @torch.no_grad()
     def query_vectors(self, query: Query) -> Tensor:
         """What `user_vectors` are multiplied with: [B, W] float32, on the CPU."""
@@ -147,6 +152,7 @@ class TwoTower(NeighborhoodModel):
         parts = [asked.vector, *([] if asked.asker is None else [asked.asker])]
         return torch.cat([*parts, torch.ones_like(asked.vector[:, :1])], dim=1).cpu()
 
+    @single_precision()
     @torch.no_grad()
     def user_vectors(self, time: int) -> Tensor:
         """Where everyone is for queries at a time (s) after training: [N, W] float32, on the CPU.
@@ -154,6 +160,8 @@ class TwoTower(NeighborhoodModel):
         The inner product with a query's vector is the logit of the user embeddings, biases and profiles;
         what else the model mixes is left out.
         """
+        self._check_fitted()
+        time = check_time("time", time)
         rows, network = self._row.to(self._device), self.network
         embedding, bias = network.target(rows), network.bias(rows)
         if network.profile is None or self._profiles is None:
@@ -165,6 +173,7 @@ class TwoTower(NeighborhoodModel):
 
     def vectors_change(self) -> Tensor:
         """After which times (s), ascending, `user_vectors` are others: int64."""
+        self._check_fitted()
         if self._profiles is None:
             return torch.empty(0, dtype=torch.int64)
         since = self._profiles.since

@@ -215,13 +215,16 @@ class Mixed:
             p = p + torch.where(key[at] == asked, self._inside[at], 0.0)
         return p.clamp(min=TINY).log()
 
-    def without_stu(self, k: int, exclude: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    def without_stu(
+        self, k: int, exclude: tuple[Tensor, Tensor], exclude_users: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Whoever of those without STU may be among the best k: (row [V], user [V], log-probability [V]).
 
         That is those around, and as many of the others, who are all as likely, that k are left of them.
         """
         around, size = self._asked.around, len(self._asked.query)
         num_users, others = len(self.tree.place), self._writer.codes.without_stu(self._number)
+        others = others[~torch.isin(others, exclude_users)]
         row, user = (part[:0] for part in exclude)
         if around is not None:
             person = (~self._writer.has).nonzero().squeeze(1)

@@ -6,6 +6,7 @@ from graphrec.report.figures import learning_curves as learning_curves
 from graphrec.report.figures import quality_over_time as quality_over_time
 from graphrec.report.figures import reliability_diagram as reliability_diagram
 from graphrec.report.figures import score_by_slice as score_by_slice
+from graphrec.report.html import Html as Html
 from graphrec.report.html import write_report as write_report
 from graphrec.report.network import Network as Network
 from graphrec.report.tables import mutual_table as mutual_table

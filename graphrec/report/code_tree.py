@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
+from graphrec.report.figures import LONGEST_TITLE, label
 from graphrec.tokenizer import STUs, Ties
 
 MOST = 256
@@ -82,7 +83,9 @@ def code_tree(stus: STUs, ties: Ties, title: str) -> Figure:
             linewidth=0.8,
         )
     )
-    figure.suptitle(f"{title}: {len(stus):,} users, {int(kept.sum()):,} ties", fontsize=11)
+    figure.suptitle(
+        f"{label(title, longest=LONGEST_TITLE)}: {len(stus):,} users, {int(kept.sum()):,} ties", fontsize=11
+    )
     return figure
 
 

@@ -8,17 +8,32 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from graphrec.data.checks import check_count
+from graphrec.data.text import printable
 from graphrec.evaluate import Row
 from graphrec.metrics import calibration_error, reliability
 from graphrec.report.network import Network
 
 SHOWN_SLICES = ("all", "repeat", "reply", "new")
+LONGEST, LONGEST_TITLE = 48, 120
+"""Characters of a name and of a title that are shown."""
+
 COLORS = ("#1b6ca8", "#d1495b", "#edae49", "#3a7d44", "#7b5ea7", "#8d6346", "#5b6770", "#00798c")
+
+
+def label(text: object, *, longest: int = LONGEST) -> str:
+    """Text from data as a label: on one line, not too long, and no formula, whatever it holds."""
+    shown = printable(str(text))
+    shown = shown if len(shown) <= longest else shown[: longest - 1] + "…"
+    shown = f" {shown}" if shown.startswith("_") else shown  # which legends leave out
+    return shown.replace("$", r"\$")
 
 
 def score_by_slice(rows: Sequence[Row], title: str) -> Figure:
     """MRR of every model on the test slices, with bootstrap intervals, the best on top."""
     rows = [row for row in rows if row["part"] == "test"]
+    if not rows:
+        raise ValueError("there is no row of the part 'test' to draw")
     slices = [name for name in SHOWN_SLICES if any(row["slice"] == name for row in rows)]
     figure = Figure(figsize=(3.1 * len(slices) + 1.2, 0.32 * len({r["model"] for r in rows}) + 1.6))
     axes = np.atleast_1d(figure.subplots(1, len(slices)))
@@ -29,12 +44,12 @@ def score_by_slice(rows: Sequence[Row], title: str) -> Figure:
         reach = np.array([[row["mrr"] - row["mrr_low"], row["mrr_high"] - row["mrr"]] for row in shown])
         axis.barh(place, score, color=color, alpha=0.85, height=0.7)
         axis.errorbar(score, place, xerr=reach.T.clip(min=0), fmt="none", ecolor="#333333", elinewidth=1)
-        axis.set_yticks(place, [row["model"] for row in shown], fontsize=8)
+        axis.set_yticks(place, [label(row["model"]) for row in shown], fontsize=8)
         axis.set_title(f"{name} (n = {shown[0]['n']:,})", fontsize=10)
         axis.set_xlim(left=0)
         axis.tick_params(axis="x", labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(label(title, longest=LONGEST_TITLE), fontsize=11)
     figure.supxlabel("MRR on test", fontsize=9)
     figure.tight_layout()
     return figure
@@ -55,7 +70,13 @@ def reliability_diagram(predicted: Mapping[str, tuple[np.ndarray, np.ndarray]], 
         spread = 1.96 * np.sqrt(happened * (1 - happened) / number)
         error = calibration_error(probability, outcome)
         top.errorbar(
-            mean, happened, yerr=spread, marker="o", markersize=4, color=color, label=f"{name}: {error:.3f}"
+            mean,
+            happened,
+            yerr=spread,
+            marker="o",
+            markersize=4,
+            color=color,
+            label=f"{label(name)}: {error:.3f}",
         )
         bottom.plot(mean, number, color=color, drawstyle="steps-mid")
     top.set(ylabel="share answered", xlim=(0, 1), ylim=(0, 1))
@@ -63,47 +84,54 @@ def reliability_diagram(predicted: Mapping[str, tuple[np.ndarray, np.ndarray]], 
     top.legend(title="calibration error", fontsize=8, frameon=False)
     for axis in (top, bottom):
         axis.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(label(title, longest=LONGEST_TITLE), fontsize=11)
     figure.tight_layout()
     return figure
 
 
 def quality_over_time(curves: Sequence[Row], title: str, *, most: int = 6) -> Figure:
     """MRR of the best models through validation and test."""
+    most = check_count("most", most)
+    if not curves:
+        raise ValueError("there is no curve to draw")
     figure = Figure(figsize=(9, 3.6))
     axis = figure.subplots()
     best = sorted(curves, key=lambda curve: -float(np.mean(curve["mrr"])))[:most]
     start = min((min(curve["time"]) for curve in curves), default=0)
     for curve, color in zip(best, COLORS, strict=False):
         days = (np.array(curve["time"]) - start) / 86_400
-        axis.plot(days, curve["mrr"], marker="o", markersize=3, color=color, label=curve["model"])
+        axis.plot(days, curve["mrr"], marker="o", markersize=3, color=color, label=label(curve["model"]))
     axis.set_xlabel("days since validation began")
     axis.set_ylabel("MRR, all events")
     axis.set_ylim(bottom=0)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-    axis.set_title(title, fontsize=11)
+    axis.set_title(label(title, longest=LONGEST_TITLE), fontsize=11)
     figure.tight_layout()
     return figure
 
 
 def learning_curves(rows: Sequence[Row], title: str) -> Figure:
     """Training loss and validation MRR of every learned model, epoch by epoch."""
+    if not rows:
+        raise ValueError("there is no epoch to draw")
     figure = Figure(figsize=(9, 3.2))
     left, right = figure.subplots(1, 2)
     for name, color in zip(dict.fromkeys(row["model"] for row in rows), COLORS, strict=False):
         own = [row for row in rows if row["model"] == name]
         epoch = [row["epoch"] + 1 for row in own]
-        left.plot(epoch, [row["loss"] for row in own], color=color, label=name)
-        right.plot(epoch, [row["val_all"] for row in own], color=color, label=f"{name}: all")
-        right.plot(epoch, [row["val_new"] for row in own], color=color, linestyle="--", label=f"{name}: new")
+        left.plot(epoch, [row["loss"] for row in own], color=color, label=label(name))
+        right.plot(epoch, [row["val_all"] for row in own], color=color, label=f"{label(name)}: all")
+        right.plot(
+            epoch, [row["val_new"] for row in own], color=color, linestyle="--", label=f"{label(name)}: new"
+        )
     left.set_ylabel("training loss")
     right.set_ylabel("validation MRR")
     for axis in (left, right):
         axis.set_xlabel("epoch")
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(fontsize=8, frameon=False)
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(label(title, longest=LONGEST_TITLE), fontsize=11)
     figure.tight_layout()
     return figure
 
@@ -129,6 +157,6 @@ def degree_and_reciprocity(network: Network, title: str) -> Figure:
     right.set_ylabel("approaches answered by then")
     for axis in (left, right):
         axis.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(label(title, longest=LONGEST_TITLE), fontsize=11)
     figure.tight_layout()
     return figure

@@ -6,6 +6,7 @@ import base64
 import html
 import io
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,10 +21,26 @@ p.note { color: #555; font-size: 13px }
 """
 
 
+class Html(str):
+    """Text that is HTML already: what comes from data is escaped in it. Any other text is escaped."""
+
+    __slots__ = ()
+
+
 def write_report(
     path: str | os.PathLike[str], title: str, sections: Sequence[tuple[str, str, str | Figure]]
 ) -> None:
-    """Write sections of (heading, note, HTML table or figure); nothing is loaded from elsewhere."""
+    """Write sections of (heading, note, content) as one file; nothing is loaded from elsewhere.
+
+    Args:
+        path: of the file.
+        title: plain text.
+        sections: heading and note are plain text. Content is a figure, `Html` such as a table of
+            `slice_table(rows, part, fmt="html")`, or plain text, which is shown as it is.
+    """
+    for heading, _, content in sections:
+        if not isinstance(content, (str, Figure)):
+            raise TypeError(f"section {heading!r}: content must be text or a figure, got {type(content)}")
     name = html.escape(title)
     parts = [
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
@@ -33,13 +50,18 @@ def write_report(
         parts.append(f"<h2>{html.escape(heading)}</h2>")
         if note:
             parts.append(f'<p class="note">{html.escape(note)}</p>')
-        parts.append(_image(content, heading) if isinstance(content, Figure) else content)
+        if isinstance(content, Figure):
+            parts.append(_image(content, heading))
+        else:
+            parts.append(content if isinstance(content, Html) else f"<pre>{html.escape(content)}</pre>")
     parts.append("</body></html>\n")
-    Path(path).write_text("\n".join(parts), encoding="utf-8")
+    Path(path).write_text("\n".join(parts), encoding="utf-8", errors="backslashreplace")
 
 
 def _image(figure: Figure, description: str) -> str:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # names may be in any script
+        figure.savefig(buffer, format="png", dpi=130)
     data = base64.b64encode(buffer.getvalue()).decode()
     return f'<img alt="{html.escape(description)}" src="data:image/png;base64,{data}">'

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
 
-from tabulate import tabulate
+from tabulate import tabulate, tabulate_formats
 
+from graphrec.data import Part
+from graphrec.data.checks import check_choice
+from graphrec.data.text import printable
 from graphrec.evaluate import SLICES, Row
+from graphrec.report.html import Html
+
+FORMATS = tuple(name for name in tabulate_formats if name != "unsafehtml")
+"""Formats of tabulate; the one that does not escape is none."""
 
 
 def slice_table(rows: Sequence[Row], part: str, *, fmt: str = "simple") -> str:
@@ -15,8 +23,12 @@ def slice_table(rows: Sequence[Row], part: str, *, fmt: str = "simple") -> str:
     Args:
         rows: as in the results file.
         part: 'val' or 'test'.
-        fmt: a format of tabulate, such as 'simple', 'github' or 'html'.
+        fmt: a format of tabulate, such as 'simple', 'github' or 'html', which gives `Html`.
+
+    Raises:
+        ValueError: there is no such part, or no such format.
     """
+    check_choice("part", part, get_args(Part))
     rows = [row for row in rows if row["part"] == part]
     slices = [name for name in SLICES if any(row["slice"] == name for row in rows)]
     models = list(dict.fromkeys(row["model"] for row in rows))
@@ -80,4 +92,9 @@ def _decimals(value: float | None, digits: int = 3) -> str:
 
 
 def _table(body: list[list[str]], header: list[str], fmt: str) -> str:
-    return str(tabulate(body, headers=header, tablefmt=fmt, stralign="right", disable_numparse=True))
+    check_choice("fmt", fmt, FORMATS)
+    shown = [[printable(cell) for cell in row] for row in body]
+    if fmt in ("github", "pipe"):
+        shown = [[cell.replace("|", "\\|") for cell in row] for row in shown]
+    table = str(tabulate(shown, headers=header, tablefmt=fmt, stralign="right", disable_numparse=True))
+    return Html(table) if fmt == "html" else table

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 import faiss
+import numpy as np
 import torch
 from torch import Tensor
 
+from graphrec.data.checks import check_count
 from graphrec.retrieval.exact import ExactIndex
 from graphrec.retrieval.index import Exclude, Index, recall
 
@@ -30,8 +32,8 @@ class ApproximateIndex(Index):
 
     def __init__(self, *, num_cells: int | None = None, num_probes: int = 40) -> None:
         for what, given in {"num_cells": num_cells, "num_probes": num_probes}.items():
-            if given is not None and given < 1:
-                raise ValueError(f"{what} must be at least 1, got {given}")
+            if given is not None:
+                check_count(what, given)
         self.num_cells, self.num_probes = num_cells, num_probes
         self._exact = ExactIndex()
 
@@ -59,16 +61,21 @@ class ApproximateIndex(Index):
         expected = self._exact.search(queries, k, exclude)[0]
         return float(recall(self.search(queries, k, exclude)[0], expected).mean())
 
-    def _search(self, queries: Tensor, k: int, exclude: Exclude) -> tuple[Tensor, Tensor]:
+    def _search(
+        self, queries: Tensor, k: int, exclude: Exclude, exclude_users: Tensor
+    ) -> tuple[Tensor, Tensor]:
         count = torch.bincount(exclude[0], minlength=len(queries))
         # Rows that look for about as many, excluded ones among them, are searched together.
         asked = 2 ** (k + count).double().log2().ceil().long()
+        options = self._options(exclude_users)
         key = exclude[0] * self.num_users + exclude[1]
         users = torch.full((len(queries), k), -1)
         scores = torch.full((len(queries), k), -torch.inf)
         for size in asked.unique().tolist():
             rows = (asked == size).nonzero().squeeze(1)
-            values, place = map(torch.from_numpy, self._index.search(queries[rows].numpy(), size))
+            values, place = map(
+                torch.from_numpy, self._index.search(queries[rows].numpy(), size, params=options)
+            )
             found = torch.where(place >= 0, self._exact._order[place], -1)
             at = rows[:, None] * self.num_users + found
             allowed = (found >= 0) & ~torch.isin(at, key)
@@ -76,12 +83,21 @@ class ApproximateIndex(Index):
             kept = allowed.gather(1, order)
             users[rows] = torch.where(kept, found.gather(1, order), -1)
             scores[rows] = torch.where(kept, values.gather(1, order), -torch.inf)
-        wanted = (self.num_users - count).clamp(max=k)
+        wanted = (self.num_users - int(exclude_users.sum()) - count).clamp(max=k)
         short = ((users >= 0).sum(1) < wanted).nonzero().squeeze(1)
         if len(short):
             number = torch.full((len(queries),), -1)
             number[short] = torch.arange(len(short))
             here = number[exclude[0]] >= 0
             barred = number[exclude[0][here]], exclude[1][here]
-            users[short], scores[short] = self._exact._search(queries[short], k, barred)
+            users[short], scores[short] = self._exact._search(queries[short], k, barred, exclude_users)
         return users, scores
+
+    def _options(self, exclude_users: Tensor) -> Any:
+        """What has the search pass over users [N] bool who are found by nobody; None where there are none."""
+        if not bool(exclude_users.any()):
+            return None
+        allowed = np.packbits(~exclude_users[self._exact._order].numpy(), bitorder="little")
+        make: Any = faiss  # whose own types do not know what its Python side adds
+        selector = make.IDSelectorBitmap(allowed)
+        return make.SearchParametersIVF(sel=selector, nprobe=self._index.nprobe)

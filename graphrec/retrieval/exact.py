@@ -35,18 +35,24 @@ class ExactIndex(Index):
         self._vectors = vectors[self._order]
         return self
 
-    def _search(self, queries: Tensor, k: int, exclude: Exclude) -> tuple[Tensor, Tensor]:
+    def _search(
+        self, queries: Tensor, k: int, exclude: Exclude, exclude_users: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        nobody = exclude_users[self._order]
         users, scores = [], []
         for start in range(0, len(queries), ROWS):
             first, last = torch.searchsorted(exclude[0], torch.tensor([start, start + ROWS])).tolist()
             barred = exclude[0][first:last] - start, self._place[exclude[1][first:last]]
-            best, place = self._best(queries[start : start + ROWS], k, barred)
+            best, place = self._best(queries[start : start + ROWS], k, barred, nobody)
             users.append(torch.where(best > -torch.inf, self._order[place], -1))
             scores.append(best)
         return torch.cat(users), torch.cat(scores)
 
-    def _best(self, queries: Tensor, k: int, barred: Exclude) -> tuple[Tensor, Tensor]:
-        """The k largest allowed of each row, descending, and their places; of equal ones those first."""
+    def _best(self, queries: Tensor, k: int, barred: Exclude, nobody: Tensor) -> tuple[Tensor, Tensor]:
+        """The k largest allowed of each row, descending, and their places; of equal ones those first.
+
+        `barred` and `nobody` [N] bool are by places.
+        """
         order = barred[1].argsort()
         row, column = barred[0][order], barred[1][order]
         best, place = queries.new_empty(len(queries), 0), row.new_empty(len(queries), 0)
@@ -55,6 +61,7 @@ class ExactIndex(Index):
             scores = queries @ self._vectors[start : start + size].T
             first, last = torch.searchsorted(column, torch.tensor([start, start + size])).tolist()
             scores[row[first:last], column[first:last] - start] = -torch.inf
+            scores[:, nobody[start : start + size]] = -torch.inf
             more, at = largest(scores, min(k, scores.size(1)))
             # Those that came before are ahead of equal ones: the sort is stable.
             best, order = torch.cat([best, more], 1).sort(dim=1, descending=True, stable=True)

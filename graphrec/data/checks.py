@@ -1,0 +1,289 @@
+"""Checks of arguments, before any work: kind, range and size, with one line that names the argument.
+
+A wrong kind is a TypeError, a value out of range a ValueError, an index of nothing an IndexError.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Sequence
+from math import inf, isfinite
+from numbers import Integral, Real
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from graphrec.data.graph import FriendGraph
+
+MAX_TIME = 253_402_300_800
+"""Seconds: the first second after the year 9999. Times lie within this distance of 1970."""
+
+MAX_LIST_LENGTH = 10_000
+"""The longest list that is padded; longer ones only up to the number of people there are."""
+
+MAX_SIZE = 2**31 - 1
+"""The largest hyperparameter that counts something."""
+
+INT64 = torch.iinfo(torch.int64)
+
+
+def check_count(name: str, value: Any, *, minimum: int = 1, maximum: int | None = MAX_SIZE) -> int:
+    """A whole number within bounds, as an int: Python's, NumPy's, or a tensor of one integer.
+
+    Raises:
+        TypeError: it is none; a bool and 2.0 are none.
+        ValueError: it lies outside minimum..maximum.
+    """
+    number = _whole(value)
+    if number is None:
+        raise TypeError(f"{name} must be a whole number, got {_shown(value)}")
+    if number < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {number}")
+    if maximum is not None and number > maximum:
+        raise ValueError(f"{name} must be at most {maximum}, got {number}")
+    return number
+
+
+def check_counts(*, minimum: int = 1, **values: Any) -> None:
+    """Several whole numbers of the same minimum, each by its name."""
+    for name, value in values.items():
+        check_count(name, value, minimum=minimum)
+
+
+def check_seed(seed: Any) -> int:
+    """A seed: a whole number that fits into 64 bits with a sign."""
+    return check_count("seed", seed, minimum=INT64.min, maximum=INT64.max)
+
+
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    minimum: float = -inf,
+    maximum: float = inf,
+    above: float = -inf,
+    below: float = inf,
+) -> float:
+    """A finite number with minimum <= value <= maximum and above < value < below, as a float.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is not finite, or out of range.
+    """
+    if isinstance(value, Tensor) and value.dim() == 0 and not value.is_complex():
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {_shown(value)}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = inf
+    if not isfinite(number) or not (minimum <= number <= maximum and above < number < below):
+        low = f"above {above:g}" if above > -inf else f"at least {minimum:g}" if minimum > -inf else ""
+        high = f"below {below:g}" if below < inf else f"at most {maximum:g}" if maximum < inf else ""
+        raise ValueError(f"{name} must be {' and '.join(filter(None, (low, high))) or 'finite'}, got {value}")
+    return number
+
+
+def check_dropout(dropout: Any) -> float:
+    """A share of channels, from 0 to below 1."""
+    return check_number("dropout", dropout, minimum=0.0, below=1.0)
+
+
+def check_flags(**values: Any) -> None:
+    """Several arguments that are True or False, each by its name."""
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} must be True or False, got {_shown(value)}")
+
+
+def check_choice(name: str, value: Any, known: Collection[Any]) -> None:
+    """One of the known values; raises ValueError with all of them."""
+    if not isinstance(value, str) or value not in known:
+        raise ValueError(f"unknown {name} {value!r}; there are {', '.join(map(str, known))}")
+
+
+def check_names(name: str, values: Any, known: Collection[str], *, empty: bool) -> tuple[str, ...]:
+    """Several distinct ones of the known names, in the order given; none at all only where that is allowed.
+
+    Raises:
+        TypeError: a string where a collection of them is meant.
+        ValueError: there are none, or one twice.
+        KeyError: an unknown one.
+    """
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise TypeError(f"{name} must be several names, such as [{values!r}], got {_shown(values)}")
+    names = tuple(values)
+    if not names and not empty:
+        raise ValueError(f"{name} must hold at least one of {', '.join(known)}; it is empty")
+    for one in names:
+        if one not in known:
+            raise KeyError(f"{name}: unknown {one!r}; there are {', '.join(known)}")
+    if len(set(names)) < len(names):
+        twice = next(one for one in names if names.count(one) > 1)
+        raise ValueError(f"{name} holds {twice!r} more than once")
+    return names
+
+
+def check_time(name: str, time: Any) -> int:
+    """A moment in whole seconds, not beyond the year 9999 either way, as an int.
+
+    Raises:
+        TypeError: it is no whole number, such as a float or NaN.
+        ValueError: it lies beyond.
+    """
+    moment = _whole(time)
+    if moment is None:
+        raise TypeError(f"{name} must be in whole seconds, got {_shown(time)}")
+    if abs(moment) > MAX_TIME:
+        raise ValueError(_beyond(name, moment))
+    return moment
+
+
+def check_until(until: Any, validate_until: Any = None) -> tuple[int, int | None]:
+    """The times up to which a model is fitted and validated, in whole seconds.
+
+    Raises:
+        TypeError, ValueError: as `check_time`; or validation would end before it begins.
+    """
+    until = check_time("until", until)
+    if validate_until is None:
+        return until, None
+    end = check_time("validate_until", validate_until)
+    if end <= until:
+        raise ValueError(
+            f"validate_until must be later than until, got {end} and {until}: "
+            "validation judges the events between them"
+        )
+    return until, end
+
+
+def check_index(name: str, index: Any, size: int, *, shape: Sequence[int | None] = (None,)) -> Tensor:
+    """Indices 0..size-1 as int64 on the CPU, of any integer type before.
+
+    Args:
+        name: of the argument.
+        index: the tensor.
+        size: how many there are to point to.
+        shape: lengths of its dimensions, None where any will do.
+
+    Raises:
+        TypeError: no tensor of integers.
+        ValueError: another shape.
+        IndexError: it points outside.
+    """
+    if not isinstance(index, Tensor):
+        raise TypeError(f"{name} must be a tensor of integers, got {_shown(index)}")
+    if index.dtype.is_floating_point or index.dtype.is_complex or index.dtype == torch.bool:
+        raise TypeError(f"{name} must be a tensor of integers, got {index.dtype}")
+    if index.dim() != len(shape) or any(
+        wanted not in (None, length) for wanted, length in zip(shape, index.shape, strict=True)
+    ):
+        wanted_shape = ", ".join("n" if length is None else str(length) for length in shape)
+        raise ValueError(f"{name} must be [{wanted_shape}], got {list(index.shape)}")
+    found: Tensor = index.detach().to("cpu", torch.int64)
+    if found.numel():
+        low, high = (int(bound) for bound in found.aminmax())
+        if low < 0 or high >= size:
+            outside = low if low < 0 else high
+            there = f"outside 0..{size - 1}" if size else "where there is nothing to point to"
+            raise IndexError(f"{name} {outside} lies {there}")
+    return found
+
+
+def check_exclude(exclude: Any, num_rows: int, num_users: int) -> tuple[Tensor, Tensor]:
+    """Pairs (row [M], user [M]) as int64 on the CPU; none where `exclude` is None.
+
+    Raises:
+        TypeError, ValueError, IndexError: as `check_index`, or not two of equal length.
+    """
+    if exclude is None:
+        return torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
+    if not isinstance(exclude, (tuple, list)) or len(exclude) != 2:
+        raise TypeError(f"exclude must be a pair (row [M], user [M]), got {_shown(exclude)}")
+    row = check_index("exclude: row", exclude[0], num_rows)
+    user = check_index("exclude: user", exclude[1], num_users)
+    if len(row) != len(user):
+        raise ValueError(f"exclude: {len(row)} rows and {len(user)} users; each row needs one user")
+    return row, user
+
+
+def check_list_length(k: Any, num_users: int) -> int:
+    """The length k of a list: at least 1, and at most `MAX_LIST_LENGTH` or the number of users.
+
+    Raises:
+        TypeError, ValueError: k is no such number.
+    """
+    length = check_count("k", k, maximum=None)
+    longest = max(num_users, MAX_LIST_LENGTH)
+    if length > longest:
+        raise ValueError(f"k must be at most {longest} among {num_users} users, got {length}")
+    return length
+
+
+def check_graph(graph: Any) -> None:
+    """A `FriendGraph`; raises TypeError where it is another."""
+    if not hasattr(graph, "user_ids") or not hasattr(graph, "events"):
+        raise TypeError(f"graph must be a FriendGraph, got a {type(graph).__name__}")
+
+
+def check_query(graph: FriendGraph, query: Any) -> None:
+    """A query whose users, actions and times the graph can answer.
+
+    Raises:
+        TypeError: it is no `Query`.
+        ValueError: it is not on the CPU, or a time lies beyond the year 9999.
+        IndexError: a user or action that the graph does not have.
+    """
+    parts = [getattr(query, name, None) for name in ("user", "time", "action")]
+    if not all(isinstance(part, Tensor) for part in parts):
+        raise TypeError(f"a Query is asked for, got {_shown(query)}")
+    if any(part.device.type != "cpu" for part in (query.user, query.time, query.action)):
+        raise ValueError("queries must be on the CPU, where the index of the graph is")
+    check_index("user index", query.user, graph.num_users)
+    check_index("action index", query.action, len(graph.actions))
+    check_times("the time of a query", query.time)
+
+
+def check_times(name: str, time: Tensor) -> None:
+    """Moments in seconds, int64, not beyond the year 9999 either way; raises ValueError with one that is."""
+    if time.numel():
+        for moment in (int(bound) for bound in time.aminmax()):
+            if abs(moment) > MAX_TIME:
+                raise ValueError(_beyond(name, moment))
+
+
+def check_folder(folder: Any) -> Path:
+    """A folder given as text or path.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if not isinstance(folder, (str, os.PathLike)):
+        raise TypeError(f"folder must be a path, got {_shown(folder)}")
+    return Path(folder)
+
+
+def _whole(value: Any) -> int | None:
+    """An integer of any kind as an int; None of anything else."""
+    if isinstance(value, Tensor):
+        other = value.dtype.is_floating_point or value.dtype.is_complex or value.dtype == torch.bool
+        return None if other or value.dim() else int(value)
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        return None
+    return int(value)
+
+
+def _beyond(name: str, moment: int) -> str:
+    return f"{name} lies beyond the year 9999: {moment}; times are in seconds (are these milliseconds?)"
+
+
+def _shown(value: Any) -> str:
+    """A value for a message: what it is, where it would be long."""
+    if isinstance(value, Tensor):
+        return f"a tensor {list(value.shape)} {value.dtype}"
+    text = repr(value)
+    return text if len(text) <= 60 and "\n" not in text else f"a {type(value).__name__}"
