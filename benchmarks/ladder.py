@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from graphrec.data import (
     read_events,
     read_users,
 )
+from graphrec.data.text import printable
 from graphrec.datasets import DATASETS, SyntheticFriends, World, load_dataset
 from graphrec.evaluate import StreamingRanks, evaluate_mutual, evaluate_streaming
 from graphrec.models import (
@@ -42,6 +44,7 @@ from graphrec.models import (
     suggest,
 )
 from graphrec.report import (
+    Html,
     Network,
     degree_and_reciprocity,
     learning_curves,
@@ -228,7 +231,8 @@ def _suggestions(graph: FriendGraph, model: Recommender) -> str:
     ]
     for given in suggest(model, users, k=5):
         lines.append(
-            f"  {given.user}: {', '.join(str(person) for person in given.people) or 'nobody is left'}"
+            f"  {printable(str(given.user))}: "
+            f"{', '.join(printable(str(person)) for person in given.people) or 'nobody is left'}"
         )
     return "\n".join(lines)
 
@@ -237,14 +241,15 @@ def _write_report(out: Path, results: dict[str, Any], network: Network, suggesti
     title = f"{results['dataset']}: who comes next?"
     scores = score_by_slice(results["rows"], title)
     scores.savefig(out / "scores.png", dpi=130)
-    facts = "".join(f"<tr><td>{name}</td><td>{value}</td></tr>" for name, value in network.rows())
+    rows = (f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in network.rows())
+    facts = "".join(rows)
     learned = results["learning"]
     learning = [("Learning", "", learning_curves(learned, "Learning"))] if learned else []
     write_report(
         out / "report.html",
         title,
         [
-            ("The network", "", f"<table>{facts}</table>"),
+            ("The network", "", Html(f"<table>{facts}</table>")),
             ("Degrees and answers", "", degree_and_reciprocity(network, results["dataset"])),
             (
                 "Score by slice",
@@ -277,7 +282,7 @@ def _write_report(out: Path, results: dict[str, Any], network: Network, suggesti
                 mutual_table(results["mutual"], fmt="html"),
             ),
             ("Cost", "", timing_table(results["timing"], fmt="html")),
-            ("Suggestions", "", f"<pre>{suggestions}</pre>"),
+            ("Suggestions", "", suggestions),
         ],
     )
 

@@ -115,8 +115,20 @@ def test_wrong_input_is_named() -> None:
     people, values = drawn(0, 3, 5, 4)
     with pytest.raises(ValueError, match=r"people and values must both be \[B, C\], got \[3, 4\], \[3, 2\]"):
         fair_load(people, values[:, :2], k=1, most=1)
-    with pytest.raises(ValueError, match="k, most and most_approaches must be positive, got 0, 1, inf"):
+    with pytest.raises(ValueError, match="k must be at least 1, got 0"):
         fair_load(people, values, k=0, most=1)
+    with pytest.raises(TypeError, match=r"k must be a whole number, got 2\.5"):
+        fair_load(people, values, k=2.5, most=1)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="most must be at least 1, got 0"):
+        fair_load(people, values, k=1, most=0)
+    with pytest.raises(ValueError, match="most_approaches must be above 0, got nan"):
+        fair_load(people, values, k=1, most=1, most_approaches=float("nan"))
+    with pytest.raises(ValueError, match="approaches not negative"):
+        fair_load(people, values, k=1, most=1, approaches=values * torch.inf)
+    with pytest.raises(ValueError, match="twice"):
+        fair_load(people[:, [0, 0]], values[:, :2], k=1, most=1)
+    with pytest.raises(TypeError, match="float"):
+        fair_load(people.float(), values, k=1, most=1)
     with pytest.raises(ValueError, match="values must be finite"):
         fair_load(people, values / 0, k=1, most=1)
     with pytest.raises(ValueError, match=r"approaches must be \[3, 4\], got \[3\]"):

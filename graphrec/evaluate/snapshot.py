@@ -40,6 +40,8 @@ class Lists:
     def of(cls, user: Tensor, people: Tensor) -> Self:
         """Lists [B, k] int64 of users [B], padded with -1, as `Recommender.recommend` gives them."""
         user = check_index("user", user, MAX_SIZE)
+        if people.dim() != 2 or len(people) != len(user):
+            raise ValueError(f"people must be [{len(user)}, k], got {list(people.shape)}")
         people = check_index("people", people + 1, MAX_SIZE, shape=(len(user), None)) - 1
         row, column = (people >= 0).nonzero(as_tuple=True)
         return cls(user, row, people[row, column], torch.ones(len(row), dtype=torch.float64))

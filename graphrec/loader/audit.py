@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from graphrec.data import USER, EventLog, FriendGraph, Query
+from graphrec.data.checks import check_count, check_seed
 from graphrec.data.columns import EVENT_COLUMNS, edge_columns
 from graphrec.sampler.draws import below, hashed
 
@@ -71,6 +72,8 @@ def audit_leakage(
         LeakageError: naming the place in the batch and the moment.
         ValueError: the loader cannot be judged: it yields nothing, or something else each time it is asked.
     """
+    num_moments = check_count("num_moments", num_moments)
+    check_seed(seed)
     graph, query = loader.graph, loader.query
     time = graph.events().time
     groups = query.time.argsort(stable=True).chunk(num_moments)

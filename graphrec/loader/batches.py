@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from graphrec.data.checks import INT64, check_counts, check_index, check_seed
 from graphrec.sampler.draws import epoch_order
 
 
@@ -22,7 +23,9 @@ class TimelineBatches(Sampler[list[int]]):
     """
 
     def __init__(self, lengths: Tensor, *, budget: int, most: int, seed: int = 0) -> None:
-        self._lengths = lengths
+        check_counts(budget=budget, most=most)
+        check_seed(seed)
+        self._lengths = check_index("lengths", lengths, INT64.max)
         self._budget = budget
         self._most = most
         self._seed = seed

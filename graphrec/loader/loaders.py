@@ -13,10 +13,14 @@ from torch_geometric.loader import LinkLoader, NodeLoader
 from torch_geometric.sampler import HeteroSamplerOutput
 
 from graphrec.data import USER, FriendGraph, Query
+from graphrec.data.checks import check_count, check_index, check_query, check_time
 from graphrec.sampler import EVENT_TYPE, TemporalSampler, message_graph
 from graphrec.sampler.draws import below, epoch_order, hashed
 
 Strategy = Literal["last", "uniform"]
+
+MAX_NEGATIVES = 2**20
+"""Negatives of a seed."""
 
 RUNNING = (
     "batch_sampler",
@@ -63,6 +67,8 @@ class Seeds:
     def __init__(
         self, graph: FriendGraph, query: Query, sampler: TemporalSampler, num_negatives: int
     ) -> None:
+        check_query(graph, query)
+        check_count("num_negatives", num_negatives, minimum=0, maximum=MAX_NEGATIVES)
         if not len(query):
             raise ValueError("a loader needs at least one seed, got none")
         if graph.num_users < 2 and num_negatives:
@@ -159,6 +165,7 @@ class QueryLoader(NodeLoader):
             users: [n] int64 indices; by default everyone with an event before `until`.
             **kwargs: as for `QueryLoader`.
         """
+        until = check_time("until", until)
         if users is None:
             past = graph.snapshot(until).events()
             users = torch.unique(torch.cat([past.src, past.dst]))
@@ -215,8 +222,10 @@ class EventLoader(LinkLoader):
         transform: Callable[[HeteroData], HeteroData] | None = None,
         **kwargs: Any,
     ) -> None:
-        if target.shape != query.user.shape:
-            raise ValueError(f"one target for each seed: {len(query)} seeds, targets {list(target.shape)}")
+        if not isinstance(target, Tensor) or target.shape != query.user.shape:
+            shape = list(target.shape) if isinstance(target, Tensor) else type(target).__name__
+            raise ValueError(f"one target for each seed: {len(query)} seeds, targets {shape}")
+        target = check_index("target", target, graph.num_users)
         sampler = TemporalSampler(graph, num_neighbors, strategy=strategy, actions=actions, seed=seed)
         self.graph, self.query = graph, query
         self.seeds = Seeds(graph, query, sampler, num_negatives)
@@ -253,6 +262,7 @@ class EventLoader(LinkLoader):
         """Seeds are events of the log, [n] int64 positions; all by default."""
         if event_ids is None:
             event_ids = torch.arange(graph.num_events)
+        event_ids = check_index("event_ids", event_ids, graph.num_events)
         target = graph.events().dst[event_ids]
         return cls(graph, Query.of_events(graph, event_ids), target, num_neighbors, **kwargs)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from graphrec.data import Query
+from graphrec.data.checks import check_counts, check_dropout
 from graphrec.nn.features import LATELY, query_features
 from graphrec.nn.layers import Standardize, mlp
 from graphrec.sampler import Answers, Timeline
@@ -92,6 +93,8 @@ class AnswerNet(nn.Module):
 
     def __init__(self, num_features: int, *, hidden_channels: int = 32, dropout: float = 0.3) -> None:
         super().__init__()
+        check_counts(num_features=num_features, hidden_channels=hidden_channels)
+        check_dropout(dropout)
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("shift", torch.zeros(()))
         self.standardize = Standardize(num_features)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from graphrec.data.checks import check_counts, check_dropout
 from graphrec.nn.layers import Standardize
 
 MAX_LOGIT = 6.0
@@ -91,6 +92,8 @@ class GraphEncoder(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
+        check_counts(dim=dim, hidden_channels=hidden_channels, num_layers=num_layers)
+        check_dropout(dropout)
         self.node_scale, self.edge_scale = Standardize(node_channels), Standardize(edge_channels)
         self.move = nn.Sequential(
             nn.Linear(node_channels + profile_channels, hidden_channels),

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphrec.data import USER, reverse_of
+from graphrec.data.checks import check_counts, check_dropout
 from graphrec.nn.layers import Activation, feed_forward
 from graphrec.sampler import Timeline, run_starts
 
@@ -200,6 +201,7 @@ class HistoryEncoder(nn.Module):
         activation: Activation = "gelu",
     ) -> None:
         super().__init__()
+        check_counts(num_kinds=num_kinds, in_channels=in_channels, num_layers=num_layers, window=window)
         self.window, self.reach = window, num_layers * (window - 1) + 2
         self.acts = ActEmbedding(num_kinds, in_channels, hidden_channels)
         self.layers = nn.ModuleList(
@@ -239,6 +241,10 @@ class Layer(nn.Module):
         self, channels: int, num_heads: int, dropout: float, activation: Activation = "gelu"
     ) -> None:
         super().__init__()
+        check_counts(channels=channels, num_heads=num_heads)
+        check_dropout(dropout)
+        if channels % num_heads:
+            raise ValueError(f"channels must be a multiple of num_heads, got {channels} and {num_heads}")
         self.num_heads = num_heads
         self.norm_attention = nn.LayerNorm(channels)
         self.norm_mlp = nn.LayerNorm(channels)

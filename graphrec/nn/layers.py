@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+
+from graphrec.data.checks import check_choice, check_counts, check_dropout
 
 Activation = Literal["gelu", "swiglu"]
 
@@ -27,6 +29,7 @@ class Standardize(nn.Module):
 
     def __init__(self, num_features: int, *, num_batches: int = 20) -> None:
         super().__init__()
+        check_counts(num_features=num_features, num_batches=num_batches)
         self.num_batches = num_batches
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
         self.register_buffer("mean", torch.zeros(num_features))
@@ -74,6 +77,9 @@ def feed_forward(
     dropout: float = 0.0,
 ) -> nn.Sequential:
     """One hidden layer; a gated one has two thirds of the width, and so about as many parameters."""
+    check_counts(in_channels=in_channels, hidden_channels=hidden_channels, out_channels=out_channels)
+    check_choice("activation", activation, get_args(Activation))
+    check_dropout(dropout)
     if activation == "gelu":
         hidden: list[nn.Module] = [nn.Linear(in_channels, hidden_channels), nn.GELU()]
     else:
@@ -108,6 +114,7 @@ class MixtureOfExperts(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        check_counts(num_experts=num_experts)
         self.experts = nn.ModuleList(
             feed_forward(in_channels, hidden_channels, out_channels, activation=activation, dropout=dropout)
             for _ in range(num_experts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from graphrec.data.checks import check_counts, check_dropout
 from graphrec.nn.history import ActEmbedding, Blocks, Timelines, with_block_before
 from graphrec.nn.layers import Activation, feed_forward
 
@@ -45,6 +46,13 @@ class PooledHistory(nn.Module):
         activation: Activation = "gelu",
     ) -> None:
         super().__init__()
+        check_counts(num_kinds=num_kinds, in_channels=in_channels, hidden_channels=hidden_channels)
+        check_counts(num_queries=num_queries, num_heads=num_heads, window=window)
+        check_dropout(dropout)
+        if hidden_channels % num_heads:
+            raise ValueError(
+                f"hidden_channels must be a multiple of num_heads, got {hidden_channels} and {num_heads}"
+            )
         self.window, self.reach = window, window + 1
         self.num_queries, self.num_heads = num_queries, num_heads
         self.acts = ActEmbedding(num_kinds, in_channels, hidden_channels)
@@ -97,6 +105,9 @@ class MeanHistory(nn.Module):
 
     def __init__(self, num_kinds: int, in_channels: int, hidden_channels: int, *, window: int = 64) -> None:
         super().__init__()
+        check_counts(
+            num_kinds=num_kinds, in_channels=in_channels, hidden_channels=hidden_channels, window=window
+        )
         self.window, self.reach = window, window + 1
         self.acts = ActEmbedding(num_kinds, in_channels, hidden_channels)
         self.norm = nn.LayerNorm(hidden_channels)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import faiss
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from graphrec.data.checks import check_choice, check_counts, check_number
 from graphrec.sampler import run_starts
 
 Gradient = Literal["straight_through", "rotation"]
@@ -72,11 +73,9 @@ class ResidualQuantizer(nn.Module):
         decay: float = 0.99,
     ) -> None:
         super().__init__()
-        if min(dim, num_codebooks, codebook_size) < 1:
-            raise ValueError(
-                "dim, num_codebooks and codebook_size must be at least 1, got "
-                f"{dim}, {num_codebooks} and {codebook_size}"
-            )
+        check_counts(dim=dim, num_codebooks=num_codebooks, codebook_size=codebook_size)
+        check_choice("gradient", gradient, get_args(Gradient))
+        check_number("decay", decay, minimum=0.0, below=1.0)
         self.gradient, self.decay = gradient, decay
         self.register_buffer("codebooks", torch.zeros(num_codebooks, codebook_size, dim))
         self.register_buffer("weight", torch.zeros(num_codebooks, codebook_size))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -15,7 +16,7 @@ from graphrec.metrics import calibration_error, reliability
 from graphrec.report.network import Network
 
 SHOWN_SLICES = ("all", "repeat", "reply", "new")
-LONGEST, LONGEST_TITLE = 48, 120
+LONGEST, LONGEST_TITLE = 28, 120
 """Characters of a name and of a title that are shown."""
 
 COLORS = ("#1b6ca8", "#d1495b", "#edae49", "#3a7d44", "#7b5ea7", "#8d6346", "#5b6770", "#00798c")
@@ -27,6 +28,13 @@ def label(text: object, *, longest: int = LONGEST) -> str:
     shown = shown if len(shown) <= longest else shown[: longest - 1] + "…"
     shown = f" {shown}" if shown.startswith("_") else shown  # which legends leave out
     return shown.replace("$", r"\$")
+
+
+def _arrange(figure: Figure) -> None:
+    """Make room for labels, which may be in any script."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")
+        figure.tight_layout()
 
 
 def score_by_slice(rows: Sequence[Row], title: str) -> Figure:
@@ -51,7 +59,7 @@ def score_by_slice(rows: Sequence[Row], title: str) -> Figure:
         axis.spines[["top", "right"]].set_visible(False)
     figure.suptitle(label(title, longest=LONGEST_TITLE), fontsize=11)
     figure.supxlabel("MRR on test", fontsize=9)
-    figure.tight_layout()
+    _arrange(figure)
     return figure
 
 
@@ -85,7 +93,7 @@ def reliability_diagram(predicted: Mapping[str, tuple[np.ndarray, np.ndarray]], 
     for axis in (top, bottom):
         axis.spines[["top", "right"]].set_visible(False)
     figure.suptitle(label(title, longest=LONGEST_TITLE), fontsize=11)
-    figure.tight_layout()
+    _arrange(figure)
     return figure
 
 
@@ -107,7 +115,7 @@ def quality_over_time(curves: Sequence[Row], title: str, *, most: int = 6) -> Fi
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     axis.set_title(label(title, longest=LONGEST_TITLE), fontsize=11)
-    figure.tight_layout()
+    _arrange(figure)
     return figure
 
 
@@ -132,7 +140,7 @@ def learning_curves(rows: Sequence[Row], title: str) -> Figure:
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(fontsize=8, frameon=False)
     figure.suptitle(label(title, longest=LONGEST_TITLE), fontsize=11)
-    figure.tight_layout()
+    _arrange(figure)
     return figure
 
 
@@ -158,5 +166,5 @@ def degree_and_reciprocity(network: Network, title: str) -> Figure:
     for axis in (left, right):
         axis.spines[["top", "right"]].set_visible(False)
     figure.suptitle(label(title, longest=LONGEST_TITLE), fontsize=11)
-    figure.tight_layout()
+    _arrange(figure)
     return figure

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from graphrec.data.checks import check_counts
 from graphrec.sampler.timeline import Contacts, Timeline, run_starts
 
 
@@ -31,6 +32,11 @@ class Reach:
     end_window: int = 48
     recent: int = 256
     recent_window: int = 1024
+
+    def __post_init__(self) -> None:
+        check_counts(contacts=self.contacts, contact_window=self.contact_window)
+        check_counts(ends=self.ends, end_window=self.end_window, recent=self.recent)
+        check_counts(minimum=0, middles=self.middles, recent_window=self.recent_window)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from scipy.linalg import solve_triangular
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from graphrec.data.checks import check_counts, check_number
 from graphrec.sampler.timeline import Timeline
 
 NUM_CONTACTS = 16
@@ -58,13 +59,17 @@ class Structure:
         half_life: float = 0.35,
         iterations: int = 4,
     ) -> None:
+        check_counts(every=every, iterations=iterations)
+        check_number("half_life", half_life, above=0.0)
+        if start.dim() != 2 or len(start) != timeline.num_users or not start.size(1):
+            raise ValueError(f"start must be [{timeline.num_users}, dim], got {list(start.shape)}")
         self._timeline = timeline
         num_users = timeline.num_users
         ticks = moments(timeline, every)
         first = int(torch.searchsorted(ticks, since, right=True)) - 1
         self.tick = torch.cat([ticks[:1], ticks[max(1, first) :]])
         basis = _orthonormal(start[:, :num_users].numpy().astype(np.float64))
-        self.embedding = torch.zeros(len(self.tick), *basis.shape)
+        self.embedding = torch.zeros(len(self.tick), *basis.shape, dtype=torch.float32)
         for number, tick in enumerate(self.tick.tolist()):
             if number:
                 matrix = _affinity(timeline, tick, half_life)

@@ -12,6 +12,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.sampler import BaseSampler, EdgeSamplerInput, HeteroSamplerOutput, NodeSamplerInput
 
 from graphrec.data import USER, FriendGraph, reverse_of
+from graphrec.data.checks import check_count, check_graph, check_names, check_seed
 from graphrec.data.columns import edge_columns
 from graphrec.sampler.draws import distinct_below, hashed
 from graphrec.sampler.timeline import Timeline
@@ -66,17 +67,19 @@ class TemporalSampler(BaseSampler):
         actions: Sequence[str] | None = None,
         seed: int = 0,
     ) -> None:
+        check_graph(graph)
+        check_seed(seed)
         if strategy not in ("last", "uniform"):
             raise ValueError(f"strategy must be 'last' or 'uniform', got {strategy!r}")
-        if not num_neighbors or any(k < -1 or k == 0 for k in num_neighbors):
+        if isinstance(num_neighbors, (str, int)) or not isinstance(num_neighbors, Sequence):
+            raise TypeError(f"num_neighbors is one number a hop, such as [10], got {num_neighbors!r}")
+        num_neighbors = [check_count("num_neighbors", k, minimum=-1) for k in num_neighbors]
+        if not num_neighbors or 0 in num_neighbors:
             raise ValueError(
                 f"num_neighbors is one number a hop, positive or -1 for all; got {list(num_neighbors)}"
             )
         known = graph.actions  # found by a walk over all edge types, so asked for once
-        self.actions = tuple(known if actions is None else actions)
-        for name in self.actions:
-            if name not in known:
-                raise KeyError(f"unknown action {name!r}; the graph's actions are {', '.join(known)}")
+        self.actions = known if actions is None else check_names("actions", actions, known, empty=False)
         self.num_neighbors = list(num_neighbors)
         self.strategy = strategy
         self.seed = seed

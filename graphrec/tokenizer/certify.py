@@ -8,6 +8,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from graphrec.data import FriendGraph
+from graphrec.data.checks import check_graph, check_time
 from graphrec.tokenizer.certificate import Certificate
 from graphrec.tokenizer.ties import Ties, Verdict, judge
 from graphrec.tokenizer.tokenizer import Tokenizer
@@ -34,9 +35,15 @@ def certify(
             bring, and refitted, warm, to measure drift.
         generator: draws pairs to hold ties against; by default from seed 0.
     """
+    if not isinstance(tokenizer, Tokenizer):
+        raise TypeError(f"tokenizer must be a Tokenizer, got a {type(tokenizer).__name__}")
+    check_graph(graph)
     generator = generator or torch.Generator().manual_seed(0)
     certificate = tokenizer.certificate
     if later is not None:
+        later = check_time("later", later)
+        if later <= tokenizer.until:
+            raise ValueError(f"later must be after the fit's until={tokenizer.until}, got {later}")
         verdict = _judged(tokenizer, graph, later, generator)
         return replace(certificate, judged="later", ties=verdict)
     moments = graph.snapshot(tokenizer.until).events().time

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from graphrec.data import FriendGraph, UserIds
+from graphrec.data.checks import check_graph, check_index
 from graphrec.nn import ResidualQuantizer
 from graphrec.tokenizer.names import positions
 from graphrec.tokenizer.residual_kmeans import ResidualKMeans
-from graphrec.tokenizer.tokenizer import Before, default_codebook_size
+from graphrec.tokenizer.tokenizer import MAX_CODES, Before, default_codebook_size
 
 CLUSTER_DIM, CLUSTER_NORM = 64, 0.98
 """Width of what stands for a cluster, and its part in a vector of norm 1: nearly all, so that it decides."""
@@ -49,8 +50,13 @@ class ClusterCodes(ResidualKMeans):
         Raises:
             ValueError: it is not one number a user, or there are more clusters than codes.
         """
+        check_graph(graph)
+        if not isinstance(cluster, Tensor) or cluster.is_floating_point() or cluster.dtype == torch.bool:
+            kind = cluster.dtype if isinstance(cluster, Tensor) else type(cluster).__name__
+            raise TypeError(f"cluster must be a tensor of integers, got {kind}")
         if cluster.shape != (graph.num_users,):
             raise ValueError(f"cluster must be [{graph.num_users}], got {list(cluster.shape)}")
+        cluster = check_index("1 + cluster", cluster.long() + 1, MAX_CODES + 1) - 1
         size = 1 + int(cluster.max())
         default = default_codebook_size(graph.num_users, self.num_codebooks)
         self.codebook_size = self.codebook_size or max(size, default)

@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from graphrec.data import USER, FriendGraph, Query, digest_graph, reverse_of
+from graphrec.data.checks import check_count, check_counts, check_flags, check_folder, check_number
 from graphrec.loader import QueryLoader, TimelineBatches
 from graphrec.nn import ResidualQuantizer
 from graphrec.nn.graph_encoder import GraphEncoder
 from graphrec.sampler import Timeline
 from graphrec.tokenizer.inputs import AGE_CHANNELS, NODE_CHANNELS, Inputs, as_newcomers, presence
 from graphrec.tokenizer.objective import Objective
+from graphrec.tokenizer.residual_kmeans import MAX_DIM
 from graphrec.tokenizer.tokenizer import Before, Tokenizer, default_codebook_size
 from graphrec.tokenizer.views import Pairs, Past, Views, turned
 from graphrec.train import train
@@ -43,6 +45,8 @@ RIDGE = 10.0
 
 MOST_CONTACTS = 16
 """People last in touch amid whom a newcomer starts."""
+
+MAX_LR = 10.0
 
 EMBEDDED = 2048
 """Users embedded at once."""
@@ -110,11 +114,16 @@ class GNNRQVAE(Tokenizer):
             balanced=balanced,
             seed=seed,
         )
-        if min(dim, epoch_batches, batch_size, max_epochs, *num_neighbors) < 1 or not num_neighbors:
-            raise ValueError(
-                "dim, num_neighbors, epoch_batches, batch_size and max_epochs must be at least 1, got "
-                f"{dim}, {list(num_neighbors)}, {epoch_batches}, {batch_size} and {max_epochs}"
-            )
+        check_count("dim", dim, maximum=MAX_DIM)
+        check_counts(epoch_batches=epoch_batches, batch_size=batch_size, max_epochs=max_epochs)
+        if isinstance(num_neighbors, (str, int)) or not num_neighbors:
+            raise ValueError(f"num_neighbors is one number a layer, such as (24,), got {num_neighbors!r}")
+        for number in num_neighbors:
+            check_count("num_neighbors", number)
+        check_number("lr", lr, above=0.0, maximum=MAX_LR)
+        check_flags(progress=progress)
+        if folder is not None:
+            check_folder(folder)
         self.dim, self.num_neighbors, self.lr = dim, list(num_neighbors), lr
         self.epoch_batches, self.batch_size, self.max_epochs = epoch_batches, batch_size, max_epochs
         self.folder, self.progress = folder, progress

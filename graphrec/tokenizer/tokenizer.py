@@ -18,6 +18,15 @@ import torch
 from torch import Tensor, nn
 
 from graphrec.data import USER, DataError, FriendGraph, UserIds, as_indices
+from graphrec.data.checks import (
+    check_count,
+    check_flags,
+    check_folder,
+    check_graph,
+    check_seed,
+    check_time,
+)
+from graphrec.data.precision import single_precision
 from graphrec.nn import ResidualQuantizer
 from graphrec.tokenizer.canonical import marks, renumbered
 from graphrec.tokenizer.certificate import (
@@ -28,7 +37,7 @@ from graphrec.tokenizer.certificate import (
 )
 from graphrec.tokenizer.names import joined
 from graphrec.tokenizer.names import positions as positions
-from graphrec.tokenizer.stus import STUs
+from graphrec.tokenizer.stus import MAX_KEYS, STUs
 
 FORMAT = "graphrec.Tokenizer/1"
 MANIFEST, TENSORS, CERTIFICATE = "tokenizer.json", "tokenizer.pt", "certificate.json"
@@ -39,6 +48,10 @@ refit, where it is kept."""
 
 SMALLEST, LARGEST = 4, 10_000
 """Codebook sizes that follow the number of users."""
+
+
+MAX_CODEBOOKS, MAX_CODES = 62, 2**20
+"""Codes of an STU, and codes to choose from, at most."""
 
 
 class Before(NamedTuple):
@@ -104,10 +117,14 @@ class Tokenizer(nn.Module, ABC):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if num_codebooks < 1 or (codebook_size is not None and codebook_size < 1):
-            raise ValueError(
-                f"num_codebooks and codebook_size must be at least 1, got {num_codebooks} and {codebook_size}"
-            )
+        num_codebooks = check_count("num_codebooks", num_codebooks, maximum=MAX_CODEBOOKS)
+        if codebook_size is not None:
+            codebook_size = check_count("codebook_size", codebook_size, maximum=MAX_CODES)
+        if (codebook_size or SMALLEST) ** num_codebooks > MAX_KEYS:
+            size = f"{codebook_size or SMALLEST}^{num_codebooks}"
+            raise ValueError(f"{size} STUs are more than 2^62: ask for fewer codes or codebooks")
+        check_flags(unique=unique, balanced=balanced)
+        check_seed(seed)
         self.num_codebooks, self.codebook_size = num_codebooks, codebook_size
         self.unique, self.balanced, self.seed = unique, balanced, seed
         self._table: STUs | None = None
@@ -190,6 +207,7 @@ class Tokenizer(nn.Module, ABC):
         self.table  # noqa: B018  # fitted at all?
         return copy.deepcopy(self)._fit(graph, until, self)
 
+    @single_precision()
     def encode(
         self, graph: FriendGraph, users: Tensor | Sequence[int | str], *, until: int | None = None
     ) -> Tensor:
@@ -213,6 +231,7 @@ class Tokenizer(nn.Module, ABC):
         if time is None:
             moments = graph.events().time
             time = max(self.until, int(moments[-1]) + 1) if len(moments) else self.until
+        time = check_time("until", time)
         self._check_time(time)
         who, back = index.unique(return_inverse=True)
         member = self._members(graph)[who]
@@ -307,7 +326,10 @@ class Tokenizer(nn.Module, ABC):
 
     # The fit
 
+    @single_precision()
     def _fit(self, graph: FriendGraph, until: int, old: Self | None) -> Self:
+        check_graph(graph)
+        until = check_time("until", until)
         past = graph.snapshot(until)
         events = past.events()
         known = torch.cat([events.src, events.dst]).unique()
@@ -331,6 +353,7 @@ class Tokenizer(nn.Module, ABC):
         seen = renumbered(past, known)
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
+            self.float()  # modules of a subclass, built while torch's default was another type
             if old is None:
                 self._reset()
             self.train()
@@ -461,6 +484,7 @@ class Tokenizer(nn.Module, ABC):
 
     def _check_time(self, time: int) -> None:
         self.table  # noqa: B018
+        time = check_time("time", time)
         if time < self.until:
             raise ValueError(
                 f"asked for codes before {time}, but the fit saw events until {self.until}; fit until {time}"
@@ -481,7 +505,7 @@ class Tokenizer(nn.Module, ABC):
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the tokenizer: settings as JSON, tensors as a dict of tensors."""
-        table, path = self.table, Path(folder)
+        table, path = self.table, check_folder(folder)
         path.mkdir(parents=True, exist_ok=True)
         tensors = {
             "ids": self._ids.raw,
@@ -507,6 +531,7 @@ class Tokenizer(nn.Module, ABC):
         (path / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
 
     @classmethod
+    @single_precision()
     def load(cls, folder: str | os.PathLike[str]) -> Self:
         """Read a tokenizer that `save` wrote. Nothing in the folder is executed (`weights_only=True`).
 
