@@ -251,7 +251,7 @@ class Bidirectional(Recommender):
         joined, approach = (torch.zeros(len(query), k, dtype=torch.float64) for _ in range(2))
         rows = max(1, BLOCK // self.graph.num_users)
         order = query.time.argsort(stable=True)
-        for part in order.split(rows):
+        for part in order.split(rows) if len(query) else ():
             asked = query[part]
             row, person, *logs = self._parts(asked, self.recommender.score_all(asked))
             score = _joined(self.weights, *logs)

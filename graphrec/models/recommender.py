@@ -158,6 +158,8 @@ class Recommender(ABC):
         """
         row, user = self._check_pairs(query, row, user)
         out = torch.empty(len(row), dtype=self.dtype)
+        if not len(row):
+            return out
         for rows in torch.arange(len(query)).split(max(1, CHUNK // self.graph.num_users)):
             here = ((row >= rows[0]) & (row <= rows[-1])).nonzero().squeeze(1)
             if len(here):
