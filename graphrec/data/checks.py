@@ -121,7 +121,7 @@ def check_names(name: str, values: Any, known: Collection[str], *, empty: bool) 
         raise ValueError(f"{name} must hold at least one of {', '.join(known)}; it is empty")
     for one in names:
         if one not in known:
-            raise KeyError(f"{name}: unknown {one!r}; there are {', '.join(known)}")
+            raise KeyError(f"unknown {name.removesuffix('s')} {one!r}; there are {', '.join(known)}")
     if len(set(names)) < len(names):
         twice = next(one for one in names if names.count(one) > 1)
         raise ValueError(f"{name} holds {twice!r} more than once")
