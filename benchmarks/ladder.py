@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from graphrec.cli.reading import parse_log
+from graphrec.cli.reading_options import EVENTS_HELP, add_reading_options
 from graphrec.data import (
     DataError,
     FriendGraph,
@@ -25,7 +27,6 @@ from graphrec.data import (
     digest_code,
     digest_graph,
     digest_value,
-    read_events,
     read_users,
 )
 from graphrec.data.text import printable
@@ -291,12 +292,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line, and turn what a user can mend into one line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ladder", description=__doc__)
     source = parser.add_mutually_exclusive_group()
-    source.add_argument(
-        "--events", metavar="FILE", help="CSV, plain or .gz, or Parquet: src,dst,timestamp[,action]"
-    )
+    source.add_argument("--events", metavar="EVENTS", nargs="+", help=EVENTS_HELP)
     source.add_argument(
         "--dataset", metavar="NAME", default="MathOverflow", help=f"one of {', '.join(DATASETS)}, Synthetic"
     )
+    add_reading_options(parser)
     parser.add_argument("--users", metavar="FILE", help="CSV or Parquet with a column 'user' and features")
     parser.add_argument(
         "--models",
@@ -324,8 +324,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         if options.events:
             users = read_users(options.users) if options.users else None
-            graph = FriendGraph.from_events(read_events(options.events), users)
-            dataset = Path(options.events).name
+            graph = FriendGraph.from_events(parse_log(options), users)
+            dataset = Path(options.events[0]).name
         elif synthetic:
             friends = SyntheticFriends()
             graph, dataset, world = friends[0], friends.name, friends.world

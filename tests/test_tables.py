@@ -270,21 +270,20 @@ def test_files_that_are_not_parquet(tmp_path: Path) -> None:
     pq.write_table(pa.table(numbered()), path)
     whole = path.read_bytes()
     for broken in (
-        b"",
-        b"src,dst,time\n1,2,3\n",
         whole[: len(whole) // 2],
         whole[:4] + b"\xff" * 60 + whole[64:],
     ):
         path.write_bytes(broken)
-        for read in (read_events, read_users):
-            with pytest.raises(DataError, match=r"log\.parquet: not a readable Parquet file"):
-                read(path)
+        with pytest.raises(DataError, match=r"log\.parquet: not a readable Parquet file"):
+            read_events(path)
+        with pytest.raises(DataError, match=r"log\.parquet: not a readable Parquet file"):
+            read_users(path, user="src")
     path.write_bytes(whole)
     with pytest.raises(DataError, match="`column_names` must be left out"):
         read_events(path, column_names=["src", "dst", "time"])
     with pytest.raises(FileNotFoundError, match=r"nowhere\.pq"):
         read_users(tmp_path / "nowhere.pq")
-    with pytest.raises(DataError, match="folder"):
+    with pytest.raises(DataError, match="column 'user' is missing"):  # a folder is all files in it
         read_users(tmp_path)
 
 
@@ -381,7 +380,10 @@ def test_lists_of_numbers_are_categories_in_order() -> None:
 @pytest.mark.parametrize(
     ("column", "message"),
     [
-        ({"taste": [[0.5], [1.0], [2.0]]}, "column 'taste' holds .*list.*; lists are of strings or integers"),
+        (
+            {"taste": [[True], [False], [True]]},
+            "column 'taste' holds .*list.*; lists are of strings or numbers",
+        ),
         ({"born": [datetime.date(2000, 1, 1)] * 3}, r"row 1, column 'born': .* is not a number"),
         ({"age": [1.0, 2.0, float("inf")]}, "row 3, column 'age': inf is not a finite"),
         ({"user": [1, 2, 2]}, "row 3, column 'user': id 2 appears a second time"),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-EVENTS_HELP = "CSV, plain or .gz, or Parquet: src,dst,timestamp[,action]"
+from graphrec.cli.reading_options import EVENTS_HELP, add_reading_options
 
 USAGE_ERROR = 2
 
@@ -53,10 +53,11 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=purpose, description=purpose, allow_abbrev=False)
         if name == "fit":
             log = command.add_mutually_exclusive_group(required=True)
-            log.add_argument("events", metavar="EVENTS", nargs="?", help=EVENTS_HELP)
+            log.add_argument("events", metavar="EVENTS", nargs="*", default=[], help=EVENTS_HELP)
             log.add_argument("--dataset", metavar="NAME", help="a known data set; a wrong name lists them")
             command.add_argument("--out", type=_path, metavar="BUNDLE", required=True)
             command.add_argument("--users", metavar="FILE", help="CSV or Parquet: user, and features")
+            add_reading_options(command)
             command.add_argument(
                 "--model", metavar="NAME", default="stu", help="stu; a wrong name lists them all"
             )
@@ -92,10 +93,12 @@ def _parser() -> argparse.ArgumentParser:
                 help="what is older is seen; by default everything",
             )
         if name == "add":
-            command.add_argument("events", metavar="EVENTS", help=EVENTS_HELP)
+            command.add_argument("events", metavar="EVENTS", nargs="+", help=EVENTS_HELP)
+            add_reading_options(command)
             command.add_argument("--again", action="store_true", help="also a log that was added before")
         if name == "evaluate":
-            command.add_argument("events", metavar="EVENTS", nargs="?", help=f"later ones; {EVENTS_HELP}")
+            command.add_argument("events", metavar="EVENTS", nargs="*", help=f"later ones; {EVENTS_HELP}")
+            add_reading_options(command)
     return parser
 
 

@@ -8,7 +8,8 @@ from itertools import count
 from pathlib import Path
 
 from graphrec.cli.output import escaped
-from graphrec.data import DataError, FriendGraph, read_events, read_users
+from graphrec.cli.reading import read_log
+from graphrec.data import DataError, FriendGraph, read_users
 from graphrec.datasets import load_dataset
 from graphrec.models import build
 from graphrec.report import slice_table
@@ -26,7 +27,7 @@ def fit(options: argparse.Namespace) -> None:
         graph = load_dataset(options.dataset)
     else:
         users = read_users(options.users) if options.users else None
-        graph = FriendGraph.from_events(read_events(options.events), users)
+        graph = FriendGraph.from_events(read_log(options), users)
     bundle = Bundle.fit(graph, model=options.model)
     try:
         bundle.save(options.out, replaces=before)
@@ -68,7 +69,7 @@ def recommend(options: argparse.Namespace) -> None:
 
 def evaluate(options: argparse.Namespace) -> None:
     """Print ranks by slice."""
-    log = read_events(options.events) if options.events else None
+    log = read_log(options) if options.events else None
     ranks = Bundle.load(options.bundle).evaluate(log)
     print(slice_table(ranks.rows(), "test"))
 
@@ -82,7 +83,7 @@ def explain(options: argparse.Namespace) -> None:
 def add(options: argparse.Namespace) -> None:
     """Add a log to a bundle."""
     check_target(options.bundle)
-    log = read_events(options.events)
+    log = read_log(options)
     _say(options.bundle, Bundle.update(options.bundle, lambda bundle: bundle.add(log, again=options.again)))
 
 

@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from graphrec.data.errors import DataError
-from graphrec.data.ids import UserIds, forbid_bad_ids, integer_remedy, plain_ids
-from graphrec.data.table import ArrowTable, as_table, get_column
+from graphrec.data.errors import DataError, RowError
+from graphrec.data.ids import UserIds, bad_ids, forbid_bad_ids, integer_remedy, plain_ids
+from graphrec.data.table import ArrowTable, as_table, forbid_empty, forbid_nulls, get_column
+from graphrec.data.times import parse_times
 
 DEFAULT_ACTION = "contact"
 DERIVED_ACTION = "friend"
@@ -30,9 +31,6 @@ Column: TypeAlias = Sequence[Any] | np.ndarray | Tensor | pa.ChunkedArray
 
 TIME_COLUMNS = ("timestamp", "time")
 """Where the time is looked for, unless its column is named."""
-
-LATEST_TIME = 253_402_300_799
-"""The last second of year 9999: a larger time is surely not in seconds."""
 
 
 @dataclass(frozen=True)
@@ -154,115 +152,54 @@ def event_columns(
     return roles
 
 
-def parse_times(values: pa.ChunkedArray, *, where: str, column: str) -> np.ndarray:
-    """Times of any accepted form as [n] int64 seconds, UTC. Raises DataError naming the first bad row."""
-    _forbid_nulls(values, where, column)
-    kind = values.type
-    if pa.types.is_string(kind):
-        values = _parse_time_strings(values, where, column)
-        kind = values.type
-    if pa.types.is_uint64(kind):  # what does not fit into int64 is refused below
-        values = values.cast(pa.float64(), safe=False)
-        kind = values.type
-    if pa.types.is_integer(kind):
-        seconds = values.cast(pa.int64()).to_numpy()
-    elif pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        floats = values.cast(pa.float64()).to_numpy()
-        bad = np.flatnonzero(~np.isfinite(floats))
-        if len(bad):
-            raise DataError(f"{where}: row {bad[0] + 1}, column {column!r}: {floats[bad[0]]} is not a time")
-        seconds = np.floor(np.clip(floats, -(2.0**62), 2.0**62)).astype(np.int64)
-    elif pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        unit = kind.unit if pa.types.is_timestamp(kind) else "s"
-        ticks = values.cast(pa.timestamp(unit)).cast(pa.int64()).to_numpy()
-        seconds = ticks // {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
-    else:
-        raise DataError(f"{where}: column {column!r} holds {kind}, which is not a time")
-    bad = np.flatnonzero((seconds > LATEST_TIME) | (seconds < -LATEST_TIME))
-    if len(bad):
-        raise DataError(
-            f"{where}: row {bad[0] + 1}, column {column!r}: {seconds[bad[0]]} lies beyond the year 9999; "
-            "times are in seconds (are these milliseconds?)"
-        )
-    return np.ascontiguousarray(seconds)
-
-
-_ZONE = r"[0-9]([Zz]|[+-][0-9]{2}(:?[0-9]{2})?)$"
-_DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}"
-
-
-def _parse_time_strings(values: pa.ChunkedArray, where: str, column: str) -> pa.ChunkedArray:
-    text = pc.utf8_trim_whitespace(values.cast(pa.string()))
-    for number in (pa.int64(), pa.float64()):
-        try:
-            return text.cast(number)
-        except pa.ArrowInvalid:
-            pass
-    is_date = pc.match_substring_regex(text, _DATE)
-    zoned = pc.and_(is_date, pc.match_substring_regex(pc.utf8_slice_codeunits(text, 10), _ZONE))
-    nothing = pa.scalar(None, pa.string())
-    try:
-        for unit in ("us", "ns"):
-            try:
-                with_zone = pc.if_else(zoned, text, nothing).cast(pa.timestamp(unit, tz="UTC"))
-                without = pc.if_else(zoned, nothing, text).cast(pa.timestamp(unit))
-                return pc.coalesce(with_zone.cast(pa.timestamp(unit)), without)
-            except pa.ArrowInvalid:
-                if unit == "ns":
-                    raise
-    except pa.ArrowInvalid:
-        pass
-    row = _first_bad_time(text)
-    raise DataError(
-        f"{where}: row {row + 1}, column {column!r}: {text[row].as_py()!r} is not a time "
-        "(seconds, or ISO 8601 such as 2024-05-01T12:00:00Z; one form for the whole column)"
-    )
-
-
-def _first_bad_time(text: pa.ChunkedArray) -> int:
-    """The first row that does not read like the row before it: bisection over the cast that row 0 takes."""
-
-    def readable(rows: pa.ChunkedArray) -> bool:
-        for kind in (pa.float64(), pa.timestamp("ns", tz="UTC"), pa.timestamp("ns")):
-            try:
-                rows.cast(kind)
-                return True
-            except pa.ArrowInvalid:
-                pass
-        return False
-
-    low, high = 0, len(text)  # rows before `low` are readable together, rows before `high` are not
-    while high - low > 1:
-        middle = (low + high) // 2
-        if readable(text.slice(0, middle)):
-            low = middle
-        else:
-            high = middle
-    return low
-
-
 def _index_users(table: pa.Table, src: str, dst: str, where: str) -> tuple[np.ndarray, np.ndarray, UserIds]:
     """Indices of both ends and the sorted ids. Sorted, so that file order leaves no trace in an index."""
     rows = table.num_rows
-    ends = [id_column(table, name, where) for name in (src, dst)]
+    ends = [_untrimmed_ids(table, name, where) for name in (src, dst)]
     if ends[0].type != ends[1].type:
         ends = [end.cast(pa.string()) for end in ends]
     both = pa.chunked_array([chunk for end in ends for chunk in end.chunks], type=ends[0].type)
-    encoded = both.dictionary_encode().combine_chunks()
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.chunk(0)
-    distinct = plain_ids(encoded.dictionary)
+    index, distinct = _encoded(both)
+    if pa.types.is_string(distinct.type):
+        trimmed = pc.utf8_trim_whitespace(distinct)
+        if bad_ids(trimmed).any():  # among distinct texts, which are few; now the row is wanted
+            for name in (src, dst):
+                id_column(table, name, where)
+        if not trimmed.equals(distinct):
+            position, distinct = _encoded(trimmed)
+            index = position[index]
+    distinct = plain_ids(distinct)
     order = pc.sort_indices(distinct).to_numpy()
     position = np.empty(len(order), dtype=np.int64)
     position[order] = np.arange(len(order))
-    index = position[encoded.indices.to_numpy()]
+    index = position[index]
     return index[:rows], index[rows:], UserIds.from_values(distinct.take(pa.array(order)))
+
+
+def _encoded(values: Any) -> tuple[np.ndarray, pa.Array]:
+    """Position of each value among the distinct ones [n], and these."""
+    encoded = values.dictionary_encode()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.combine_chunks()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.chunk(0)
+    return encoded.indices.to_numpy(zero_copy_only=False), encoded.dictionary
 
 
 def id_column(table: pa.Table, column: str, where: str) -> pa.ChunkedArray:
     """Raw ids as int64 or trimmed strings. Raises DataError naming the first row without one."""
+    values = _untrimmed_ids(table, column, where)
+    if not pa.types.is_string(values.type):
+        return values
+    text = pc.utf8_trim_whitespace(values)
+    forbid_empty(text, where, column)
+    forbid_bad_ids(text, where=where, column=column)
+    return text
+
+
+def _untrimmed_ids(table: pa.Table, column: str, where: str) -> pa.ChunkedArray:
     values = get_column(table, column, where)
-    _forbid_nulls(values, where, column)
+    forbid_nulls(values, where, column)
     kind = values.type
     if pa.types.is_integer(kind):
         try:
@@ -277,22 +214,19 @@ def id_column(table: pa.Table, column: str, where: str) -> pa.ChunkedArray:
             f"{where}: column {column!r} holds {kind}; user ids are integers or strings"
             + (f"; {integer_remedy(column)}" if is_number else "")
         )
-    text = pc.utf8_trim_whitespace(values)
-    _forbid_empty(text, where, column)
-    forbid_bad_ids(text, where=where, column=column)
-    return text
+    return values
 
 
 def _index_actions(table: pa.Table, column: str | None, where: str) -> tuple[np.ndarray, tuple[str, ...]]:
     if column is None:
         return np.zeros(table.num_rows, dtype=np.int64), (DEFAULT_ACTION,)
     names_given = get_column(table, column, where)
-    _forbid_nulls(names_given, where, column)
+    forbid_nulls(names_given, where, column)
     kind = names_given.type
     if not (pa.types.is_string(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
         raise DataError(f"{where}: column {column!r} holds {kind}; actions are strings or integers")
     text = pc.utf8_trim_whitespace(names_given.cast(pa.string()))
-    _forbid_empty(text, where, column)
+    forbid_empty(text, where, column)
     encoded = pa.chunked_array(text.chunks, type=pa.string()).dictionary_encode().combine_chunks()
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.chunk(0)
@@ -331,7 +265,7 @@ def _parse_weights(table: pa.Table, column: str | None, where: str) -> np.ndarra
     if column is None:
         return None
     values = get_column(table, column, where)
-    _forbid_nulls(values, where, column)
+    forbid_nulls(values, where, column)
     return parse_numbers(values, where=where, column=column).astype(np.float32)
 
 
@@ -346,38 +280,22 @@ def parse_numbers(values: pa.ChunkedArray, *, where: str, column: str) -> np.nda
             try:
                 float(value if value is not None else 0.0)
             except (TypeError, ValueError):
-                raise DataError(
-                    f"{where}: row {row + 1}, column {column!r}: {value!r} is not a number"
-                ) from None
+                raise RowError(where, row, column, f"{value!r} is not a number") from None
         raise DataError(f"{where}: column {column!r}: {error}") from None
     present = ~values.is_null().to_numpy()
     bad = np.flatnonzero(present & ~(np.abs(numbers) <= np.finfo(np.float32).max))
     if len(bad):
-        raise DataError(
-            f"{where}: row {bad[0] + 1}, column {column!r}: {numbers[bad[0]]} is not a finite 32-bit number"
-        )
+        raise RowError(where, bad[0], column, f"{numbers[bad[0]]} is not a finite 32-bit number")
     return np.asarray(numbers)
-
-
-def _forbid_nulls(values: pa.ChunkedArray, where: str, column: str) -> None:
-    if values.null_count:
-        row = int(np.flatnonzero(values.is_null().to_numpy())[0])
-        raise DataError(f"{where}: row {row + 1}, column {column!r}: the value is missing")
-
-
-def _forbid_empty(text: pa.ChunkedArray, where: str, column: str) -> None:
-    empty = np.flatnonzero(pc.equal(text, "").to_numpy())
-    if len(empty):
-        raise DataError(f"{where}: row {empty[0] + 1}, column {column!r}: the value is missing")
 
 
 def to_arrow(values: Column, *, where: str, column: str) -> pa.ChunkedArray:
     """A sequence as an Arrow column. Raises DataError where its values are not of one type."""
     if isinstance(values, str):
         raise DataError(f"{where}: column {column!r} is the single string {values!r}, not a sequence")
-    if isinstance(values, Tensor):
-        values = values.detach().cpu().numpy()
     try:
+        if isinstance(values, Tensor):
+            values = values.detach().cpu().numpy()
         array = pa.array(values)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{where}: column {column!r} is not a sequence of one type ({error})") from None

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from graphrec.data.errors import DataError
+from graphrec.data.errors import DataError, RowError
 
 if TYPE_CHECKING:  # ids are parsed without torch, which takes seconds to import
     from torch import Tensor
@@ -124,10 +124,12 @@ def forbid_bad_ids(text: pa.Array | pa.ChunkedArray, *, where: str, column: str)
     rows = np.flatnonzero(bad_ids(text))
     if len(rows):
         value = text[int(rows[0])].as_py()
-        place = f"{where}: row {rows[0] + 1}, column {column!r}"
-        raise DataError(
-            f"{place}: {_shown(value)} cannot be a user id: {id_fault(value)}"
-            + (f"; {integer_remedy(column)}" if re.fullmatch(_DECIMAL_FORM, value) else "")
+        raise RowError(
+            where,
+            rows[0],
+            column,
+            f"{_shown(value)} cannot be a user id: {id_fault(value)}"
+            + (f"; {integer_remedy(column)}" if re.fullmatch(_DECIMAL_FORM, value) else ""),
         )
 
 

@@ -2,201 +2,127 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import os
-import zlib
-from pathlib import Path
-
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 from graphrec.data.errors import DataError
 from graphrec.data.events import EventLog, event_columns
-from graphrec.data.table import require_column
+from graphrec.data.reading.columns import ColumnNames, hint_of_names, require_columns
+from graphrec.data.reading.sources import Paths, describe, find_files
+from graphrec.data.reading.tables import FileColumns, JoinedTable, join_files
 from graphrec.data.users import UserTable
 
-DELIMITERS = ",\t; |"
-PARQUET_SUFFIXES = (".parquet", ".pq")
+ColumnName: TypeAlias = str | int
+"""Name of a column, or its number from 1 in files without a header."""
 
 
 def read_events(
-    path: str | os.PathLike[str],
+    paths: Paths,
     *,
-    src: str = "src",
-    dst: str = "dst",
-    time: str | None = None,
-    action: str | None = None,
-    weight: str | None = None,
-    column_names: list[str] | None = None,
+    src: ColumnName | None = None,
+    dst: ColumnName | None = None,
+    time: ColumnName | None = None,
+    action: ColumnName | None = None,
+    weight: ColumnName | None = None,
+    header: bool = True,
+    column_names: Sequence[str] | None = None,
+    filesystem: Any = None,
 ) -> EventLog:
-    """Read an event log from a CSV file, plain or gzipped, or a Parquet file.
+    """Read an event log from delimited text (CSV) or Parquet, in one file or many.
 
-    The delimiter of a CSV file (comma, tab, semicolon, space or bar) is found from the first line. Columns
-    that are not asked for are ignored.
+    Formats and compressions are told by the first bytes of a file, not by its name: Parquet, or text, plain
+    or compressed with gzip, bz2, zstd, lz4 or xz, in UTF-8, or in UTF-16 with a byte order mark. The
+    delimiter of text (comma, tab, semicolon, bar, or runs of blanks) is told by its first lines; lines at its
+    top that begin with `#` or `%` are comments. Columns that are not asked for are ignored. Quoted values may
+    hold line ends.
+
+    Events of one time are in order of their files' paths, and of rows inside a file.
 
     Args:
-        path: the file; one that ends in `.gz` is read as gzip, in `.parquet` or `.pq` as Parquet.
-        src: column of the acting user; for types see `EventLog.from_table`.
-        dst: column of the user acted upon.
+        paths: a file, a folder with all files below it, a pattern (`logs/*.csv`, `logs/**/*.csv`), an address
+            (`s3://bucket/logs`, `gs://...`, `file://...`), or several. Folders named `action=sms` below the
+            folder, pattern or common folder given are columns. Names that begin with `.` or `_` are left out.
+        src: column of the acting user, by default `src`; for types see `EventLog.from_table`.
+        dst: column of the user acted upon, by default `dst`.
         time: column of the time; by default `timestamp` or `time`.
         action: column of the action; by default `action` if there is one.
         weight: column of a weight; by default `weight` if there is one.
-        column_names: names of the columns, for a CSV file without a header.
+        header: False for text without a header: columns are then numbered from 1; by default `src` is 1,
+            `dst` 2 and, if there are three, `time` 3.
+        column_names: names of all columns, for text without a header.
+        filesystem: where the paths are, one of `pyarrow.fs` or fsspec; by default that of the address, or the
+            local one.
 
     Raises:
         FileNotFoundError: there is no such file.
-        DataError: naming the file, and the row and column where they are known.
+        DataError: naming the file, and the row (from 1, without the header) and column where they are known.
     """
-    path = _existing(path)
-    is_parquet = path.suffix in PARQUET_SUFFIXES
-    if is_parquet and column_names is not None:
-        raise DataError(f"{path}: a Parquet file names its own columns, so `column_names` must be left out")
-    names, delimiter = (_parquet_names(path), "") if is_parquet else _header(path, column_names, {src, dst})
-    columns = event_columns(names, src=src, dst=dst, time=time, action=action, weight=weight)
-    wanted = list(dict.fromkeys(columns.values()))  # one column may have two roles
-    for name in wanted:
-        require_column(names, name, str(path))
-    if is_parquet:
-        table = _read_parquet(path, wanted)
-    else:
-        table = _read_csv(path, names, delimiter, wanted, has_header=column_names is None)
-    return EventLog.from_table(table, where=str(path), **columns)
+    files = find_files(paths, filesystem)
+    given = ColumnNames.of(src=src, dst=dst, time=time, action=action, weight=weight)
+    numbered = not header and column_names is None
+    opened = [
+        FileColumns.of(
+            file,
+            has_header=header and column_names is None,
+            column_names=column_names,
+            wanted=given.header_names(),
+        )
+        for file in files
+        if file.size or len(files) == 1
+    ]
+    if not opened:
+        raise DataError(f"{describe(paths)}: all files are empty")
+    names = _all_names(opened)
+    if numbered:
+        given = given.numbered(opened[0], [file for file in opened if not file.is_parquet])
+    roles = event_columns(
+        names,
+        src=given.src or "src",
+        dst=given.dst or "dst",
+        time=given.time,
+        action=given.action,
+        weight=given.weight,
+    )
+    for file in opened:
+        require_columns(file, roles, lambda columns: hint_of_names(columns, given))
+    joined = join_files(opened, list(dict.fromkeys(roles.values())), describe(paths))
+    with joined.locating_rows():
+        return EventLog.from_table(joined.table, where=joined.where, **roles)
 
 
 def read_users(
-    path: str | os.PathLike[str], *, user: str = "user", join_time: str = "join_time"
+    paths: Paths, *, user: str = "user", join_time: str = "join_time", filesystem: Any = None
 ) -> UserTable:
-    """Read user features from a CSV file, plain or gzipped, or a Parquet file.
+    """Read user features from delimited text (CSV) or Parquet, in one file or many.
 
     Args:
-        path: the file.
+        paths: as in `read_events`; every file has the same columns.
         user: column of the raw id, as in the event log.
         join_time: column of the time the user joined, if there is one.
+        filesystem: as in `read_events`.
 
     Every other column is a feature: numbers as they are, anything else one-hot (see `UserTable`).
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DataError: naming the file, and the row (from 1, without the header) and column where they are known.
     """
-    path = _existing(path)
-    if path.suffix in PARQUET_SUFFIXES:
-        table = _read_parquet(path)
-    else:
-        names, delimiter = _header(path, None, {user})
-        for name in names:
-            require_column(names, name, str(path))
-        table = _read_csv(path, names, delimiter, names, has_header=True)
-    return UserTable.from_table(table, where=str(path), user=user, join_time=join_time)
+    files = find_files(paths, filesystem)
+    opened = [
+        FileColumns.of(file, has_header=True, column_names=None, wanted=[user])
+        for file in files
+        if file.size or len(files) == 1
+    ]
+    if not opened:
+        raise DataError(f"{describe(paths)}: all files are empty")
+    names = _all_names(opened)
+    for file in opened:
+        require_columns(file, {name: name for name in [user, *names]}, lambda _: "")
+    joined: JoinedTable = join_files(opened, names, describe(paths))
+    with joined.locating_rows():
+        return UserTable.from_table(joined.table, where=joined.where, user=user, join_time=join_time)
 
 
-def _existing(path: str | os.PathLike[str]) -> Path:
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"no such file: {path}")
-    if path.is_dir():
-        raise DataError(f"{path}: is a folder, not a file")
-    return path
-
-
-def _parquet_names(path: Path) -> list[str]:
-    try:
-        return list(pa.parquet.read_schema(path).names)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not a readable Parquet file ({error})") from None
-
-
-def _read_parquet(path: Path, wanted: list[str] | None = None) -> pa.Table:
-    """The wanted columns, or all."""
-    try:
-        with pa.parquet.ParquetFile(path) as file:
-            return file.read(columns=wanted)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not a readable Parquet file ({error})") from None
-
-
-def _header(path: Path, column_names: list[str] | None, wanted: set[str]) -> tuple[list[str], str]:
-    """Column names and delimiter: the first one that separates the wanted names, else the commonest."""
-    try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-            line = file.readline(1 << 20).decode("utf-8-sig")
-    except (EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{path}: not a readable gzip file ({error})") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: not a UTF-8 text file") from None
-    if not line.strip():
-        raise DataError(f"{path}: the file is empty")
-    if column_names is None and not line.endswith("\n"):
-        raise DataError(f"{path}: there is nothing after the header")
-
-    try:
-        rows = {mark: next(csv.reader([line.strip("\r\n")], delimiter=mark)) for mark in DELIMITERS}
-    except csv.Error as error:
-        raise DataError(f"{path}: the first line cannot be read ({error})") from None
-    rows = {mark: [name.strip() for name in row] for mark, row in rows.items()}
-    if column_names is not None:
-        fitting = [mark for mark, row in rows.items() if len(row) == len(column_names)]
-        if not fitting:
-            raise DataError(f"{path}: the first line {line[:80]!r} does not have {len(column_names)} columns")
-        return column_names, fitting[0]
-    delimiter = next(
-        (mark for mark, row in rows.items() if wanted <= set(row)),
-        max(rows, key=lambda mark: len(rows[mark])),
-    )
-    return rows[delimiter], delimiter
-
-
-def _read_csv(
-    path: Path, names: list[str], delimiter: str, wanted: list[str], *, has_header: bool
-) -> pa.Table:
-    """The wanted columns as strings, parsed on all cores."""
-    try:
-        return _parse(path, names, delimiter, wanted, has_header, use_threads=True)
-    except (pa.ArrowInvalid, OSError, zlib.error) as error:
-        if "Expected" in str(error) and "columns" in str(error):
-            raise DataError(_wrong_width(path, names, delimiter, wanted, has_header)) from None
-        if path.suffix == ".gz" and not isinstance(error, pa.ArrowInvalid):
-            raise DataError(f"{path}: the gzip stream is truncated or damaged ({error})") from None
-        raise DataError(f"{path}: {error}") from None
-
-
-def _parse(
-    path: Path,
-    names: list[str],
-    delimiter: str,
-    wanted: list[str],
-    has_header: bool,
-    *,
-    use_threads: bool,
-    invalid_rows: list[tuple[int, int]] | None = None,
-) -> pa.Table:
-    def note_invalid(row: pa.csv.InvalidRow) -> str:
-        if invalid_rows is not None:
-            invalid_rows.append((row.number, row.actual_columns))
-        return "error"
-
-    with pa.input_stream(path, compression="gzip" if path.suffix == ".gz" else None) as stream:
-        return pa.csv.read_csv(
-            stream,
-            read_options=pa.csv.ReadOptions(
-                column_names=names, skip_rows=int(has_header), use_threads=use_threads
-            ),
-            parse_options=pa.csv.ParseOptions(
-                delimiter=delimiter, invalid_row_handler=note_invalid if invalid_rows is not None else None
-            ),
-            convert_options=pa.csv.ConvertOptions(
-                include_columns=wanted,
-                column_types=dict.fromkeys(wanted, pa.string()),
-                strings_can_be_null=False,
-            ),
-        )
-
-
-def _wrong_width(path: Path, names: list[str], delimiter: str, wanted: list[str], has_header: bool) -> str:
-    """Find the row by reading once more on one thread, since row numbers are unknown on several."""
-    invalid: list[tuple[int, int]] = []
-    try:
-        _parse(path, names, delimiter, wanted, has_header, use_threads=False, invalid_rows=invalid)
-    except pa.ArrowInvalid:
-        number, found = invalid[0]
-        row = number - int(has_header)
-        return f"{path}: row {row} has {found} columns where {len(names)} are expected ({', '.join(names)})"
-    raise AssertionError("a row of the wrong width is found again on one thread")
+def _all_names(files: Sequence[FileColumns]) -> list[str]:
+    """Names of the columns of any file, in order."""
+    return list(dict.fromkeys(name for file in files for name in file.names))

@@ -7,9 +7,11 @@ import re
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from graphrec.data.errors import DataError
+from graphrec.data.errors import DataError, RowError
 
 _UNNAMED = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
 """What pandas calls an index without a name: in a CSV file, read from one again, in Arrow and Parquet."""
@@ -52,27 +54,75 @@ def index_columns(table: pa.Table) -> set[str]:
 
 
 def _pandas_index(table: pa.Table) -> list[Any]:
-    metadata = (table.schema.metadata or {}).get(b"pandas")
-    return list(json.loads(metadata).get("index_columns", [])) if metadata else []
+    metadata = (table.schema.metadata or {}).get(b"pandas", b"{}")
+    try:
+        return list(json.loads(metadata).get("index_columns", []))
+    except (AttributeError, TypeError, ValueError):  # damaged, and says nothing of the columns' values
+        return []
 
 
-def require_column(names: Sequence[str], name: str, where: str) -> None:
+def require_column(names: Sequence[str], name: str, where: str, hint: str = "") -> None:
     """Raise DataError unless the name is among the names exactly once."""
     if names.count(name) != 1:
         fault = "is missing" if name not in names else "appears more than once"
-        raise DataError(f"{where}: column {name!r} {fault}; the columns are {', '.join(names)}")
+        raise DataError(f"{where}: column {name!r} {fault}; the columns are {', '.join(names)}{hint}")
 
 
 def get_column(table: pa.Table, name: str, where: str) -> pa.ChunkedArray:
-    """A column of a table that has rows, its chunks `decoded`."""
+    """A column of a table that has rows, its chunks `decoded`.
+
+    Raises:
+        DataError: there is no such column, or a row whose text is not UTF-8.
+    """
     require_column(table.column_names, name, where)
-    return pa.chunked_array([decoded(chunk) for chunk in table[name].chunks])
+    values = pa.chunked_array([decoded(chunk) for chunk in table[name].chunks])
+    if (
+        pa.types.is_string(values.type)
+        or pa.types.is_binary(values.type)
+        or pa.types.is_large_binary(values.type)
+    ):
+        try:
+            values = values.cast(pa.string())
+            values.validate(full=True)
+        except pa.ArrowInvalid:
+            row = first_not_utf8(values)
+            if row is None:
+                raise
+            shown = values.cast(pa.binary())[row].as_py()[:40]
+            raise RowError(where, row, name, f"{shown!r} is not UTF-8 text; save it as UTF-8") from None
+    return values
+
+
+def first_not_utf8(values: pa.ChunkedArray) -> int | None:
+    """The first row whose bytes are not UTF-8 text, if there is one."""
+    for row, value in enumerate(values.cast(pa.binary()).to_pylist()):
+        try:
+            (value or b"").decode()
+        except UnicodeDecodeError:
+            return row
+    return None
+
+
+def forbid_nulls(values: pa.ChunkedArray, where: str, column: str) -> None:
+    """Raise DataError naming the first row without a value."""
+    if values.null_count:
+        row = np.flatnonzero(values.is_null().to_numpy())[0]
+        raise RowError(where, row, column, "the value is missing")
+
+
+def forbid_empty(text: pa.ChunkedArray, where: str, column: str) -> None:
+    """Raise DataError naming the first row with an empty string."""
+    empty = np.flatnonzero(pc.equal(text, "").to_numpy())
+    if len(empty):
+        raise RowError(where, empty[0], column, "the value is missing")
 
 
 def decoded(values: pa.Array) -> pa.Array:
     """The values of categories, and every form of text as plain strings."""
     if pa.types.is_dictionary(values.type):
         return decoded(values.dictionary).take(values.indices)
+    if pa.types.is_run_end_encoded(values.type):
+        return decoded(pc.run_end_decode(values))
     if pa.types.is_large_string(values.type) or pa.types.is_string_view(values.type):
         return values.cast(pa.string())
     return values

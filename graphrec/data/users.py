@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from graphrec.data.errors import DataError
-from graphrec.data.events import id_column, parse_numbers, parse_times
+from graphrec.data.events import id_column, parse_numbers
 from graphrec.data.ids import plain_ids
 from graphrec.data.table import ArrowTable, as_table, decoded, get_column, index_columns
+from graphrec.data.times import parse_times
+from graphrec.data.vectors import vector_columns
 
 CATEGORY = "="
 """In the name of a feature, between the column and the category."""
@@ -35,7 +37,8 @@ class UserTable:
         ids: [n] Arrow array of distinct raw ids, int64 or string.
         x: [n, F] float32. A column of numbers is kept as it is, with a second column `NAME_missing` if any
             value is missing (the value is then 0); text and typed categories become one column a category,
-            `NAME=VALUE`, all 0 where it is missing; lists of strings or integers set as many ones.
+            `NAME=VALUE`, all 0 where it is missing; lists of strings or integers set as many ones; lists of
+            floats, all of one length (embeddings), become one column a position, `NAME[0]`, `NAME[1]`, ...
         feature_names: F names.
         join_time: [n] int64 seconds, -1 where it is missing; or None.
     """
@@ -132,7 +135,10 @@ def _without_blanks(values: Any) -> Any:
 def _encode(values: pa.ChunkedArray, name: str, where: str) -> tuple[np.ndarray, list[str]]:
     """The columns [n, K] float32 of one feature, and their names."""
     kind = values.type
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if pa.types.is_fixed_size_list(kind) or (is_list and pa.types.is_floating(kind.value_type)):
+        return vector_columns(values, name, where)
+    if is_list:
         return _multi_hot(values, name, where)
     if pa.types.is_string(kind):
         values = _without_blanks(values)
@@ -160,7 +166,7 @@ def _multi_hot(values: pa.ChunkedArray, name: str, where: str) -> tuple[np.ndarr
     if pa.types.is_string(items.type):
         items = _without_blanks(items)
     elif not (pa.types.is_integer(items.type) or pa.types.is_null(items.type)):
-        raise DataError(f"{where}: column {name!r} holds {values.type}; lists are of strings or integers")
+        raise DataError(f"{where}: column {name!r} holds {values.type}; lists are of strings or numbers")
     rows = pc.list_parent_indices(lists).to_numpy(zero_copy_only=False)
     return _hot(items, rows, len(values), name, where, MAX_LISTED)
 

@@ -1,0 +1,30 @@
+"""Options that say how an event log is laid out."""
+
+from __future__ import annotations
+
+import argparse
+
+EVENTS_HELP = (
+    "CSV or Parquet, compressed or not: src,dst,timestamp[,action]; files, folders, patterns or addresses"
+)
+
+COLUMN_HELP = {
+    "src": "column of the acting user (src)",
+    "dst": "column of the user acted upon (dst)",
+    "time": "column of the time (timestamp, or time)",
+    "action": "column of the action (action, if there is one)",
+    "weight": "column of the weight (weight, if there is one)",
+}
+
+
+def add_reading_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `graphrec.cli.reading.read_log` takes."""
+    group = parser.add_argument_group("layout of EVENTS")
+    for role, text in COLUMN_HELP.items():
+        group.add_argument(f"--{role}", metavar="COLUMN", help=text)
+    group.add_argument(
+        "--no-header",
+        dest="header",
+        action="store_false",
+        help="the first row is data; a COLUMN is then its number, from 1",
+    )

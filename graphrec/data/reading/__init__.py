@@ -1,0 +1,1 @@
+"""From files to tables: finding, opening, laying out, checking and parsing them."""

@@ -1,0 +1,180 @@
+"""Files as one table, each row of which knows its file."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from graphrec.data.errors import DataError, RowError
+from graphrec.data.reading.delimited import read_delimited
+from graphrec.data.reading.layout import find_layout
+from graphrec.data.reading.lines import Layout
+from graphrec.data.reading.opening import TextStream, is_parquet
+from graphrec.data.reading.parquet import parquet_names, read_parquet
+from graphrec.data.reading.sources import SourceFile
+from graphrec.data.table import decoded
+
+NULL_KEY = "__HIVE_DEFAULT_PARTITION__"
+"""What a folder is named whose rows have no value."""
+
+
+@dataclass(frozen=True)
+class FileColumns:
+    """A file and its columns.
+
+    Attributes:
+        file: the file.
+        own_names: names of the columns in the file.
+        layout: of text; None for Parquet.
+    """
+
+    file: SourceFile
+    own_names: tuple[str, ...]
+    layout: Layout | None
+
+    @classmethod
+    def of(
+        cls,
+        file: SourceFile,
+        *,
+        has_header: bool,
+        column_names: Sequence[str] | None,
+        wanted: Collection[str],
+    ) -> FileColumns:
+        """Open a file and find its columns; for the arguments see `find_layout`."""
+        if is_parquet(file):
+            if column_names is not None:
+                raise DataError(
+                    f"{file.name}: a Parquet file names its own columns, so `column_names` must be left out"
+                )
+            return cls(file, tuple(parquet_names(file)), None)
+        layout = find_layout(
+            TextStream(file),
+            file.name,
+            has_header=has_header,
+            column_names=column_names,
+            wanted=[name for name in wanted if name not in file.keys],
+        )
+        return cls(file, layout.names, layout)
+
+    @property
+    def where(self) -> str:
+        """What to call the file in errors."""
+        return self.file.name
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """Values of the folders it lies in."""
+        return self.file.keys
+
+    @property
+    def is_parquet(self) -> bool:
+        """Whether it is Parquet."""
+        return self.layout is None
+
+    @property
+    def names(self) -> list[str]:
+        """Names of its columns and of its folders."""
+        return [*self.own_names, *(key for key in self.keys if key not in self.own_names)]
+
+    def read(self, names: Sequence[str]) -> pa.Table:
+        """Columns of the file and of its folders, each known to be there once."""
+        own = [name for name in names if name in self.own_names]
+        if self.layout is None:
+            table = read_parquet(self.file, own)
+        else:
+            table = read_delimited(self.file, self.layout, [self.own_names.index(name) for name in own])
+        for name in names:
+            if name not in own:
+                value = None if self.keys[name] == NULL_KEY else self.keys[name]
+                codes = pa.array(np.zeros(table.num_rows, dtype=np.int8))
+                constant = pa.DictionaryArray.from_arrays(codes, pa.array([value], pa.string()))
+                table = table.append_column(name, constant)
+        return table.select(list(names))
+
+
+@dataclass(frozen=True)
+class JoinedTable:
+    """Rows of several files.
+
+    Attributes:
+        table: the rows, file after file.
+        where: what to call the files together.
+        files: names of the files.
+        starts: position of the first row of each.
+    """
+
+    table: pa.Table
+    where: str
+    files: tuple[str, ...]
+    starts: tuple[int, ...]
+
+    @contextmanager
+    def locating_rows(self) -> Iterator[None]:
+        """Let errors about a row of the table name its file, and its row there."""
+        try:
+            yield
+        except RowError as error:
+            number = int(np.searchsorted(self.starts, error.row, side="right")) - 1
+            row = error.row - self.starts[number]
+            raise RowError(self.files[number], row, error.column, error.fault) from None
+
+
+def join_files(files: Sequence[FileColumns], names: Sequence[str], where: str) -> JoinedTable:
+    """Read columns of all files.
+
+    Raises:
+        DataError: a file cannot be read, or its columns have other types than those of the first.
+    """
+    tables = [file.read(names) for file in files]
+    if len(tables) > 1:
+        tables = [_plain(table) for table in tables]
+        schema = tables[0].schema.remove_metadata()
+        for file, table in zip(files[1:], tables[1:], strict=True):
+            for name in names:
+                schema = _widened(schema, table.schema.field(name), file.where, files[0].where)
+        tables = [table.cast(schema) for table in tables]
+    starts = np.cumsum([0, *(table.num_rows for table in tables[:-1])])
+    return JoinedTable(
+        pa.concat_tables(tables) if len(tables) > 1 else tables[0],
+        where if len(files) > 1 else files[0].where,
+        tuple(file.where for file in files),
+        tuple(starts.tolist()),
+    )
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    columns = [
+        pa.chunked_array(
+            [decoded(chunk) for chunk in column.chunks], None if column.num_chunks else column.type
+        )
+        for column in table.columns
+    ]
+    return pa.table(dict(zip(table.column_names, columns, strict=True)))
+
+
+def _widened(schema: pa.Schema, column: pa.Field, where: str, first: str) -> pa.Schema:
+    """The schema with a type that holds the values of one more column of the same kind."""
+    before = schema.field(column.name)
+    integers = pa.types.is_integer(before.type) and pa.types.is_integer(column.type)
+    times = pa.types.is_timestamp(before.type) and pa.types.is_timestamp(column.type)
+    floats = pa.types.is_floating(before.type) and pa.types.is_floating(column.type)
+    nothing = pa.types.is_null(before.type) or pa.types.is_null(column.type)
+    alike = before.type == column.type
+    zones = times and (before.type.tz is None) == (column.type.tz is None)
+    if not (alike or integers or floats or zones or nothing):
+        raise DataError(
+            f"{where}: column {column.name!r} holds {column.type} where {first} holds {before.type}; "
+            "write both with one type"
+        )
+    if alike:
+        return schema
+    narrow = pa.schema([pa.field(column.name, before.type)])
+    if zones:
+        column = pa.field(column.name, pa.timestamp(column.type.unit, before.type.tz))
+    wide = pa.unify_schemas([narrow, pa.schema([column])], promote_options="permissive").field(0)
+    return schema.set(schema.get_field_index(column.name), wide)
