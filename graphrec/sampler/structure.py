@@ -11,7 +11,7 @@ from scipy.linalg import solve_triangular
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from graphrec.data.checks import check_counts, check_number
+from graphrec.data.checks import check_counts
 from graphrec.sampler.timeline import Timeline
 
 NUM_CONTACTS = 16
@@ -60,7 +60,8 @@ class Structure:
         iterations: int = 4,
     ) -> None:
         check_counts(every=every, iterations=iterations)
-        check_number("half_life", half_life, above=0.0)
+        if not half_life > 0:  # infinite: nothing fades
+            raise ValueError(f"half_life must be above 0, got {half_life}")
         if start.dim() != 2 or len(start) != timeline.num_users or not start.size(1):
             raise ValueError(f"start must be [{timeline.num_users}, dim], got {list(start.shape)}")
         self._timeline = timeline
