@@ -77,6 +77,8 @@ class Heuristic(Recommender):
         folder = made_folder(folder)
         content = {"name": self.name, "fitted_until": self.fitted_until}
         content |= {key.strip("_"): getattr(self, key) for key in self.numbers}
+        if "origin" in content:  # the first event may have been a forgotten person's
+            content["origin"] = max([self._origin, *self.graph.events().time[:1].tolist()])
         (folder / FILE).write_text(json.dumps(content, indent=2) + "\n")
 
     @classmethod

@@ -273,6 +273,8 @@ class Bundle:
             time = graph.events().time
             seen = time[time < until]
             until = int(seen[-1]) + 1 if len(seen) else int(time[0])
+            if recommender.fitted_until is not None:
+                recommender.fitted_until = min(recommender.fitted_until, until)
         return replace(
             self._changed(), graph=graph, recommender=recommender, tokenizer=tokenizer, until=until
         )
