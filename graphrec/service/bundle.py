@@ -98,10 +98,8 @@ class Bundle:
 
     @property
     def digest(self) -> str:
-        """Names the version on disk that the bundle is; empty, if it is in no folder as it is."""
+        """Names the version on disk that the bundle is; empty, if there is none."""
         return self.origin.digest
-
-    # What it answers
 
     def suggest(
         self, users: Tensor | Sequence[Id], *, k: int = 10, time: int | None = None, action: str | None = None
@@ -201,8 +199,6 @@ class Bundle:
         """The prefix tree of everyone's STUs, by the indices of the graph."""
         stus = self.tokenizer.stus(self.graph)
         return PrefixTree(stus.codes, stus.codebook_size, stus.rank)
-
-    # What changes it
 
     def add(self, log: EventLog, *, again: bool = False) -> Bundle:
         """The bundle that knows more events and the people in them, without a fit; newcomers get their STU.
@@ -306,9 +302,7 @@ class Bundle:
         """
         folder = Path(folder)
         if manifest.current(folder) is None:
-            raise FileNotFoundError(
-                f"no such file: {folder / manifest.MANIFEST}; {folder} is no bundle of graphrec"
-            )
+            raise FileNotFoundError(f"no such file: {folder / manifest.MANIFEST}")
         manifest.check_target(folder)
         with writing(folder):
             manifest.delete_stale(folder)  # a forgotten person's, if the forgetting was killed
