@@ -66,7 +66,7 @@ def fresh(name: str) -> Tokenizer:
     return copy.deepcopy(shared(name))
 
 
-@pytest.fixture(params=TOKENIZERS)
+@pytest.fixture(params=TOKENIZERS, scope="module")
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
