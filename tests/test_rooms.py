@@ -8,6 +8,7 @@ import pytest
 import graphrec
 
 ROOMS = (
+    "threads",
     "data",
     "datasets",
     "sampler",

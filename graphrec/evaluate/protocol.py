@@ -14,6 +14,7 @@ from tqdm import tqdm
 from graphrec.data import Query
 from graphrec.data.checks import check_flags
 from graphrec.data.precision import single_precision
+from graphrec.threads import num_workers
 
 MAX_SCORES = 500_000_000
 """Where events x users exceed this, a fixed random sample of `SAMPLE_SIZE` events is judged."""
@@ -82,8 +83,8 @@ def judged_batches(
 ) -> Iterator[T]:
     """What `judge` makes of (rows, queries, scores [b, N]) of consecutive queries, in their order.
 
-    The queries should be in order of time. As many batches are scored and judged at once as torch uses
-    threads, each by one thread: many steps of a batch know no threads of their own.
+    The queries should be in order of time. As many batches are scored and judged at once as there are
+    `num_workers`, each by one thread: many steps of a batch know no threads of their own.
     """
     size = max(1, BATCH_SCORES // num_users)
     starts = range(0, len(query), size)
@@ -95,7 +96,7 @@ def judged_batches(
 
     num_threads = torch.get_num_threads()
     try:
-        with ThreadPoolExecutor(num_threads, "judge", torch.set_num_threads, (1,)) as pool:
+        with ThreadPoolExecutor(num_workers(), "judge", torch.set_num_threads, (1,)) as pool:
             bar = {"desc": title, "unit": "batch", "disable": None if progress else True, "leave": False}
             yield from tqdm(pool.map(work, starts), total=len(starts), **bar)
     finally:

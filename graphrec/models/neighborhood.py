@@ -51,6 +51,7 @@ from graphrec.sampler import (
     popularity_half_life,
 )
 from graphrec.sampler.draws import hashed
+from graphrec.threads import one_intra_op_thread
 from graphrec.tokenizer import Tokenizer
 from graphrec.tokenizer.tokenizer import positions
 from graphrec.train import num_processes, train
@@ -271,6 +272,7 @@ class NeighborhoodModel(Recommender):
         self._read(graph, known, since=self._until)
 
     @single_precision()
+    @one_intra_op_thread()
     def fit(self, graph: FriendGraph, *, until: int, validate_until: int | None = None) -> Self:
         """Train on events before `until`.
 

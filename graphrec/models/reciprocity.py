@@ -33,6 +33,7 @@ from graphrec.nn import AnswerNet, Profiles, approach_features
 from graphrec.sampler import Answers, Record, Timeline
 from graphrec.sampler.answers import Side
 from graphrec.sampler.draws import hashed
+from graphrec.threads import one_intra_op_thread
 from graphrec.train import train
 
 WEEK = 7 * 86_400
@@ -93,6 +94,7 @@ class Reciprocity:
         self.fitted_until: int | None = None
 
     @single_precision()
+    @one_intra_op_thread()
     def fit(self, graph: FriendGraph, *, until: int, validate_until: int | None = None) -> Self:
         """Learn from approaches before `until` and what was known of their answers by then.
 

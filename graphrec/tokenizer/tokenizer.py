@@ -28,6 +28,7 @@ from graphrec.data.checks import (
 )
 from graphrec.data.precision import single_precision
 from graphrec.nn import ResidualQuantizer
+from graphrec.threads import one_intra_op_thread
 from graphrec.tokenizer.canonical import marks, renumbered
 from graphrec.tokenizer.certificate import (
     Certificate,
@@ -327,6 +328,7 @@ class Tokenizer(nn.Module, ABC):
     # The fit
 
     @single_precision()
+    @one_intra_op_thread()
     def _fit(self, graph: FriendGraph, until: int, old: Self | None) -> Self:
         check_graph(graph)
         until = check_time("until", until)

@@ -23,6 +23,7 @@ from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from graphrec.sampler.draws import hashed
+from graphrec.threads import one_intra_op_thread
 from graphrec.train.checkpoint import (
     BEST,
     LAST,
@@ -212,6 +213,7 @@ class _Bar(TQDMProgressBar):
         return self._steps
 
 
+@one_intra_op_thread()
 def train(
     network: nn.Module,
     loader: Iterable[Any],

@@ -1,0 +1,124 @@
+"""How many CPUs this process is granted, and how many threads may work at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+
+import torch
+
+EXPLICIT = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+"""Environment variables by which people say how many threads torch is to use."""
+
+_AT_IMPORT = torch.get_num_threads()
+_outside: ContextVar[int | None] = ContextVar("threads before intra_op_threads", default=None)
+
+
+def granted_cpus(process: Path = Path("/proc/self")) -> int:
+    """CPUs this process may use: those of its affinity, and no more than the quota of its control groups.
+
+    A quota of 2.5 CPUs counts as 2, since a third thread would be stopped half of the time; at least 1.
+
+    Args:
+        process: the process's folder in proc, with `cgroup` and `mountinfo`.
+    """
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cgroup_quota(process)
+    return cpus if quota is None else max(1, min(cpus, int(quota)))
+
+
+def cgroup_quota(process: Path = Path("/proc/self")) -> float | None:
+    """The least quota, in CPUs, of a process's control groups of either version; None without one."""
+    try:
+        groups = (process / "cgroup").read_text().splitlines()
+        mounts = (process / "mountinfo").read_text().splitlines()
+    except OSError:
+        return None
+    path_of: dict[str, str] = {}
+    for line in groups:  # such as 0::/user.slice or 4:cpu,cpuacct:/docker/3f
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if number == "0" and not controllers:
+            path_of["cgroup2"] = path
+        elif "cpu" in controllers.split(","):
+            path_of["cgroup"] = path
+    found = []
+    for line in mounts:  # ... ROOT POINT OPTIONS ... - KIND SOURCE SUPEROPTIONS
+        before, _, after = line.partition(" - ")
+        left, right = before.split(), after.split()
+        if len(left) < 5 or len(right) < 3 or right[0] not in path_of:
+            continue
+        kind, root, point = right[0], _plain(left[3]), Path(_plain(left[4]))
+        if kind == "cgroup" and "cpu" not in right[2].split(","):
+            continue
+        found += [quota for folder in _folders(point, root, path_of[kind]) if (quota := _quota(folder))]
+    return min(found, default=None)
+
+
+def _folders(point: Path, root: str, path: str) -> list[Path]:
+    """A group's folder and those of the groups around it, as far as they are mounted."""
+    inside = path if root == "/" else path.removeprefix(root) if f"{path}/".startswith(f"{root}/") else ""
+    parts = [part for part in inside.split("/") if part]
+    if ".." in parts:  # the group lies outside the process's own view of them
+        parts = []
+    return [point.joinpath(*parts[:size]) for size in range(len(parts), -1, -1)]
+
+
+def _quota(folder: Path) -> float | None:
+    """The CPUs of one group: `cpu.max` of version 2, `cpu.cfs_quota_us` and its period of version 1."""
+    try:
+        if (folder / "cpu.max").exists():
+            quota, period = (folder / "cpu.max").read_text().split()
+        else:
+            quota, period = ((folder / f"cpu.cfs_{part}_us").read_text() for part in ("quota", "period"))
+        return int(quota) / int(period) if int(quota) > 0 and int(period) > 0 else None
+    except (OSError, ValueError):  # no such group or no quota, which is 'max' or -1
+        return None
+
+
+def _plain(path: str) -> str:
+    """A path of mountinfo, in which a blank is written in octal."""
+    return path.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+
+
+def num_workers() -> int:
+    """Threads, each of them with one intra-op thread, that may work at once.
+
+    What was asked for, by OMP_NUM_THREADS, MKL_NUM_THREADS or `torch.set_num_threads`, is kept; otherwise as
+    many as there are CPUs granted, shared with the other processes that torchrun started on this machine.
+    """
+    outside = _outside.get()
+    now = torch.get_num_threads() if outside is None else outside
+    if _is_explicit(now):
+        return now
+    here = int(os.environ["LOCAL_WORLD_SIZE"]) if torch.distributed.is_torchelastic_launched() else 1
+    return max(1, min(now, granted_cpus() // here))
+
+
+def _is_explicit(now: int) -> bool:
+    return now != _AT_IMPORT or any(os.environ.get(name) for name in EXPLICIT)
+
+
+@contextmanager
+def one_intra_op_thread() -> Iterator[None]:
+    """Let torch use one thread for each operation, unless another number was asked for.
+
+    For many small operations: threads that wait for each other at the end of every one lose far more to a
+    busy machine than they gain on an idle one (see docs/threads.md). And the order of sums,
+    so every last digit, does not depend on the number of CPUs. `num_workers` is as it was; afterwards the
+    number of threads is, too.
+    """
+    now = torch.get_num_threads()
+    if now == 1 or _outside.get() is not None or _is_explicit(now):
+        yield
+        return
+    token = _outside.set(now)
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(now)
+        _outside.reset(token)
