@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import torch
 from graphs import checked
@@ -236,3 +237,21 @@ def test_on_integers_other_text_is_unknown(spelled: str) -> None:
             ask([spelled])
     assert graph.user_ids.find([spelled]).tolist() == [-1]
     assert graph.without([" 7"]).user_ids.find([7]).tolist() == [-1]
+
+
+def test_text_that_is_not_utf8_is_refused_with_its_row() -> None:
+    buffers = [None, pa.py_buffer(np.array([0, 1, 2], np.int32)), pa.py_buffer(b"a\xff")]
+    broken = pa.Array.from_buffers(pa.string(), 2, buffers)
+    for column in (broken, pa.chunked_array([["b"], broken])):
+        row = len(column)
+        names, times = ["x"] * row, list(range(row))
+        with pytest.raises(DataError, match=rf"row {row}, column 'src': .*not UTF-8 text"):
+            EventLog.from_arrays(column, names, times)
+        with pytest.raises(DataError, match=rf"row {row}, column 'action': .*not UTF-8 text"):
+            EventLog.from_arrays(["y"] * row, names, times, action=column)
+
+
+def test_runs_of_equal_ids() -> None:
+    runs = pc.run_end_encode(pa.array(["b", "b", "a"]))
+    log = EventLog.from_arrays(runs, ["x"] * 3, [0, 1, 2])
+    assert log.user_ids.lookup(log.src) == ["b", "b", "a"]

@@ -60,8 +60,8 @@ class FriendGraph(HeteroData):
     later of the two first acts, that is when the tie became mutual. Untimed friendships are edge types with
     an `edge_index` alone: nothing that answers a query reads them.
 
-    An edge type may have more columns, such as `edge_attr` [E, ...]: they stay with their edges in every change
-    and reach the batches of loaders. No rule or model reads them, or `weight`.
+    An edge type may have more columns, such as `edge_attr` [E, ...]: they stay with their edges in every
+    change, and reach the batches of loaders. No rule or model reads them, or `weight`.
 
     The tensors are not meant to be changed in place; `snapshot` and PyG transforms give new graphs.
     """
