@@ -23,6 +23,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from graphrec.cli.arguments import parse_arguments
+from graphrec.cli.reading import read_log
 from graphrec.data import DataError, EventLog, read_events, read_users
 
 HEADER = b"src,dst,timestamp\n"
@@ -460,3 +462,19 @@ def test_bad_lists_are_named(vectors: list[Any], message: str, tmp_path: Path) -
     pq.write_table(pa.table({"user": ["a", "b"], "e": pa.array(vectors, kind)}), tmp_path / "users.pq")
     with pytest.raises(DataError, match=message):
         read_users(tmp_path / "users.pq")
+
+
+# --- the command line ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", [["fit", "--out", "b"], ["add", "b"], ["evaluate", "b"]])
+def test_commands_take_the_layout_and_say_what_is_dropped(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "out.network"
+    path.write_bytes(KONECT + b"3 3 1 400\n")
+    layout = ["--no-header", "--src", "1", "--dst", "2", "--time", "4", "--weight", "3"]
+    assert rows_of(read_log(parse_arguments([*command, str(path), *layout]))) == NUMBERED
+    assert capsys.readouterr().err == (
+        "graphrec: 1 row was dropped, src and dst being the same user; 3 events are left\n"
+    )

@@ -200,4 +200,5 @@ def _keys(below: str) -> dict[str, str]:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).split("\n")[0].split(" Detail: ")[0].rstrip(".")
+    line = str(error).split("\n")[0].split(" Detail: ")[0].rstrip(".")
+    return line if len(line) <= 200 else f"{line[:200]}..."
