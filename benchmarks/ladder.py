@@ -56,7 +56,7 @@ from graphrec.report import (
     timing_table,
     write_report,
 )
-from graphrec.sampler import Timeline
+from graphrec.temporal import Timeline
 
 NUM_BINS = 8
 """Points of the curve of quality against time, in each part."""

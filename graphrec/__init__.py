@@ -1,7 +1,7 @@
 """graphrec recommends people to people, native to graphs.
 
 A friend graph is a PyG `HeteroData` whose edges carry time (`graphrec.data`, `graphrec.datasets`); what was
-known at a moment is read from a strictly-past index (`graphrec.sampler`); recommenders (`graphrec.models`)
+known at a moment is read from a strictly-past index (`graphrec.temporal`); recommenders (`graphrec.models`)
 are judged by what happened later, in both directions of the tie (`graphrec.evaluate`), and served from one
 bundle (`graphrec.service`).
 """

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from torch_geometric.data import HeteroData
 
 from graphrec.data import USER, FriendGraph, reverse_of
-from graphrec.sampler import message_graph
+from graphrec.loader import message_graph
 
 
 class Edge(NamedTuple):

@@ -16,9 +16,8 @@ from torch_geometric.nn import HeteroConv, SAGEConv
 
 from graphrec.data import USER, DataError, Query, reverse_of
 from graphrec.data.events import RESERVED_ACTIONS, forbid_reserved
-from graphrec.loader import EventLoader, QueryLoader, audit_leakage
+from graphrec.loader import EventLoader, QueryLoader, audit_leakage, message_graph
 from graphrec.models import TwoTower
-from graphrec.sampler import message_graph
 from graphrec.tokenizer import GNNRQVAE
 
 ODD = (

@@ -43,7 +43,7 @@ from graphrec.models import (
 )
 from graphrec.nn import HistoryEncoder, PooledHistory, ResidualQuantizer
 from graphrec.retrieval import ApproximateIndex, ExactIndex, Index
-from graphrec.sampler import Reach
+from graphrec.temporal import Reach
 from graphrec.tokenizer import GNNRQVAE, RandomCodes, ResidualKMeans
 
 pytestmark = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.CertificateWarning")

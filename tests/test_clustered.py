@@ -19,7 +19,7 @@ from graphrec.data import Query, TemporalSplit
 from graphrec.evaluate import evaluate_streaming
 from graphrec.models import Clustered, Recommender, clustered
 from graphrec.nn import Candidates, Clusters, RoutedSoftmax, largest, settled
-from graphrec.sampler import Timeline
+from graphrec.temporal import Timeline
 from graphrec.tokenizer import ClusterCodes
 
 HOUR = 3600

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from graphrec.sampler.draws import below, distinct_below, hashed
+from graphrec.data.draws import below, distinct_below, hashed
 
 SAMPLES = 20_000
 

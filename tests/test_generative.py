@@ -20,7 +20,7 @@ from graphrec.models.circles import Codes
 from graphrec.models.favours import Favours
 from graphrec.models.writer import Mixed, Prefixes, Written
 from graphrec.nn.generator import CodeTables, CodeTowers, CodeTransformer
-from graphrec.sampler import NEVER, GroupActivity, Popularity, Timeline
+from graphrec.temporal import NEVER, GroupActivity, Popularity, Timeline
 from graphrec.tokenizer import RandomCodes, ResidualKMeans
 
 pytestmark = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.CertificateWarning")

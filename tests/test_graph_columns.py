@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from graphrec.data import FRIEND, USER, DataError, EventLog, FriendGraph, Query, UserTable, reverse_of
 from graphrec.loader import EventLoader, QueryLoader, audit_leakage
-from graphrec.sampler import Timeline
+from graphrec.temporal import Timeline
 
 
 def with_attributes(rows: list[Row]) -> FriendGraph:

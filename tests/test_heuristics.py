@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from graphrec.data import FriendGraph, Query
 from graphrec.models import HEURISTICS, heuristics
 from graphrec.models.heuristics import PPR
-from graphrec.sampler import Timeline
+from graphrec.temporal import Timeline
 
 DAY = 86_400
 NEW = {"preferential_attachment", "common_neighbors", "jaccard", "adamic_adar", "ppr"}

@@ -19,8 +19,8 @@ from torch_geometric.nn import GATConv, HeteroConv, SAGEConv, to_hetero
 from torch_geometric.utils import trim_to_layer
 
 from graphrec.data import USER, EventLog, FriendGraph, Query, reverse_of
-from graphrec.loader import EventLoader, QueryLoader
-from graphrec.sampler import EVENT_TYPE, TemporalSampler, Timeline
+from graphrec.loader import EVENT_TYPE, EventLoader, QueryLoader, TemporalSampler
+from graphrec.temporal import Timeline
 
 USERS = 11
 """One more than have events."""

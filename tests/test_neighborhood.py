@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from graphrec.data import Query
 from graphrec.nn import Votes, path_features, person_features
 from graphrec.nn.mixture import ABSENT
-from graphrec.sampler import Activity, Neighborhood, Reach, Timeline
+from graphrec.temporal import Activity, Neighborhood, Reach, Timeline
 
 USERS = 6
 WIDE = Reach(contacts=9, contact_window=99, middles=9, ends=9, end_window=99, recent=9, recent_window=99)

@@ -19,7 +19,7 @@ from graphrec.evaluate import Maturity, Pairs
 from graphrec.models import HEURISTICS, Bidirectional, Reciprocity, Recommender
 from graphrec.models.bidirectional import GRID, _Candidates, _dealt_out, _mean_ranks
 from graphrec.models.reciprocity import late_loss
-from graphrec.sampler import Answers, Timeline
+from graphrec.temporal import Answers, Timeline
 
 DAY = 86_400
 

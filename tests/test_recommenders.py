@@ -15,7 +15,7 @@ from torch import Tensor
 
 from graphrec.data import DataError, EventLog, FriendGraph, Query
 from graphrec.models import Recommender, recommender, suggest
-from graphrec.sampler import Timeline
+from graphrec.temporal import Timeline
 
 DAY = 86_400
 USERS = 14

@@ -15,7 +15,7 @@ from benchmarks.speed.decoding import Towers, generic_search, trie_of, violation
 from graphrec.data import FriendGraph, Query, TemporalSplit
 from graphrec.decode import PrefixTree, beam_search, score_all
 from graphrec.models import GenerativeSTU
-from graphrec.sampler import Neighborhood, Reach, Timeline
+from graphrec.temporal import Neighborhood, Reach, Timeline
 from graphrec.tokenizer import CertificateWarning, ResidualKMeans
 
 

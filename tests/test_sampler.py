@@ -14,8 +14,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.sampler import EdgeSamplerInput, NodeSamplerInput
 
 from graphrec.data import FRIEND, USER, FriendGraph, Query, reverse_of
-from graphrec.loader import EventLoader, QueryLoader
-from graphrec.sampler import EVENT_TYPE, TemporalSampler, message_graph
+from graphrec.loader import EVENT_TYPE, EventLoader, QueryLoader, TemporalSampler, message_graph
 
 USERS = 6
 """One more than the logs have: the last user never has an event."""

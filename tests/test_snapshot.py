@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from graphrec.data import FriendGraph, Query, TemporalSplit
 from graphrec.evaluate import Lists, Pairs, Snapshot, evaluate_mutual, evaluate_snapshot, judge_lists
 from graphrec.models import HEURISTICS
-from graphrec.sampler import Timeline
+from graphrec.temporal import Timeline
 
 # Test window 200 .. 300, horizon 101 // 4 = 25 seconds. Before it a knows b and c, b and c know d, e knows f.
 PAST = [("a", "b", 10), ("a", "c", 20), ("b", "d", 30), ("c", "d", 40), ("e", "f", 150)]

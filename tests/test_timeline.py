@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from graphrec.data import USER, FriendGraph
-from graphrec.sampler import NEVER, Contacts, Popularity, Timeline, everyone, ragged
+from graphrec.temporal import NEVER, Contacts, Popularity, Timeline, dense, ragged
 
 USERS = 6
 """One more than the logs have: the last user never has an event."""
@@ -152,12 +152,12 @@ def test_sweeps_equal_the_lookups(rows: list[Row], moments: list[int]) -> None:
     user, column = torch.arange(USERS), ticks[:, None]
     last_act, last_received = timeline.last_act(user, column), timeline.last_received(user, column)
     for found, expected in (
-        (everyone.num_received(timeline, ticks), timeline.num_received(user, column).double()),
-        (everyone.num_acts(timeline, ticks), timeline.num_acts(user, column).double()),
-        (everyone.degree(timeline, ticks), timeline.degree(user, column).double()),
-        (everyone.last_time(timeline, ticks, role="src"), last_act),
-        (everyone.last_time(timeline, ticks, role="dst"), last_received),
-        (everyone.last_time(timeline, ticks, role="either"), torch.maximum(last_act, last_received)),
+        (dense.num_received(timeline, ticks), timeline.num_received(user, column).double()),
+        (dense.num_acts(timeline, ticks), timeline.num_acts(user, column).double()),
+        (dense.degree(timeline, ticks), timeline.degree(user, column).double()),
+        (dense.last_time(timeline, ticks, role="src"), last_act),
+        (dense.last_time(timeline, ticks, role="dst"), last_received),
+        (dense.last_time(timeline, ticks, role="either"), torch.maximum(last_act, last_received)),
     ):
         assert found.dtype == expected.dtype
         assert torch.equal(found, expected)
@@ -183,8 +183,8 @@ def test_sweep_of_recent_popularity_equals_the_naive_loop(
 
 def recent_popularity(rows: list[Row], times: list[int], half_life: float, spacing: int) -> Tensor:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(everyone, "MIN_SPACING", spacing)
-        return everyone.RecentPopularity(index_of(rows)[1], half_life).at(torch.tensor(times))
+        patch.setattr(dense, "MIN_SPACING", spacing)
+        return dense.RecentPopularity(index_of(rows)[1], half_life).at(torch.tensor(times))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -205,7 +205,7 @@ def test_contact_graph_spreads_over_the_contacts_of_each_moment(
 ) -> None:
     _, timeline = index_of(rows)
     ticks = timeline.tick(torch.tensor(moments))
-    graph = everyone.ContactGraph(timeline, ticks)
+    graph = dense.ContactGraph(timeline, ticks)
     met = [[Naive(rows, t).met(user) for user in range(USERS)] for t in moments]
     for draw in range(2):  # a map may be used again
         generator = torch.Generator().manual_seed(seed + draw)
@@ -216,7 +216,7 @@ def test_contact_graph_spreads_over_the_contacts_of_each_moment(
         ]
         assert graph.spread(amounts).tolist() == naive
     fresh = sum(len(late) - len(early) for early, late in zip(met[0], met[-1], strict=True))
-    assert everyone.ContactGraph.num_fresh(timeline, ticks) == fresh
+    assert dense.ContactGraph.num_fresh(timeline, ticks) == fresh
 
 
 # People of a timeline
@@ -341,12 +341,12 @@ def test_an_event_at_the_time_itself_or_later_is_invisible(time: int) -> None:
     assert len(timeline.last_contacts(user, tick, 9)[1]) == 1
     assert states(timeline.distinct_contacts(user, tick), 0) == {1: (NEVER, time - 1, 0, 1)}
     assert states(timeline.distinct_contacts(user, tick + 1), 0).keys() == {1, 2, 4}
-    assert everyone.num_received(timeline, tick)[0].tolist() == [1, 0, 0, 0, 0, 0]
-    assert everyone.degree(timeline, tick)[0].tolist() == [1, 1, 0, 0, 0, 0]
-    assert everyone.last_time(timeline, tick, role="src")[0].tolist() == [NEVER, time - 1] + [NEVER] * 4
-    assert everyone.RecentPopularity(timeline, 1.0).at(times)[0].tolist() == [0.5, 0, 0, 0, 0, 0]
+    assert dense.num_received(timeline, tick)[0].tolist() == [1, 0, 0, 0, 0, 0]
+    assert dense.degree(timeline, tick)[0].tolist() == [1, 1, 0, 0, 0, 0]
+    assert dense.last_time(timeline, tick, role="src")[0].tolist() == [NEVER, time - 1] + [NEVER] * 4
+    assert dense.RecentPopularity(timeline, 1.0).at(times)[0].tolist() == [0.5, 0, 0, 0, 0, 0]
     one = torch.ones(USERS, 1, dtype=torch.float64)
-    assert everyone.ContactGraph(timeline, tick).spread(one)[:, 0].tolist() == [1, 1, 0, 0, 0, 0]
+    assert dense.ContactGraph(timeline, tick).spread(one)[:, 0].tolist() == [1, 1, 0, 0, 0, 0]
 
 
 @checked
@@ -495,5 +495,5 @@ def test_a_log_without_events_is_an_index_of_nothing() -> None:
     assert (torch.stack([known.last_act, known.last_received, timeline.since(users, tick)]) == NEVER).all()
     assert not len(timeline.distinct_contacts(users, tick))
     assert not len(timeline.recently_seen(tick, k=3, window=5)[0])
-    assert not everyone.RecentPopularity(timeline, 9.0).at(torch.tensor([3, 9])).any()
+    assert not dense.RecentPopularity(timeline, 9.0).at(torch.tensor([3, 9])).any()
     assert not Popularity(timeline, 9.0).of(users, known.num_received, torch.full((USERS,), 9)).any()

@@ -40,7 +40,7 @@ from graphrec.nn import (
     segment_logsumexp,
 )
 from graphrec.nn.history import Blocks, Layer
-from graphrec.sampler import Timeline
+from graphrec.temporal import Timeline
 
 CHANNELS = 8
 

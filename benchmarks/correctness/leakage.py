@@ -21,8 +21,7 @@ from torch_geometric.sampler import HeteroSamplerOutput, NodeSamplerInput
 
 from graphrec.data import USER, FriendGraph, Query
 from graphrec.datasets import load_dataset
-from graphrec.loader import Auditable, EventLoader, LeakageError, QueryLoader, audit_leakage
-from graphrec.sampler import TemporalSampler
+from graphrec.loader import Auditable, EventLoader, LeakageError, QueryLoader, TemporalSampler, audit_leakage
 
 SEED = 0
 BATCH_SIZE = 2048

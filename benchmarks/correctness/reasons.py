@@ -23,7 +23,7 @@ from torch import Tensor
 from graphrec import FriendGraph, Query, Recommender, TemporalSplit, load_dataset
 from graphrec.explain import Explanation, SharedContact, explain
 from graphrec.models import HEURISTICS
-from graphrec.sampler import Timeline
+from graphrec.temporal import Timeline
 from graphrec.tokenizer import ResidualKMeans
 
 DRAWS = 3

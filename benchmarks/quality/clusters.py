@@ -48,7 +48,7 @@ from graphrec.data import FriendGraph, Part, Query, TemporalSplit, read_events
 from graphrec.datasets import load_dataset
 from graphrec.evaluate import evaluate_mutual, evaluate_streaming
 from graphrec.models import Clustered, Recommender, TwoTower
-from graphrec.sampler import Timeline, run_starts
+from graphrec.temporal import Timeline, run_starts
 
 Figures = dict[str, Any]
 MUTUAL = ("slice", "n", "mutual_mrr", "mutual_hits@10", "reciprocated_precision@10", "exposure_gini")

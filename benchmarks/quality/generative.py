@@ -28,7 +28,7 @@ from graphrec.data import FriendGraph, Query, TemporalSplit
 from graphrec.datasets import load_dataset
 from graphrec.evaluate import SLICES, evaluate_mutual, evaluate_streaming
 from graphrec.models import GENERATIVE, HEURISTICS, LEARNED, GenerativeSTU, NeighborhoodModel, TwoTower
-from graphrec.sampler import Timeline
+from graphrec.temporal import Timeline
 from graphrec.tokenizer import GNNRQVAE, RandomCodes, ResidualKMeans
 
 SOURCES = GENERATIVE["stu"]

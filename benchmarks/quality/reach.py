@@ -57,7 +57,7 @@ from graphrec.models.recommender import of_rows
 from graphrec.models.writer import Mixed
 from graphrec.nn import PRESENCE, STRUCTURE
 from graphrec.retrieval import ApproximateIndex, ExactIndex
-from graphrec.sampler import Neighborhood, Reach, Structure, Timeline, contains
+from graphrec.temporal import Neighborhood, Reach, Structure, Timeline, contains
 from graphrec.tokenizer import GNNRQVAE, CertificateWarning, RandomCodes, ResidualKMeans, Tokenizer
 
 CUTS = (50, 200)

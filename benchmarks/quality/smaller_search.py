@@ -15,7 +15,7 @@ from graphrec.data import FriendGraph, Part, Query, TemporalSplit
 from graphrec.evaluate.protocol import SAMPLE_SIZE
 from graphrec.models import Clustered
 from graphrec.nn import SLOTS, Clusters
-from graphrec.sampler import contains
+from graphrec.temporal import contains
 from graphrec.tokenizer import CertificateWarning, ResidualKMeans
 
 SLICES = ("all", "repeat", "reply", "new")

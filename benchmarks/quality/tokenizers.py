@@ -28,10 +28,10 @@ from torch import Tensor
 
 from benchmarks.speed.scale import in_own_process, measure
 from graphrec.data import USER, EventLog, FriendGraph, TemporalSplit
+from graphrec.data.draws import hashed
 from graphrec.datasets import load_dataset
 from graphrec.nn import ResidualQuantizer
-from graphrec.sampler import run_starts
-from graphrec.sampler.draws import hashed
+from graphrec.temporal import run_starts
 from graphrec.tokenizer import RandomCodes, ResidualKMeans
 from graphrec.tokenizer.certificate import CertificateWarning
 from graphrec.tokenizer.certify import MORE_EVENTS, drift

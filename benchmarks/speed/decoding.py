@@ -35,7 +35,7 @@ from graphrec.datasets.raw import replacing
 from graphrec.decode import Beam, PrefixTree, beam_search, score_all, validity
 from graphrec.models import GenerativeSTU
 from graphrec.nn.generator import CodeTables, CodeTowers
-from graphrec.sampler import Timeline, ragged
+from graphrec.temporal import Timeline, ragged
 from graphrec.tokenizer import CertificateWarning, ResidualKMeans
 
 K, BEAM, TOP, CODEBOOKS = 20, 50, 10, 3

@@ -27,7 +27,7 @@ from graphrec.data import FriendGraph, Query, TemporalSplit
 from graphrec.datasets import load_dataset
 from graphrec.models import TwoTower
 from graphrec.retrieval import ApproximateIndex, ExactIndex, recall
-from graphrec.sampler import Structure, Timeline
+from graphrec.temporal import Structure, Timeline
 
 DIM, K, NUM_QUERIES, BATCH = 64, 50, 1024, 256
 SHARES = (128, 64, 32, 16, 8)

@@ -25,8 +25,7 @@ from torch_geometric.sampler import NodeSamplerInput
 
 from graphrec.data import USER, FriendGraph, Query
 from graphrec.datasets import load_dataset
-from graphrec.loader import EventLoader, QueryLoader
-from graphrec.sampler import TemporalSampler
+from graphrec.loader import EventLoader, QueryLoader, TemporalSampler
 
 SEED = 0
 BATCH_SIZE = 1024

@@ -32,7 +32,7 @@ from graphrec.data import FriendGraph, TemporalSplit, read_events
 from graphrec.datasets import load_dataset
 from graphrec.evaluate import evaluate_mutual, evaluate_streaming
 from graphrec.models import HEURISTICS
-from graphrec.sampler import Timeline
+from graphrec.temporal import Timeline
 
 SEED = 0
 YEAR = 365 * 86_400

@@ -19,7 +19,7 @@ import torch
 from graphrec.data import TemporalSplit
 from graphrec.datasets import load_dataset
 from graphrec.models import TwoTower
-from graphrec.sampler import Timeline
+from graphrec.temporal import Timeline
 from graphrec.threads import granted_cpus
 
 SETTINGS: dict[str, tuple[dict[str, str], list[str]]] = {

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from graphrec.decode.tree import PrefixTree
-from graphrec.sampler import ragged
+from graphrec.temporal import ragged
 
 
 class Forest:

@@ -19,7 +19,7 @@ from graphrec.data.checks import (
 )
 from graphrec.decode.tree import Excluded, PrefixTree
 from graphrec.nn import segment_logsumexp
-from graphrec.sampler import ragged
+from graphrec.temporal import ragged
 
 CHUNK = 2**24
 """Log-probabilities held at once by `score_all`."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from graphrec.data.checks import check_count, check_exclude, check_index
-from graphrec.sampler import ragged
+from graphrec.temporal import ragged
 
 MAX_KEYS = 2**62
 MAX_USERS = 2**31

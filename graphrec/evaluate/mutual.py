@@ -14,7 +14,7 @@ from graphrec.evaluate.pairs import Pairs
 from graphrec.evaluate.protocol import Row, Scorer, and_self, check_unseen, judged_batches, sampled
 from graphrec.evaluate.snapshot import evaluate_snapshot
 from graphrec.metrics import HITS_AT, bootstrap_interval, count_above, mean_rank
-from graphrec.sampler import Timeline
+from graphrec.temporal import Timeline
 
 
 def evaluate_mutual(

@@ -14,7 +14,7 @@ from graphrec.data.checks import MAX_SIZE, check_count, check_graph, check_index
 from graphrec.evaluate.pairs import Pairs, horizon
 from graphrec.evaluate.protocol import Row, Scorer, and_self, check_unseen, judged_batches, sampled
 from graphrec.metrics import bootstrap_interval, gini, top_k_share
-from graphrec.sampler import Timeline
+from graphrec.temporal import Timeline
 
 SNAPSHOT_SLICES = ("all", "newcomer", "degree_1_4", "degree_5_19", "degree_20", "hop_2", "hop_far")
 

@@ -13,7 +13,7 @@ from graphrec.data import FriendGraph, Part, Query, TemporalSplit
 from graphrec.data.checks import check_choice, check_graph, check_index, check_time
 from graphrec.evaluate.protocol import Row, Scorer, and_self, check_unseen, judged_batches, sampled
 from graphrec.metrics import count_above, mean_rank, ranking_metrics
-from graphrec.sampler import Timeline, contains
+from graphrec.temporal import Timeline, contains
 
 SLICES = (
     "all",

@@ -8,3 +8,6 @@ from graphrec.loader.audit import rewrite_future as rewrite_future
 from graphrec.loader.batches import TimelineBatches as TimelineBatches
 from graphrec.loader.loaders import EventLoader as EventLoader
 from graphrec.loader.loaders import QueryLoader as QueryLoader
+from graphrec.loader.temporal_sampler import EVENT_TYPE as EVENT_TYPE
+from graphrec.loader.temporal_sampler import TemporalSampler as TemporalSampler
+from graphrec.loader.temporal_sampler import message_graph as message_graph

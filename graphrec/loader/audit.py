@@ -14,7 +14,7 @@ from tqdm import tqdm
 from graphrec.data import USER, EventLog, FriendGraph, Query
 from graphrec.data.checks import check_count, check_seed
 from graphrec.data.columns import EVENT_COLUMNS, edge_columns
-from graphrec.sampler.draws import below, hashed
+from graphrec.data.draws import below, hashed
 
 
 class LeakageError(AssertionError):

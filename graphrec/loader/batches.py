@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from graphrec.data.checks import INT64, check_counts, check_index, check_seed
-from graphrec.sampler.draws import epoch_order
+from graphrec.data.draws import epoch_order
 
 
 class TimelineBatches(Sampler[list[int]]):

@@ -14,8 +14,8 @@ from torch_geometric.sampler import HeteroSamplerOutput
 
 from graphrec.data import USER, FriendGraph, Query
 from graphrec.data.checks import check_count, check_index, check_query, check_time
-from graphrec.sampler import EVENT_TYPE, TemporalSampler, message_graph
-from graphrec.sampler.draws import below, epoch_order, hashed
+from graphrec.data.draws import below, epoch_order, hashed
+from graphrec.loader.temporal_sampler import EVENT_TYPE, TemporalSampler, message_graph
 
 Strategy = Literal["last", "uniform"]
 

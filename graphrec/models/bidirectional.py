@@ -28,7 +28,7 @@ from graphrec.models.saved import (
     save_members,
     write_manifest,
 )
-from graphrec.sampler import Timeline
+from graphrec.temporal import Timeline
 
 FORMAT, MANIFEST, RECIPROCITY = "graphrec.Bidirectional/2", "both.json", "reciprocity"
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from graphrec.decode import Forest, PrefixTree
 from graphrec.models.recommender import shuffled
-from graphrec.sampler import GroupActivity, Popularity, Standing, Structure, Timeline, everyone
+from graphrec.temporal import GroupActivity, Popularity, Standing, Structure, Timeline, dense
 
 
 @dataclass(frozen=True)
@@ -136,8 +136,8 @@ class Codes:
 
     def sweep(self, place: Tensor | None, number: Tensor, tick: Tensor, time: Tensor) -> Sweep:
         """Everyone before times [B], ascending, and their ticks, from places [B, dim] at moments [B]."""
-        acted, heard = (everyone.last_time(self._timeline, tick, role=role) for role in ("src", "dst"))
-        counts = everyone.num_acts(self._timeline, tick), everyone.num_received(self._timeline, tick)
+        acted, heard = (dense.last_time(self._timeline, tick, role=role) for role in ("src", "dst"))
+        counts = dense.num_acts(self._timeline, tick), dense.num_received(self._timeline, tick)
         users = torch.arange(acted.size(1))
         popularity = self._popularity.of(users, counts[1].long(), time[:, None])
         near = torch.zeros(acted.shape)

@@ -18,6 +18,7 @@ from torch_geometric.data import HeteroData
 
 from graphrec.data import FriendGraph, Query
 from graphrec.data.checks import check_choice, check_count, check_number
+from graphrec.data.draws import below, hashed
 from graphrec.data.precision import single_precision
 from graphrec.models.favours import TINY
 from graphrec.models.neighborhood import Asked, Everyone, NeighborhoodModel
@@ -39,8 +40,7 @@ from graphrec.nn import (
     Timelines,
     settled,
 )
-from graphrec.sampler import Reach
-from graphrec.sampler.draws import below, hashed
+from graphrec.temporal import Reach
 from graphrec.tokenizer import CertificateWarning, ResidualKMeans, Tokenizer
 
 CLUSTERED: dict[str, tuple[str, ...]] = {

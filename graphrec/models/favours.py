@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from graphrec.data import Query
-from graphrec.sampler import Reach, Timeline
+from graphrec.temporal import Reach, Timeline
 
 WAITING, NEWCOMERS = 2.7, 0.1
 """What a contact's probability is multiplied by who waits for an answer, and the power of 1 + the acts a

@@ -32,7 +32,7 @@ from graphrec.nn import (
     Interaction,
     Timelines,
 )
-from graphrec.sampler import Reach, Timeline, moments, ragged
+from graphrec.temporal import Reach, Timeline, moments, ragged
 from graphrec.tokenizer import (
     GNNRQVAE,
     CertificateWarning,

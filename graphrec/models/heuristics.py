@@ -1,6 +1,6 @@
 """Rules of thumb as recommenders: the baselines that a learned model has to beat.
 
-All read the strictly-past index (`graphrec.sampler`). The undirected *contact graph* joins two people from
+All read the strictly-past index (`graphrec.temporal`). The undirected *contact graph* joins two people from
 their first contact either way; the degree of a person counts the distinct people met.
 """
 
@@ -17,11 +17,11 @@ from torch import Tensor
 
 from graphrec.data import DataError, FriendGraph, Query
 from graphrec.data.checks import check_count, check_number
+from graphrec.data.draws import hashed, mix
 from graphrec.data.precision import single_precision
 from graphrec.models.recommender import Recommender
 from graphrec.models.saved import made_folder
-from graphrec.sampler import NEVER, Timeline, everyone, popularity_half_life
-from graphrec.sampler.draws import hashed, mix
+from graphrec.temporal import NEVER, Timeline, dense, popularity_half_life
 
 MAX_FRESH = 2**21
 """Contacts between the first and the last query times queries, held at once."""
@@ -49,7 +49,7 @@ class Heuristic(Recommender):
     _half_life: float
     _origin: int
     """Seconds: recency counts from here, whichever event is the first of a graph."""
-    _popularity: everyone.RecentPopularity
+    _popularity: dense.RecentPopularity
 
     @single_precision()
     def fit(self, graph: FriendGraph, *, until: int) -> Self:
@@ -101,12 +101,12 @@ class Heuristic(Recommender):
 
     def _read(self, graph: FriendGraph) -> None:
         self._graph, self._timeline = graph, Timeline.of(graph)
-        self._popularity = everyone.RecentPopularity(self._timeline, self._half_life)
+        self._popularity = dense.RecentPopularity(self._timeline, self._half_life)
 
     def _far_apart(self, query: Query) -> bool:
         """Whether so many contacts lie between the queries that each half should have its own matrix."""
         ticks = self._timeline.tick(query.time)
-        fresh = everyone.ContactGraph.num_fresh(self._timeline, ticks)
+        fresh = dense.ContactGraph.num_fresh(self._timeline, ticks)
         return len(query) > 1 and fresh * len(query) > MAX_FRESH
 
     def _fallback(self, query: Query) -> Tensor:
@@ -149,7 +149,7 @@ class Popularity(Heuristic):
     name = "popularity"
 
     def _score_in_order(self, query: Query) -> Tensor:
-        return everyone.num_received(self._timeline, self._timeline.tick(query.time))
+        return dense.num_received(self._timeline, self._timeline.tick(query.time))
 
 
 class RecentPopularity(Heuristic):
@@ -168,7 +168,7 @@ class LastActive(Heuristic):
     _role: Literal["src", "either"] = "src"
 
     def _score_in_order(self, query: Query) -> Tensor:
-        last = everyone.last_time(self._timeline, self._timeline.tick(query.time), role=self._role)
+        last = dense.last_time(self._timeline, self._timeline.tick(query.time), role=self._role)
         return last.sub_(self._origin - 1).clamp_(min=0).double()
 
 
@@ -224,7 +224,7 @@ class CommonNeighbors(Heuristic):
         weight = self._weight(self._timeline.degree(person, ticks[row]))
         reached = weight.new_zeros(self.graph.num_users, len(query))
         reached[person, row] = weight
-        return everyone.ContactGraph(self._timeline, ticks).spread(reached).T.contiguous().double()
+        return dense.ContactGraph(self._timeline, ticks).spread(reached).T.contiguous().double()
 
 
 class Jaccard(CommonNeighbors):
@@ -236,7 +236,7 @@ class Jaccard(CommonNeighbors):
         common = self._two_hop(query)
         tick = self._timeline.tick(query.time)
         own = self._timeline.degree(query.user, tick).double()
-        union = everyone.degree(self._timeline, tick).add_(own[:, None]).sub_(common)
+        union = dense.degree(self._timeline, tick).add_(own[:, None]).sub_(common)
         # Two distinct fractions of integers up to N differ by at least 1 / N^2.
         squared = float(self.graph.num_users) ** 2
         return self._fallback(query).add_((common / union.clamp_(min=1.0)).mul_(squared))
@@ -259,7 +259,7 @@ class PreferentialAttachment(Heuristic):
     def _score_in_order(self, query: Query) -> Tensor:
         tick = self._timeline.tick(query.time)
         own = self._timeline.degree(query.user, tick).double()
-        return self._fallback(query).add_(everyone.degree(self._timeline, tick).mul_(own[:, None]))
+        return self._fallback(query).add_(dense.degree(self._timeline, tick).mul_(own[:, None]))
 
 
 class PPR(Heuristic):
@@ -287,11 +287,9 @@ class PPR(Heuristic):
             middle = len(query) // 2
             return torch.cat([self.visits(query[:middle]), self.visits(query[middle:])])
         ticks = self._timeline.tick(query.time)
-        graph = everyone.ContactGraph(self._timeline, ticks)
+        graph = dense.ContactGraph(self._timeline, ticks)
         # Of what is at a user, 1 - restart goes on, in equal parts to each contact.
-        outflow = (
-            everyone.degree(self._timeline, ticks).clamp_(min=1.0).div_(1.0 - self.restart).T.contiguous()
-        )
+        outflow = dense.degree(self._timeline, ticks).clamp_(min=1.0).div_(1.0 - self.restart).T.contiguous()
         visits = torch.zeros(self.graph.num_users, len(query), dtype=torch.float64)
         home = query.user, torch.arange(len(query))
         visits[home] = 1.0

@@ -15,7 +15,7 @@ from graphrec.data.checks import (
     check_seed,
 )
 from graphrec.nn import Activation, History, Interaction
-from graphrec.sampler import Reach
+from graphrec.temporal import Reach
 
 PARTS = {
     "history": get_args(History),

@@ -18,6 +18,7 @@ from torch_geometric.data import HeteroData
 
 from graphrec.data import USER, DataError, FriendGraph, Query, UserIds, digest_graph
 from graphrec.data.checks import check_until
+from graphrec.data.draws import hashed
 from graphrec.data.precision import single_precision
 from graphrec.evaluate import StreamingRanks, rank_events
 from graphrec.loader import QueryLoader, TimelineBatches
@@ -41,7 +42,7 @@ from graphrec.nn import (
     presence_features,
     query_features,
 )
-from graphrec.sampler import (
+from graphrec.temporal import (
     Neighborhood,
     Reach,
     Standing,
@@ -50,7 +51,6 @@ from graphrec.sampler import (
     contains,
     popularity_half_life,
 )
-from graphrec.sampler.draws import hashed
 from graphrec.threads import one_intra_op_thread
 from graphrec.tokenizer import Tokenizer
 from graphrec.tokenizer.tokenizer import positions

@@ -12,7 +12,7 @@ from graphrec.data import FriendGraph, Query
 from graphrec.data.checks import check_graph
 from graphrec.datasets.world import ACCEPT, ACTIONS, REQUEST, SLICE, START, WATCHED, World
 from graphrec.models.recommender import Recommender
-from graphrec.sampler import TimedAdjacency, Timeline, everyone, ragged
+from graphrec.temporal import TimedAdjacency, Timeline, dense, ragged
 
 
 class Oracle(Recommender):
@@ -101,7 +101,7 @@ class Oracle(Recommender):
 
         people = torch.arange(num_users)
         moment, which = tick.unique(return_inverse=True)
-        received = everyone.num_received(timeline, moment)[which]
+        received = dense.num_received(timeline, moment)[which]
         acts = timeline.num_acts(people, moment[:, None])[which].double()
         moment, which = timeline.tick(begins - WATCHED * SLICE).unique(return_inverse=True)
         acts -= timeline.num_acts(people, moment[:, None])[which]

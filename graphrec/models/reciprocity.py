@@ -26,13 +26,13 @@ from graphrec.data.checks import (
     check_seed,
     check_until,
 )
+from graphrec.data.draws import hashed
 from graphrec.data.precision import single_precision
 from graphrec.evaluate import Maturity, Pairs
 from graphrec.models.saved import made_folder, uncompiled
 from graphrec.nn import AnswerNet, Profiles, approach_features
-from graphrec.sampler import Answers, Record, Timeline
-from graphrec.sampler.answers import Side
-from graphrec.sampler.draws import hashed
+from graphrec.temporal import Answers, Record, Timeline
+from graphrec.temporal.replies import Side
 from graphrec.threads import one_intra_op_thread
 from graphrec.train import train
 

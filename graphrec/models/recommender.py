@@ -22,7 +22,7 @@ from graphrec.data.checks import (
     check_until,
 )
 from graphrec.data.precision import single_precision
-from graphrec.sampler import run_starts
+from graphrec.temporal import run_starts
 from graphrec.tokenizer import Tokenizer
 
 CHUNK = 2**23

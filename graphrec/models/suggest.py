@@ -11,7 +11,7 @@ from torch import Tensor
 from graphrec.data import Id, Query, id_list, id_pairs
 from graphrec.data.checks import check_count, check_flags, check_index, check_query
 from graphrec.models.recommender import Recommender
-from graphrec.sampler import Timeline, ragged
+from graphrec.temporal import Timeline, ragged
 
 
 @dataclass(frozen=True)

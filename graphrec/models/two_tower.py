@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from graphrec.data import Query
 from graphrec.data.checks import check_flags, check_time
+from graphrec.data.draws import below, hashed
 from graphrec.data.precision import single_precision
 from graphrec.models.neighborhood import Asked, Everyone, NeighborhoodModel
 from graphrec.models.saved import uncompiled
@@ -27,8 +28,7 @@ from graphrec.nn import (
     TwoTowerNet,
     sampled_log_softmax,
 )
-from graphrec.sampler import Reach
-from graphrec.sampler.draws import below, hashed
+from graphrec.temporal import Reach
 
 LEARNED: dict[str, tuple[str, ...]] = {
     "two_tower": (PRESENCE,),

@@ -15,7 +15,7 @@ from graphrec.models.circles import Codes, Sweep
 from graphrec.models.favours import TINY
 from graphrec.models.neighborhood import Asked
 from graphrec.nn import GenerativeNet, node_features, query_pace, segment_logsumexp
-from graphrec.sampler import Timeline, run_starts
+from graphrec.temporal import Timeline, run_starts
 
 FEWEST = 1e-12
 

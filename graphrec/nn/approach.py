@@ -11,7 +11,7 @@ from graphrec.data import Query
 from graphrec.data.checks import check_counts, check_dropout
 from graphrec.nn.features import LATELY, query_features
 from graphrec.nn.layers import Standardize, mlp
-from graphrec.sampler import Answers, Timeline
+from graphrec.temporal import Answers, Timeline
 
 NUM_APPROACH_FEATURES = 56
 RECENT_APPROACHES = 500

@@ -8,7 +8,7 @@ from torch import Tensor
 from graphrec.data import Query
 from graphrec.nn.cluster_net import SLOTS
 from graphrec.nn.features import LATELY
-from graphrec.sampler import Timeline, run_starts
+from graphrec.temporal import Timeline, run_starts
 
 NUM_CONTACTS = 16
 HOPS = 16

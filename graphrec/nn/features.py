@@ -13,16 +13,7 @@ import torch
 from torch import Tensor
 
 from graphrec.data import Query
-from graphrec.sampler import (
-    NEVER,
-    Activity,
-    Contacts,
-    Neighborhood,
-    Standing,
-    Timeline,
-    everyone,
-    run_starts,
-)
+from graphrec.temporal import NEVER, Activity, Contacts, Neighborhood, Standing, Timeline, dense, run_starts
 
 NO_GAP = 2.0
 NUM_PAIR_FEATURES = 15
@@ -193,8 +184,8 @@ def presence_features(
     """
     tick, time, pace = timeline.tick(query.time), query.time[:, None], query_pace(timeline, query)[:, None]
     if user is None:
-        acted, heard = (everyone.last_time(timeline, tick, role=role) for role in ("src", "dst"))
-        received, degree = everyone.num_received(timeline, tick), everyone.degree(timeline, tick)
+        acted, heard = (dense.last_time(timeline, tick, role=role) for role in ("src", "dst"))
+        received, degree = dense.num_received(timeline, tick), dense.degree(timeline, tick)
     else:
         moment, at = tick.unique(return_inverse=True)  # in service, all ask at one
         now: Activity = timeline.activity(user, moment[:, None])

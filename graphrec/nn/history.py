@@ -12,7 +12,7 @@ from torch_geometric.data import HeteroData
 from graphrec.data import USER, reverse_of
 from graphrec.data.checks import check_counts, check_dropout
 from graphrec.nn.layers import Activation, feed_forward
-from graphrec.sampler import Timeline, run_starts
+from graphrec.temporal import Timeline, run_starts
 
 
 @dataclass(frozen=True)

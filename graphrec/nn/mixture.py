@@ -15,7 +15,7 @@ from graphrec.nn.features import (
     NUM_QUERY_FEATURES,
 )
 from graphrec.nn.layers import Standardize, mlp, segment_logsumexp
-from graphrec.sampler import Neighborhood
+from graphrec.temporal import Neighborhood
 
 SOURCES = ("pointer", "paths", "union")
 CHANNELS = 4

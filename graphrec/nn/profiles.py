@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from graphrec.data import USER, FriendGraph
-from graphrec.sampler import NEVER, Timeline
-from graphrec.sampler.draws import hashed
+from graphrec.data.draws import hashed
+from graphrec.temporal import NEVER, Timeline
 
 UNKNOWN = 2**62
 """From when on nothing is known (int64)."""

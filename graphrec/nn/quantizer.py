@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphrec.data.checks import check_choice, check_counts, check_number
-from graphrec.sampler import run_starts
+from graphrec.temporal import run_starts
 
 Gradient = Literal["straight_through", "rotation"]
 

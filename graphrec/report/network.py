@@ -9,7 +9,7 @@ import torch
 
 from graphrec.data import FriendGraph
 from graphrec.evaluate import Pairs
-from graphrec.sampler import Timeline
+from graphrec.temporal import Timeline
 
 WEEK = 7 * 86_400
 

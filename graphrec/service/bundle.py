@@ -22,7 +22,6 @@ from graphrec.evaluate import StreamingRanks, evaluate_streaming, rank_events
 from graphrec.evaluate.protocol import sampled
 from graphrec.explain import Explanation, explain
 from graphrec.models import Recommender, Suggestions, build, load_recommender, suggested
-from graphrec.sampler import Timeline
 from graphrec.service import manifest
 from graphrec.service.contents import log_of, schema_of
 from graphrec.service.lock import writing
@@ -30,6 +29,7 @@ from graphrec.service.origin import Origin
 from graphrec.service.rule_changes import IDS
 from graphrec.service.rule_store import RuleStore
 from graphrec.service.rules import Rules
+from graphrec.temporal import Timeline
 from graphrec.tokenizer import ResidualKMeans, Tokenizer, load_tokenizer
 
 GRAPH, RECOMMENDER, TOKENIZER = "graph.pt", "recommender", "tokenizer"

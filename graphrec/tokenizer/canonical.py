@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from graphrec.data import USER, FriendGraph
-from graphrec.sampler.draws import hashed, mix
+from graphrec.data.draws import hashed, mix
 
 ROUNDS = 4
 """Two people of equal marks have done the same at the same times with people of equal marks, so many times

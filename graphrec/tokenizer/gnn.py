@@ -17,7 +17,7 @@ from graphrec.data.checks import check_count, check_counts, check_flags, check_f
 from graphrec.loader import QueryLoader, TimelineBatches
 from graphrec.nn import ResidualQuantizer
 from graphrec.nn.graph_encoder import GraphEncoder
-from graphrec.sampler import Timeline
+from graphrec.temporal import Timeline
 from graphrec.tokenizer.inputs import AGE_CHANNELS, NODE_CHANNELS, Inputs, as_newcomers, presence
 from graphrec.tokenizer.objective import Objective
 from graphrec.tokenizer.residual_kmeans import MAX_DIM
@@ -56,7 +56,7 @@ class GNNRQVAE(Tokenizer):
     """Residual quantisation of what a graph neural network learns from the ties that came later.
 
     The network is inductive. It starts from spectral embeddings of the contact graph
-    (`graphrec.sampler.Structure`), smoothed once over contacts, and moves everybody by how present they are,
+    (`graphrec.temporal.Structure`), smoothed once over contacts, and moves everybody by how present they are,
     by their features and by a sample of their contacts, of which action, direction and age are known
     (`graphrec.nn.graph_encoder`). In training it looks at the graph as it was at several moments, and at the
     pairs who first came into contact between one moment and the next (`graphrec.tokenizer.views`):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from graphrec.sampler import Timeline
+from graphrec.temporal import Timeline
 
 NEWCOMERS = 0.1
 """Share of the seeds that are trained as if they had just come."""

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from graphrec.data import USER, FriendGraph
+from graphrec.data.draws import below, hashed
 from graphrec.nn import ResidualQuantizer
-from graphrec.sampler.draws import below, hashed
 from graphrec.tokenizer.tokenizer import Before, Tokenizer, default_codebook_size
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from graphrec.data import FriendGraph
 from graphrec.data.checks import check_count
-from graphrec.sampler import Structure, Timeline
+from graphrec.temporal import Structure, Timeline
 from graphrec.tokenizer.tokenizer import Tokenizer
 
 MAX_DIM = 2**14
@@ -20,7 +20,7 @@ ITERATIONS = 16
 
 
 class ResidualKMeans(Tokenizer):
-    """Residual k-means over spectral embeddings of the contact graph (`graphrec.sampler.Structure`).
+    """Residual k-means over spectral embeddings of the contact graph (`graphrec.temporal.Structure`).
 
     A newcomer stands at the normalised mean of the people in contact with them who have a place; of those who
     come together, first those who know somebody from before.

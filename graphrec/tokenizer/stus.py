@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from graphrec.nn import SLACK, ResidualQuantizer, bounded_nearest, nearest
-from graphrec.sampler import ragged, run_starts
+from graphrec.temporal import ragged, run_starts
 
 MAX_KEYS = 2**62
 CHUNK = 2**24

@@ -14,9 +14,9 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from graphrec.data import USER, FriendGraph, Query
+from graphrec.data.draws import hashed
 from graphrec.loader import EventLoader
-from graphrec.sampler import Structure, Timeline
-from graphrec.sampler.draws import hashed
+from graphrec.temporal import Structure, Timeline
 
 VIEWS = 6
 """Moments at which the past is looked at; the first third of them only warm up the places."""

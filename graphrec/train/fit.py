@@ -22,7 +22,7 @@ from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
-from graphrec.sampler.draws import hashed
+from graphrec.data.draws import hashed
 from graphrec.threads import one_intra_op_thread
 from graphrec.train.checkpoint import (
     BEST,

@@ -8,7 +8,7 @@ from graphs import Row, checked, graph_of, logs, permuted, planted_rows, rewritt
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphrec.sampler import Structure, Timeline
+from graphrec.temporal import Structure, Timeline
 
 USERS = 6
 START = torch.randn(USERS, 3, generator=torch.Generator().manual_seed(0))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from graphrec.data.checks import check_counts
-from graphrec.sampler.timeline import Contacts, Timeline, run_starts
+from graphrec.temporal.timeline import Contacts, Timeline, run_starts
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from torch_geometric.sampler import BaseSampler, EdgeSamplerInput, HeteroSampler
 from graphrec.data import USER, FriendGraph, reverse_of
 from graphrec.data.checks import check_count, check_graph, check_names, check_seed
 from graphrec.data.columns import edge_columns
-from graphrec.sampler.draws import distinct_below, hashed
-from graphrec.sampler.timeline import Timeline
+from graphrec.data.draws import distinct_below, hashed
+from graphrec.temporal.timeline import Timeline
 
 EVENT_TYPE = (USER, "event", USER)
 """The virtual edge type that seeds all actions of a `LinkLoader`."""

@@ -14,7 +14,7 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from graphrec.sampler.timeline import NEVER, Timeline, ragged
+from graphrec.temporal.timeline import NEVER, Timeline, ragged
 
 MAX_HALF_LIVES = 256
 MIN_SPACING = 1024

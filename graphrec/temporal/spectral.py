@@ -12,7 +12,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from graphrec.data.checks import check_counts
-from graphrec.sampler.timeline import Timeline
+from graphrec.temporal.timeline import Timeline
 
 NUM_CONTACTS = 16
 """People last in touch who stand for a user without a place."""

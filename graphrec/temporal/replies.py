@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from graphrec.sampler.timeline import TimedAdjacency, Timeline
+from graphrec.temporal.timeline import TimedAdjacency, Timeline
 
 Side = Literal["asking", "asked"]
 

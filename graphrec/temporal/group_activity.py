@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from graphrec.sampler.popularity import Popularity, RunningTotals
-from graphrec.sampler.timeline import NEVER, Timeline, ragged
+from graphrec.temporal.popularity import Popularity, RunningTotals
+from graphrec.temporal.timeline import NEVER, Timeline, ragged
 
 
 class GroupActivity:

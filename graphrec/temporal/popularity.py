@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from graphrec.sampler.timeline import Timeline, run_starts
+from graphrec.temporal.timeline import Timeline, run_starts
 
 DAY = 86_400
 
