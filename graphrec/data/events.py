@@ -251,14 +251,18 @@ def reverse_of(action: str) -> str:
 
 def forbid_reserved(name: str, where: str) -> None:
     """Raise DataError if an edge type must not have this name."""
-    if name in RESERVED_ACTIONS or "__" in name or name.startswith(REVERSE_PREFIXES):
-        free = re.sub("__+", "_", name).rstrip("_") + "_act"
-        if name.startswith(REVERSE_PREFIXES):
-            free = free.replace("_", "", 1)
-        raise DataError(
-            f"{where}: the name {name!r} is reserved for the graph's own edge types; "
-            f"rename it, for example to {free!r}"
-        )
+    is_own = name in RESERVED_ACTIONS or "__" in name or name.startswith(REVERSE_PREFIXES)
+    if not is_own and "#" not in name and not name.endswith("_"):
+        return
+    free = re.sub("__+", "_", name.replace("#", "_")).rstrip("_") + "_act"
+    if free.startswith(REVERSE_PREFIXES):
+        free = free.replace("_", "", 1)
+    reason = (
+        "is reserved for the graph's own edge types"
+        if is_own
+        else "has '#' or ends with '_', with which PyG's HeteroConv leaves out an edge type's edges unsaid"
+    )
+    raise DataError(f"{where}: the name {name!r} {reason}; rename it, for example to {free!r}")
 
 
 def _parse_weights(table: pa.Table, column: str | None, where: str) -> np.ndarray | None:
