@@ -19,12 +19,12 @@ from torch import Tensor
 from benchmarks.correctness.reasons import Check, pairs
 from graphrec import EventLog, FriendGraph, Query, Recommender, TemporalSplit, load_dataset
 from graphrec.explain import (
-    Activity,
+    CandidateActivity,
     Evidence,
     Explanation,
-    PastActs,
-    SharedCircle,
+    PastEvents,
     SharedContact,
+    SharedPrefixGroup,
     explain,
 )
 from graphrec.models import HEURISTICS
@@ -100,12 +100,12 @@ def test_what_is_told_of_a_village() -> None:
     found = told(graph, "common_neighbors")
     assert contacts(found) == ["fay", "dia", "cem"]
     gus, *others = found.evidence
-    assert isinstance(gus, Activity)  # the tie that is not told of
+    assert isinstance(gus, CandidateActivity)  # the tie that is not told of
     assert [piece.effect for piece in others] == pytest.approx([1.0] * 3, abs=1e-9)
     assert (found.user, found.candidate, found.time, found.action) == ("ann", "bob", 4 * DAY, "message")
     fay = others[0]
     assert isinstance(fay, SharedContact)
-    assert fay.last == 2 * DAY
+    assert fay.last_time == 2 * DAY
     events, name = graph.events(), graph.user_ids.lookup
     ends = [set(name(torch.stack([events.src[i], events.dst[i]]))) for i in fay.event_ids]
     assert sorted(map(sorted, ends)) == [["ann", "fay"], ["bob", "fay"], ["bob", "fay"]]
@@ -123,7 +123,9 @@ def test_where_contacts_do_not_count_they_are_not_told() -> None:
     )
     nothing = told(village(), "last_active", time=0)
     assert nothing.evidence == ()
-    assert nothing.sentence == ("There is no evidence for bob: nothing that may be told has moved the score.")
+    assert nothing.sentence == (
+        "There is no evidence for bob: no event that may be disclosed moves the score."
+    )
 
 
 def test_acts_between_the_two_are_told_by_direction_and_kind() -> None:
@@ -134,13 +136,13 @@ def test_acts_between_the_two_are_told_by_direction_and_kind() -> None:
     )
     found = told(graph, "reply_recency")
     (acts,) = found.evidence
-    assert isinstance(acts, PastActs)
-    assert (acts.action, acts.by_user, acts.count, acts.last) == ("friend_request", False, 1, 3 * DAY)
+    assert isinstance(acts, PastEvents)
+    assert (acts.action, acts.by_user, acts.count, acts.last_time) == ("friend_request", False, 1, 3 * DAY)
     assert acts.effect == DAY - 9
     assert found.sentence == "bob is suggested because bob's friend request to you was 1 day ago."
     (own,) = told(graph, "repeat_recency").evidence
-    assert isinstance(own, PastActs)
-    assert (own.action, own.by_user, own.count, own.last) == ("message", True, 2, 2 * DAY + 9)
+    assert isinstance(own, PastEvents)
+    assert (own.action, own.by_user, own.count, own.last_time) == ("message", True, 2, 2 * DAY + 9)
     assert "because your last message to bob was 1 day ago." in told(graph, "repeat_recency").sentence
 
 
@@ -149,7 +151,7 @@ def test_where_only_all_acts_together_matter_the_latest_is_told() -> None:
     rows = [("ann", "bob", 3 * DAY, "message"), ("bob", "ann", 3 * DAY, "message")]
     for tied in (rows, rows[::-1]):
         (acts,) = told(village(*tied), "reply_recency").evidence
-        assert isinstance(acts, PastActs)
+        assert isinstance(acts, PastEvents)
         assert len(acts.event_ids) == 2
         assert (acts.count, acts.by_user) == (1, False)
         assert acts.effect > 2 * DAY
@@ -164,7 +166,11 @@ def test_both_ties_of_a_shared_contact_have_to_matter() -> None:
     def popular(rows: Acts, user: int, other: int) -> int:
         return sum(b == other for _, b, _ in rows)
 
-    for rule, kinds in ((talkative, set()), (popular, {Activity}), (common, {SharedContact, Activity})):
+    for rule, kinds in (
+        (talkative, set()),
+        (popular, {CandidateActivity}),
+        (common, {SharedContact, CandidateActivity}),
+    ):
         found = explain(Rule(rule).fit(graph, until=0), "ann", "bob", 4 * DAY)
         assert {type(piece) for piece in found.evidence} == kinds
 
@@ -206,11 +212,11 @@ def naive(
     kinds = {(rows[i].action, rows[i].src == user) for i in both}
     for action, by_user in kinds:
         ids = {i for i in both if (rows[i].action, rows[i].src == user) == (action, by_user)}
-        out[PastActs, action, by_user, len(ids), rows[max(ids)].time] = fall(ids)
+        out[PastEvents, action, by_user, len(ids), rows[max(ids)].time] = fall(ids)
     if not any(out.values()) and len(kinds) > 1:
         last = min((rows[i] for i in both), key=lambda row: (-row.time, row.action, row.src == user))
         count = sum((rows[i].action, rows[i].src) == (last.action, last.src) for i in both)
-        out[PastActs, last.action, last.src == user, count, last.time] = fall(set(both))
+        out[PastEvents, last.action, last.src == user, count, last.time] = fall(set(both))
     told_of: set[int] = set()
     for w in set(range(USERS)) - {user, candidate}:
         own, theirs = between(user, w), between(candidate, w)
@@ -224,7 +230,7 @@ def naive(
         rest = {i for i in ties - told_of if user not in (rows[i].src, rows[i].dst)}
         met = {v for _, row in past if user in (row.src, row.dst) for v in (row.src, row.dst)}
         strangers = {i for i in rest if not met & {rows[i].src, rows[i].dst} - {candidate}}
-        out[Activity, acted, len(ties) - acted, rows[max(ties)].time] = fall(strangers) or fall(rest)
+        out[CandidateActivity, acted, len(ties) - acted, rows[max(ties)].time] = fall(strangers) or fall(rest)
     return {key: effect for key, effect in out.items() if effect}
 
 
@@ -273,7 +279,7 @@ def test_a_tie_that_becomes_mutual_at_the_time_of_the_question_is_not_told() -> 
     assert "gus" in contacts(told(graph, time=4 * DAY + 1))
     graph = village(("bob", "ann", 4 * DAY, "poke"))
     assert told(graph, "reply_recency", time=4 * DAY + 1).evidence[0] != told(graph, "reply_recency").evidence
-    assert all(not isinstance(piece, PastActs) for piece in told(graph, "reply_recency").evidence)
+    assert all(not isinstance(piece, PastEvents) for piece in told(graph, "reply_recency").evidence)
 
 
 # Whom reasons may name
@@ -305,7 +311,7 @@ def test_nobody_blocked_or_opted_out_is_told_of(options: dict[str, Any]) -> None
     moved = torch.tensor([i for piece in found.evidence for i in piece.event_ids])
     assert dia not in torch.cat([events.src[moved], events.dst[moved]]).tolist()
     activity = found.evidence[0]
-    assert isinstance(activity, Activity)
+    assert isinstance(activity, CandidateActivity)
     assert activity.num_acts == 2
     assert found.score == told(graph).score
 
@@ -323,7 +329,7 @@ def test_a_blocked_candidate_is_not_explained(options: dict[str, Any]) -> None:
         told(village(), **options)
 
 
-# Circles
+# Prefix groups
 
 
 class Groups(Tokenizer):
@@ -348,8 +354,8 @@ class Given(Tokenizer):
         return self.codes
 
 
-def test_a_circle_is_told_with_its_size_where_its_people_matter() -> None:
-    """User 7 and user 1 share one code, user 7 knows three more people of that circle, and two of none."""
+def test_a_prefix_group_is_told_with_its_size_where_its_people_matter() -> None:
+    """User 7 and user 1 share one code, user 7 knows three more people of that group, and two of none."""
     graph = graph_of([Row(7, v, day * DAY) for day, v in enumerate((2, 3, 4, 8, 9))], USERS)
     codes = torch.tensor([[3, 3, 3, 3, 3, 0, 0, 3, 1, 1], [0, 1, 1, 2, 2, 0, 1, 1, 0, 0], [*range(10)]]).t()
 
@@ -358,15 +364,15 @@ def test_a_circle_is_told_with_its_size_where_its_people_matter() -> None:
 
     model = Rule(sociable).fit(graph, until=0)
     found = explain(model, 7, 1, 9 * DAY, tokenizer=Given(codes), opted_out=[4])
-    (circle,) = found.evidence
-    assert isinstance(circle, SharedCircle)
-    assert (circle.effect, circle.prefix, circle.num_people, circle.num_met) == (1, (3, 1), 3, 1)
-    codes[2, 1] = 0  # the longest prefix whose circle counts is a shorter one
-    (circle,) = (found := explain(model, 7, 1, 9 * DAY, tokenizer=Given(codes), opted_out=[4])).evidence
-    assert isinstance(circle, SharedCircle)
-    assert (circle.effect, circle.prefix, circle.num_people, circle.num_met) == (2, (3,), 5, 2)
+    (group,) = found.evidence
+    assert isinstance(group, SharedPrefixGroup)
+    assert (group.effect, group.prefix, group.num_people, group.num_met) == (1, (3, 1), 3, 1)
+    codes[2, 1] = 0  # the longest prefix whose group counts is a shorter one
+    (group,) = (found := explain(model, 7, 1, 9 * DAY, tokenizer=Given(codes), opted_out=[4])).evidence
+    assert isinstance(group, SharedPrefixGroup)
+    assert (group.effect, group.prefix, group.num_people, group.num_met) == (2, (3,), 5, 2)
     assert found.sentence == (
-        "User 1 is suggested because you two share a circle of 5 people, 2 of whom you know."
+        "User 1 is suggested because you are both in a group of 5 people and you know 2 of them."
     )
     assert explain(model, 7, 1, 9 * DAY).evidence == ()
     indifferent = Rule(lambda rows, user, other: 1).fit(graph, until=0)
@@ -437,16 +443,18 @@ def sentence(*evidence: Evidence, candidate: int | str = "bob", time: int = 100 
 
 
 def contact(person: int | str) -> SharedContact:
-    return SharedContact(effect=1.0, event_ids=(), person=person, last=0)
+    return SharedContact(effect=1.0, event_ids=(), person=person, last_time=0)
 
 
-def acts(action: str = "call", by_user: bool = True, count: int = 2, age: int = 9) -> PastActs:
+def acts(action: str = "call", by_user: bool = True, count: int = 2, age: int = 9) -> PastEvents:
     last = 100 * DAY - age
-    return PastActs(effect=1.0, event_ids=(), action=action, by_user=by_user, count=count, last=last)
+    return PastEvents(effect=1.0, event_ids=(), action=action, by_user=by_user, count=count, last_time=last)
 
 
-def activity(num_acts: int, num_received: int) -> Activity:
-    return Activity(effect=1.0, event_ids=(), num_acts=num_acts, num_received=num_received, last=99 * DAY)
+def activity(num_acts: int, num_received: int) -> CandidateActivity:
+    return CandidateActivity(
+        effect=1.0, event_ids=(), num_acts=num_acts, num_received=num_received, last_time=99 * DAY
+    )
 
 
 @pytest.mark.parametrize(
@@ -513,9 +521,9 @@ def test_clauses_follow_the_effects_and_are_joined() -> None:
         "bob is suggested because bob's friend request to you was 3 days ago, and because your last call to "
         "bob was 9 seconds ago."
     )
-    one = SharedCircle(effect=1.0, event_ids=(), prefix=(3,), num_people=3, num_met=1)
+    one = SharedPrefixGroup(effect=1.0, event_ids=(), prefix=(3,), num_people=3, num_met=1)
     assert sentence(one) == (
-        "bob is suggested because you two share a circle of 3 people, one of whom you know."
+        "bob is suggested because you are both in a group of 3 people and you know 1 of them."
     )
 
 
@@ -525,11 +533,11 @@ def test_activity_alone_is_told_as_such() -> None:
         "1 day ago."
     )
     assert sentence(candidate=3) == (
-        "There is no evidence for user 3: nothing that may be told has moved the score."
+        "There is no evidence for user 3: no event that may be disclosed moves the score."
     )
 
 
-def test_a_circle_never_rests_on_an_act_of_others_that_was_not_returned() -> None:
+def test_a_prefix_group_never_rests_on_an_act_of_others_that_was_not_returned() -> None:
     """Abe acted on bea, who did not act back: uma, who knows abe, is not told, in whatever words."""
     ev = [("uma", "abe", 1), ("abe", "uma", 2), ("bea", "cy", 1), ("cy", "bea", 2), ("abe", "bea", 3)]
     for returned in (False, True):
@@ -541,12 +549,12 @@ def test_a_circle_never_rests_on_an_act_of_others_that_was_not_returned() -> Non
             rule = HEURISTICS[name]().fit(graph, until=10)
             for candidate in ("bea", "cy"):
                 found = explain(rule, "uma", candidate, 10, tokenizer=tokenizer, max_contacts=0)
-                circles = [piece for piece in found.evidence if isinstance(piece, SharedCircle)]
+                groups = [piece for piece in found.evidence if isinstance(piece, SharedPrefixGroup)]
                 if not returned:
-                    assert not circles, (name, candidate)
-                    assert "circle" not in found.sentence
+                    assert not groups, (name, candidate)
+                    assert "group" not in found.sentence
                 elif candidate == "bea":
-                    assert [circle.num_met for circle in circles] == [1], name
+                    assert [group.num_met for group in groups] == [1], name
 
 
 # What is refused

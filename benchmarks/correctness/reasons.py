@@ -110,7 +110,7 @@ def judge(
                     less[name].append(change < fall)
         if pieces:
             fell.append(check.fall(torch.cat(pieces).unique()) > 0)
-    names = ("PastActs", "SharedContact", "SharedCircle", "Activity")
+    names = ("PastEvents", "SharedContact", "SharedPrefixGroup", "CandidateActivity")
     shares = [_share(single), _share(fell), *map(_share, less.values())]
     middle = sorted(seconds)[len(seconds) // 2]
     return [recommender.name, len(asked) - len(fell), *(kinds[name] for name in names), *shares, middle]
@@ -136,7 +136,7 @@ def main() -> None:
     for name in arguments.models:
         rows.append(judge(HEURISTICS[name]().fit(graph, until=split.t_val), asked, tokenizer))
         print(f"{name}: done", flush=True)
-    heads = ["nothing to tell", "acts", "contacts", "circles", "activity", "falls without it"]
+    heads = ["nothing to tell", "acts", "contacts", "prefix groups", "activity", "falls without it"]
     heads = ["model", *heads, "without all", "more than random", "more than near", "s (median)"]
     print(tabulate(rows, headers=heads, floatfmt=".2f", tablefmt="github"))
 
