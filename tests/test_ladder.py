@@ -18,6 +18,7 @@ from benchmarks.ladder import NAMES, ON_REQUEST, main
 from graphrec.evaluate import SLICES
 from graphrec.models import LEARNED, Recommender
 from tests.graphs import random_rows
+from tests.pages import form
 
 ROOT = Path(__file__).parent.parent
 METRICS = {"mrr", "mrr_low", "mrr_high", "hits@1", "hits@10", "hits@50", "ndcg@10", "mean_rank"}
@@ -188,4 +189,6 @@ def test_the_readme_shows_the_example_and_its_output(tmp_path: Path) -> None:
         text=True,
         check=True,
     )
-    assert f"```\n{done.stdout.strip()}\n```" in readme
+    shown = re.search(re.escape(code) + r"\n```\n\n```text\n(.*?)```", readme, flags=re.DOTALL)
+    assert shown is not None
+    assert form(done.stdout) == form(shown[1])

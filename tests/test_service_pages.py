@@ -9,9 +9,9 @@ import shlex
 from pathlib import Path
 
 import pytest
-from test_tokenizer_pages import form
 
 from graphrec.cli.main import main
+from tests.pages import form
 
 DOCS = Path(__file__).parents[1] / "docs"
 BLOCK = re.compile(r"```(python|sh)\n(.*?)```(?:\n\n```text\n(.*?)```)?", flags=re.DOTALL)

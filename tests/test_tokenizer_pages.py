@@ -10,16 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.pages import form
+
 PAGE = Path(__file__).parents[1] / "docs" / "stus.md"
 BLOCK = re.compile(r"```python\n(.*?)```(?:\n\n```text\n(.*?)```)?", flags=re.DOTALL)
-
-
-def form(text: str) -> list[str]:
-    """Lines without figures, intervals, widths and warnings, which may differ from machine to machine."""
-    lines = [line for line in text.splitlines() if "WARNING" not in line]
-    plain = [" ".join(re.sub(r"-?\d[\d,.]*%?|unknown|-+", "#", line).split()) for line in lines]
-    plain = [re.sub(r"# \[#,? #\]", "#", line) for line in plain]
-    return [re.sub(r"#(,? #)+", "#", line) for line in plain]
 
 
 def test_the_form_keeps_words_and_drops_figures() -> None:
