@@ -24,6 +24,7 @@ include_patterns = [
     "benchmarks/README.md",
     "benchmarks/results/*.md",
     "datasets/*.md",
+    "examples/README.md",
 ]
 html_theme = "alabaster"
 html_theme_options = {"page_width": "1100px", "fixed_sidebar": True}
@@ -65,7 +66,7 @@ def to_rst(lines: list[str]) -> list[str]:
     names = ""
     for line in LINK.sub(keep, "\n".join(lines)).split("\n"):
         section = section or SECTION.match(line) is not None
-        if not section and line.startswith("    ") and (formula or not out[-1].strip()):
+        if not section and line.startswith("    ") and (formula or (out and not out[-1].strip())):
             out += [] if formula else ["::", ""]
             formula = True
             out.append(line)

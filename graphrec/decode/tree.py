@@ -251,7 +251,7 @@ class PrefixTree:
         """The tree without the STUs of users [n]; N stays. It costs a copy of what is left.
 
         Raises:
-        IndexError: a user that there is not.
+            IndexError: a user that there is not.
             ValueError: a user who has none.
         """
         users = check_index("user", users, self.num_users).to(self.device)
