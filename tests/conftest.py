@@ -32,7 +32,7 @@ def granted_cores() -> int:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Share the suite among workers, unless this is one, or files or tests are named, `-n` is given, or a debugger is."""
+    """Share the suite among workers, unless files or tests are named, `-n` is given, or a debugger is."""
     option = config.option
     if hasattr(config, "workerinput"):  # a worker must not start workers of its own
         return
