@@ -20,7 +20,7 @@ from graphrec.models.circles import Codes
 from graphrec.models.favours import Favours
 from graphrec.models.writer import Mixed, Prefixes, Written
 from graphrec.nn.generator import CodeTables, CodeTowers, CodeTransformer
-from graphrec.temporal import NEVER, GroupActivity, Popularity, Timeline
+from graphrec.temporal import NEVER, DecayedPopularity, GroupActivity, Timeline
 from graphrec.tokenizer import RandomCodes, ResidualKMeans
 
 pytestmark = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.CertificateWarning")
@@ -78,7 +78,9 @@ def test_what_a_group_had_done_is_what_its_members_had(
     group, user = (torch.tensor(column) for column in zip(*members, strict=True))
     last = int(timeline.instants.numel())
     since = torch.tensor(firsts).clamp(max=last)
-    index = GroupActivity(timeline, group, user, since, torch.full((4,), last), Popularity(timeline, 2.0))
+    index = GroupActivity(
+        timeline, group, user, since, torch.full((4,), last), DecayedPopularity(timeline, 2.0)
+    )
     asked = torch.cartesian_prod(torch.arange(4), torch.arange(last + 1))
     asked = asked[asked[:, 1] >= since[asked[:, 0]]]
     # As late as can be: just after the last event that a tick has seen, or at the next.
@@ -101,7 +103,7 @@ def test_what_a_group_had_done_is_what_its_members_had(
 def test_a_group_tells_nothing_of_before_its_past_is_kept_from() -> None:
     graph = graph_of([Row(0, 1, 5), Row(1, 2, 6)], 3)
     timeline, zero = Timeline.of(graph), torch.tensor([0])
-    index = GroupActivity(timeline, zero, zero + 1, zero + 1, zero + 2, Popularity(timeline, 2.0))
+    index = GroupActivity(timeline, zero, zero + 1, zero + 1, zero + 2, DecayedPopularity(timeline, 2.0))
     assert [int(column) for column in index.activity(zero, zero + 1, zero + 6)[:4]] == [NEVER, 5, 0, 1]
     with pytest.raises(ValueError, match="before the one its past is kept from"):
         index.activity(zero, zero, zero + 5)

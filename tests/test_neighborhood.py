@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from graphrec.data import Query
 from graphrec.nn import Votes, path_features, person_features
 from graphrec.nn.mixture import ABSENT
-from graphrec.temporal import Activity, Neighborhood, Reach, Timeline
+from graphrec.temporal import Neighborhood, Reach, Timeline, UserActivity
 
 USERS = 6
 WIDE = Reach(contacts=9, contact_window=99, middles=9, ends=9, end_window=99, recent=9, recent_window=99)
@@ -32,7 +32,7 @@ def around(rows: Sequence[Row], time: int, reach: Reach) -> tuple[Timeline, Quer
     return timeline, query, Neighborhood.of(timeline, user, timeline.tick(query.time), reach)
 
 
-def now(timeline: Timeline, query: Query, found: Neighborhood) -> Activity:
+def now(timeline: Timeline, query: Query, found: Neighborhood) -> UserActivity:
     return timeline.activity(found.user, timeline.tick(query.time)[found.row])
 
 

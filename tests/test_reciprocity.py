@@ -19,7 +19,7 @@ from graphrec.evaluate import Maturity, Pairs
 from graphrec.models import HEURISTICS, Bidirectional, Reciprocity, Recommender
 from graphrec.models.bidirectional import GRID, _Candidates, _dealt_out, _mean_ranks
 from graphrec.models.reciprocity import late_loss
-from graphrec.temporal import Answers, Timeline
+from graphrec.temporal import ReplyIndex, Timeline
 
 DAY = 86_400
 
@@ -107,17 +107,20 @@ def test_records_are_what_a_loop_counts(rows: list[Row], time: int, wait: int) -
     approaches = [
         (u, v, t, first.get((v, u), never)) for (u, v), t in first.items() if t < first.get((v, u), never)
     ]
-    answers = Answers(timeline)
+    answers = ReplyIndex(timeline)
     tick = timeline.tick(torch.full((5,), time))
-    for side, end in (("asking", 0), ("asked", 1)):
-        record = answers.record(torch.arange(5), tick, side)  # type: ignore[arg-type]
+    for side, end in (("initiator", 0), ("recipient", 1)):
+        record = answers.history(torch.arange(5), tick, side)  # type: ignore[arg-type]
         for user in range(5):
             mine = [a for a in approaches if a[end] == user and a[2] < time]
             come = [a[3] - a[2] for a in mine if a[3] < time]
-            assert (int(record.number[user]), int(record.answered[user])) == (len(mine), len(come))
-            assert float(record.delay[user]) == pytest.approx(sum(np.log1p(come)))
+            assert (int(record.num_initiations[user]), int(record.num_replies[user])) == (
+                len(mine),
+                len(come),
+            )
+            assert float(record.sum_log_delay[user]) == pytest.approx(sum(np.log1p(come)))
     old = sorted((a for a in approaches if a[2] < time - wait), key=lambda a: a[2])
-    share = float(answers.recent_share(torch.tensor([time]), wait=wait, size=100))
+    share = float(answers.recent_reply_rate(torch.tensor([time]), reply_window=wait, count=100))
     good, missing = sum(a[3] - a[2] <= wait for a in old), 100 - len(old)
     assert share == pytest.approx((good + missing / 2) / 100)
 

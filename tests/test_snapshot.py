@@ -179,6 +179,6 @@ def test_common_contacts_are_those_both_had_met(rows: list[Row], time: int) -> N
     at, person = timeline.common_contacts(one, other, tick)
     found = [set(person[at == row].tolist()) for row in range(36)]
     assert found == [met[u] & met[v] for u, v in zip(one.tolist(), other.tolist(), strict=True)]
-    assert timeline.num_common(one, other, tick).tolist() == [len(people) for people in found]
+    assert timeline.num_common_contacts(one, other, tick).tolist() == [len(people) for people in found]
     known = [v in met[u] for u, v in zip(one.tolist(), other.tolist(), strict=True)]
-    assert timeline.have_met(one, other, tick).tolist() == known
+    assert timeline.had_contact(one, other, tick).tolist() == known

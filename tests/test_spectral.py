@@ -8,21 +8,23 @@ from graphs import Row, checked, graph_of, logs, permuted, planted_rows, rewritt
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphrec.temporal import Structure, Timeline
+from graphrec.temporal import SpectralEmbeddings, Timeline
 
 USERS = 6
 START = torch.randn(USERS, 3, generator=torch.Generator().manual_seed(0))
 
 
-def structure_of(rows: list[Row], start: torch.Tensor = START, every: int = 2) -> tuple[Timeline, Structure]:
+def structure_of(
+    rows: list[Row], start: torch.Tensor = START, every: int = 2
+) -> tuple[Timeline, SpectralEmbeddings]:
     timeline = Timeline(graph_of(rows, len(start)))
-    return timeline, Structure(timeline, start, every=every)
+    return timeline, SpectralEmbeddings(timeline, start, every=every)
 
 
 def places(rows: list[Row], time: int, start: torch.Tensor = START) -> torch.Tensor:
     timeline, structure = structure_of(rows, start)
     user = torch.arange(len(start))
-    return structure.place(user, timeline.tick(torch.full_like(user, time))).cosines()
+    return structure.query(user, timeline.tick(torch.full_like(user, time))).cosines()
 
 
 @checked
@@ -63,8 +65,8 @@ def test_a_newcomer_stands_where_their_contacts_do() -> None:
     rows = [Row(0, 1, 0), Row(1, 0, 1), Row(2, 3, 2), Row(3, 2, 3), Row(5, 0, 4)]
     timeline, structure = structure_of(rows, every=4)
     tick = timeline.tick(torch.tensor([9, 9, 9]))
-    stands = structure.place(torch.tensor([5, 0, 4]), tick)
-    place = stands.place
+    stands = structure.query(torch.tensor([5, 0, 4]), tick)
+    place = stands.vector
     torch.testing.assert_close(place[0], place[1])
     assert place[2].tolist() == [0.0, 0.0, 0.0]
     row, other = torch.tensor([0, 0, 2]), torch.tensor([0, 4, 0])
@@ -79,7 +81,7 @@ def test_one_by_one_equals_all_at_once(rows: list[Row]) -> None:
     user = torch.arange(USERS)
     tick = timeline.tick(torch.arange(USERS))
     row, other = user.repeat_interleave(USERS), user.repeat(USERS)
-    stands = structure.place(user, tick)
+    stands = structure.query(user, tick)
     found = stands.cosine(row, other).view(USERS, USERS)
     torch.testing.assert_close(found, stands.cosines(), atol=1e-5, rtol=0)
     some = torch.tensor([4, 1])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from graphrec.data import USER, FriendGraph
-from graphrec.temporal import NEVER, Contacts, Popularity, Timeline, dense, ragged
+from graphrec.temporal import NEVER, Contacts, DecayedPopularity, Timeline, dense, ragged
 
 USERS = 6
 """One more than the logs have: the last user never has an event."""
@@ -74,7 +74,7 @@ def index_of(rows: Sequence[Row]) -> tuple[FriendGraph, Timeline]:
 def half_edges(timeline: Timeline, graph: FriendGraph, half: Tensor) -> list[tuple[int, int, bool, str]]:
     """(time, other, outgoing, action) of half-edges."""
     event = timeline.event[half].long()
-    columns = (timeline.events.time[event], timeline.halves.other[half], timeline.outgoing[half])
+    columns = (timeline.events.time[event], timeline.half_edges.other[half], timeline.outgoing[half])
     names = [graph.actions[code] for code in timeline.events.action[event].tolist()]
     return list(zip(*(column.tolist() for column in columns), names, strict=True))
 
@@ -105,9 +105,9 @@ def test_lookups_equal_the_naive_loops(rows: list[Row]) -> None:
         (timeline.last_act, lambda past, u: max(past.acts(u), default=NEVER)),
         (timeline.last_received, lambda past, u: max(past.received(u), default=NEVER)),
         (timeline.degree, lambda past, u: len(past.met(u))),
-        (timeline.approached.count, lambda past, u: len(past.approached(u))),
-        (timeline.halves.count, lambda past, u: len(past.acts(u)) + len(past.received(u))),
-        (timeline.since, lambda past, u: min(past.acts(u) + past.received(u), default=NEVER)),
+        (timeline.acted_on.count, lambda past, u: len(past.approached(u))),
+        (timeline.half_edges.count, lambda past, u: len(past.acts(u)) + len(past.received(u))),
+        (timeline.first_event_time, lambda past, u: min(past.acts(u) + past.received(u), default=NEVER)),
         (lambda u, t: timeline.counts(u, t)[0], lambda past, u: len(past.acts(u))),
         (lambda u, t: timeline.counts(u, t)[1], lambda past, u: len(past.received(u))),
     ):
@@ -124,7 +124,7 @@ def test_first_meetings_equal_the_naive_loop(rows: list[Row]) -> None:
         min(r.time for r in rows if {r.src, r.dst} == {int(u), int(v)})
         for u, v in zip(found.row, found.user, strict=True)
     ]
-    assert timeline.met(found.half_edge).tolist() == naive
+    assert timeline.first_contact_time(found.half_edge).tolist() == naive
 
 
 @checked
@@ -134,7 +134,7 @@ def test_recent_popularity_equals_the_naive_loop(rows: list[Row], half_life: flo
     times = torch.tensor(MOMENTS)
     user, time = torch.arange(USERS).repeat(len(MOMENTS)), times.repeat_interleave(USERS)
     received = timeline.num_received(user, timeline.tick(time))
-    found = Popularity(timeline, half_life).of(user, received, time)
+    found = DecayedPopularity(timeline, half_life).of(user, received, time)
     naive = [[past.popularity(user, half_life) for past, user in line] for line in grid(rows)]
     torch.testing.assert_close(
         found.view(-1, USERS), torch.tensor(naive, dtype=torch.float64), rtol=1e-12, atol=1e-18
@@ -183,8 +183,8 @@ def test_sweep_of_recent_popularity_equals_the_naive_loop(
 
 def recent_popularity(rows: list[Row], times: list[int], half_life: float, spacing: int) -> Tensor:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dense, "MIN_SPACING", spacing)
-        return dense.RecentPopularity(index_of(rows)[1], half_life).at(torch.tensor(times))
+        patch.setattr(dense, "MIN_EVENTS_BETWEEN_TOTALS", spacing)
+        return dense.PopularitySweep(index_of(rows)[1], half_life).at(torch.tensor(times))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -229,7 +229,7 @@ def test_prefixes_equal_the_naive_sets(rows: list[Row]) -> None:
     cells = [cell for line in grid(rows) for cell in line]
     user = torch.tensor([user for _, user in cells])
     tick = timeline.tick(torch.tensor([past.time for past, _ in cells]))
-    for adjacency, naive in ((timeline.contacts, Naive.met), (timeline.approached, Naive.approached)):
+    for adjacency, naive in ((timeline.contacts, Naive.met), (timeline.acted_on, Naive.approached)):
         row, person = adjacency.before(user, tick)
         assert torch.equal(row, row.sort().values)
         found: list[list[int]] = [[] for _ in cells]
@@ -259,7 +259,7 @@ def test_last_contacts_are_the_latest(rows: list[Row], k: int) -> None:
     graph, timeline = index_of(rows)
     for line in grid(rows)[::2]:
         tick = timeline.tick(torch.full((USERS,), line[0][0].time))
-        row, half = timeline.last_contacts(torch.arange(USERS), tick, k)
+        row, half = timeline.last_half_edges(torch.arange(USERS), tick, k)
         for past, user in line:
             found = half_edges(timeline, graph, half[row == user])
             everything = past.half_edges(user)
@@ -277,7 +277,7 @@ def test_distinct_contacts_equal_the_naive_loop(rows: list[Row], k: int | None, 
         found = timeline.distinct_contacts(user, tick, k=k, window=window)
         assert len(found) == len(found.row)
         assert torch.equal(found.row, found.row.sort().values)
-        near_row, near = timeline.last_contacts(user, tick, len(rows) * 2 if window is None else window)
+        near_row, near = timeline.last_half_edges(user, tick, len(rows) * 2 if window is None else window)
         for past, asking in line:
             pairs = past.pairs(asking)
             seen = {other for _, other, *_ in half_edges(timeline, graph, near[near_row == asking])}
@@ -315,7 +315,7 @@ def test_no_questions() -> None:
     timeline = index_of([Row(0, 1, 5)])[1]
     none = torch.zeros(0, dtype=torch.int64)
     assert len(timeline.distinct_contacts(none, none, k=3, window=3)) == 0
-    assert timeline.last_contacts(none, none, 3)[0].tolist() == []
+    assert timeline.last_half_edges(none, none, 3)[0].tolist() == []
     assert timeline.contacts.before(none, none)[0].tolist() == []
     assert timeline.num_acts(none, none).tolist() == timeline.last_act(none, none).tolist() == []
 
@@ -335,16 +335,18 @@ def test_an_event_at_the_time_itself_or_later_is_invisible(time: int) -> None:
     assert timeline.last_received(user, tick).tolist() == [time - 1]
     assert timeline.last_act(user, tick).tolist() == [NEVER]
     assert timeline.degree(user, tick).tolist() == [1]
-    assert Popularity(timeline, 1.0).of(user, timeline.num_received(user, tick), times).tolist() == [0.5]
+    assert DecayedPopularity(timeline, 1.0).of(user, timeline.num_received(user, tick), times).tolist() == [
+        0.5
+    ]
     assert timeline.contacts.before(user, tick)[1].tolist() == [1]
-    assert timeline.approached.before(user, tick)[1].tolist() == []
-    assert len(timeline.last_contacts(user, tick, 9)[1]) == 1
+    assert timeline.acted_on.before(user, tick)[1].tolist() == []
+    assert len(timeline.last_half_edges(user, tick, 9)[1]) == 1
     assert states(timeline.distinct_contacts(user, tick), 0) == {1: (NEVER, time - 1, 0, 1)}
     assert states(timeline.distinct_contacts(user, tick + 1), 0).keys() == {1, 2, 4}
     assert dense.num_received(timeline, tick)[0].tolist() == [1, 0, 0, 0, 0, 0]
     assert dense.degree(timeline, tick)[0].tolist() == [1, 1, 0, 0, 0, 0]
     assert dense.last_time(timeline, tick, role="src")[0].tolist() == [NEVER, time - 1] + [NEVER] * 4
-    assert dense.RecentPopularity(timeline, 1.0).at(times)[0].tolist() == [0.5, 0, 0, 0, 0, 0]
+    assert dense.PopularitySweep(timeline, 1.0).at(times)[0].tolist() == [0.5, 0, 0, 0, 0, 0]
     one = torch.ones(USERS, 1, dtype=torch.float64)
     assert dense.ContactGraph(timeline, tick).spread(one)[:, 0].tolist() == [1, 1, 0, 0, 0, 0]
 
@@ -372,9 +374,9 @@ def test_the_index_of_a_snapshot_answers_alike(rows: list[Row], time: int) -> No
 
 def story(timeline: Timeline, user: int, tick: int, k: int) -> list[tuple[object, ...]]:
     """The last k half-edges of a user by content: everything known of them but who the other person is."""
-    _, half = timeline.last_contacts(torch.tensor([user]), torch.tensor([tick]), k)
+    _, half = timeline.last_half_edges(torch.tensor([user]), torch.tensor([tick]), k)
     event = timeline.event[half].long()
-    other = timeline.halves.other[half].long()
+    other = timeline.half_edges.other[half].long()
     moment = timeline.event_tick[event]
     last = torch.maximum(timeline.last_act(other, moment), timeline.last_received(other, moment))
     columns = (
@@ -383,7 +385,7 @@ def story(timeline: Timeline, user: int, tick: int, k: int) -> list[tuple[object
         timeline.events.action[event],
         timeline._num_out[half],
         timeline._num_in[half],
-        timeline.halves.count(other, moment),
+        timeline.half_edges.count(other, moment),
         last,
     )
     return list(zip(*(column.tolist() for column in columns), strict=True))
@@ -492,8 +494,10 @@ def test_a_log_without_events_is_an_index_of_nothing() -> None:
     tick = timeline.tick(torch.full((USERS,), 9))
     known = timeline.activity(users, tick)
     assert not (known.num_acts + known.num_received + known.degree).any()
-    assert (torch.stack([known.last_act, known.last_received, timeline.since(users, tick)]) == NEVER).all()
+    assert (
+        torch.stack([known.last_act, known.last_received, timeline.first_event_time(users, tick)]) == NEVER
+    ).all()
     assert not len(timeline.distinct_contacts(users, tick))
     assert not len(timeline.recently_seen(tick, k=3, window=5)[0])
-    assert not dense.RecentPopularity(timeline, 9.0).at(torch.tensor([3, 9])).any()
-    assert not Popularity(timeline, 9.0).of(users, known.num_received, torch.full((USERS,), 9)).any()
+    assert not dense.PopularitySweep(timeline, 9.0).at(torch.tensor([3, 9])).any()
+    assert not DecayedPopularity(timeline, 9.0).of(users, known.num_received, torch.full((USERS,), 9)).any()

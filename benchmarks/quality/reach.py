@@ -57,7 +57,7 @@ from graphrec.models.recommender import of_rows
 from graphrec.models.writer import Mixed
 from graphrec.nn import PRESENCE, STRUCTURE
 from graphrec.retrieval import ApproximateIndex, ExactIndex
-from graphrec.temporal import Neighborhood, Reach, Structure, Timeline, contains
+from graphrec.temporal import Neighborhood, Reach, SpectralEmbeddings, Timeline, contains
 from graphrec.tokenizer import GNNRQVAE, CertificateWarning, RandomCodes, ResidualKMeans, Tokenizer
 
 CUTS = (50, 200)
@@ -186,7 +186,11 @@ class Near:
     """By an inverted file over the structural embeddings of each moment."""
 
     def __init__(
-        self, structure: Structure, timeline: Timeline, probes: int, indices: dict[int, faiss.IndexIVFFlat]
+        self,
+        structure: SpectralEmbeddings,
+        timeline: Timeline,
+        probes: int,
+        indices: dict[int, faiss.IndexIVFFlat],
     ) -> None:
         self._structure, self._timeline, self._probes = structure, timeline, probes
         self._indices = indices
@@ -214,8 +218,8 @@ class Near:
         order = exclude[0].argsort(stable=True)
         barred = exclude[1][order].split(torch.bincount(exclude[0], minlength=len(query)).tolist())
         with cost:
-            stands = self._structure.place(query.user, tick)
-            snapshots, place = stands.snapshot, stands.place
+            stands = self._structure.query(query.user, tick)
+            snapshots, place = stands.snapshot, stands.vector
             for row, (snapshot, out) in enumerate(zip(snapshots.tolist(), barred, strict=True)):
                 index, vector = self._indices[snapshot], place[row : row + 1].numpy()
                 gone = faiss.IDSelectorBatch(out.numpy())
@@ -304,10 +308,10 @@ def structure(setting: Setting) -> Rows:
     timeline, num_users = Timeline.of(setting.graph), setting.graph.num_users
     start = torch.randn(num_users, DIM, generator=torch.Generator().manual_seed(SEED))
     every = max(1, setting.split.num_train // max(1, min(SNAPSHOTS, MAX_ROWS // num_users)))
-    places = Structure(timeline, start, every=every)
+    places = SpectralEmbeddings(timeline, start, every=every)
 
     def cosines(query: Query) -> Tensor:
-        return places.place(query.user, timeline.tick(query.time)).cosines()
+        return places.query(query.user, timeline.tick(query.time)).cosines()
 
     yield "everyone", Everyone(cosines, num_users)
     indices: dict[int, faiss.IndexIVFFlat] = {}

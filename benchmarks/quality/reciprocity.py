@@ -238,9 +238,12 @@ def predictions(
     rate = float(outcome[train].mean())
     query, person = approaches(pairs, test)
     out = {"constant": np.full(int(test.sum()), rate)}
-    for title, who, side in (("sender's past", query.user, "asking"), ("receiver's past", person, "asked")):
+    for title, who, side in (
+        ("sender's past", query.user, "initiator"),
+        ("receiver's past", person, "recipient"),
+    ):
         record = model.record(who, query.time, side)  # type: ignore[arg-type]
-        out[title] = ((record.answered + 5 * rate) / (record.number + 5)).numpy()
+        out[title] = ((record.num_replies + 5 * rate) / (record.num_initiations + 5)).numpy()
     try:
         from sklearn.ensemble import HistGradientBoostingClassifier
     except ImportError:

@@ -65,9 +65,7 @@ class Kept:
         with torch.no_grad():
             asked = model._ask_now(query)
             log_next = model._next_cluster(asked)[0]
-        approached, met = (
-            pairs.before(query.user, tick) for pairs in (timeline.approached, timeline.contacts)
-        )
+        approached, met = (pairs.before(query.user, tick) for pairs in (timeline.acted_on, timeline.contacts))
         repeat = contains(approached, goal)
         reply = contains(met, goal) & ~repeat
         new = ~repeat & ~reply

@@ -27,7 +27,7 @@ from graphrec.data import FriendGraph, Query, TemporalSplit
 from graphrec.datasets import load_dataset
 from graphrec.models import TwoTower
 from graphrec.retrieval import ApproximateIndex, ExactIndex, recall
-from graphrec.temporal import Structure, Timeline
+from graphrec.temporal import SpectralEmbeddings, Timeline
 
 DIM, K, NUM_QUERIES, BATCH = 64, 50, 1024, 256
 SHARES = (128, 64, 32, 16, 8)
@@ -56,7 +56,7 @@ def spectral() -> tuple[Tensor, Tensor]:
     assert isinstance(graph, FriendGraph)
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(graph.num_users, DIM, generator=generator)
-    vectors = Structure(Timeline.of(graph), start, every=graph.num_events).embedding[-1]
+    vectors = SpectralEmbeddings(Timeline.of(graph), start, every=graph.num_events).embedding[-1]
     return vectors, near(vectors[vectors.any(1)], generator)
 
 

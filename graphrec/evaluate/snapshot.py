@@ -254,7 +254,7 @@ def judge_lists(
 
     tick = timeline.tick(torch.tensor(start))
     degree = timeline.degree(user, tick.expand(len(user)))
-    since = timeline.since(user, tick.expand(len(user)))
+    since = timeline.first_event_time(user, tick.expand(len(user)))
     groups = {
         "all": torch.ones_like(user, dtype=torch.bool),
         "newcomer": since >= start - (end - start),
@@ -267,8 +267,8 @@ def judge_lists(
         group: (k * mask.double().numpy(), mask[at].numpy(), mask[tie_row].numpy())
         for group, mask in groups.items()
     }
-    near = timeline.num_common(user[at], lists.person, tick.expand(len(at))) > 0
-    near_tie = timeline.num_common(who, whom, tick.expand(len(who))) > 0
+    near = timeline.num_common_contacts(user[at], lists.person, tick.expand(len(at))) > 0
+    near_tie = timeline.num_common_contacts(who, whom, tick.expand(len(who))) > 0
     for group, mask, ties in (("hop_2", near, near_tie), ("hop_far", ~near, ~near_tie)):
         size = torch.bincount(at, weights=lists.share * mask, minlength=len(user))
         inside[group] = size.numpy(), mask.numpy(), ties.numpy()

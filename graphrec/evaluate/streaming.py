@@ -152,7 +152,7 @@ def rank_events(
     def judge(rows: slice, asked: Query, scores: Tensor) -> None:
         goal = target[rows]
         tick = timeline.tick(asked.time)
-        approached = timeline.approached.before(asked.user, tick)
+        approached = timeline.acted_on.before(asked.user, tick)
         met = timeline.contacts.before(asked.user, tick)
         repeat = contains(approached, goal)
         reply = contains(met, goal) & ~repeat
@@ -166,7 +166,7 @@ def rank_events(
         two_hops = new & _share_a_contact(timeline, met, goal, tick)
         acts = timeline.num_acts(asked.user, tick)
         unseen = (
-            timeline.halves.count(goal, timeline.tick(torch.tensor(trained_until)).expand(len(goal))) == 0
+            timeline.half_edges.count(goal, timeline.tick(torch.tensor(trained_until)).expand(len(goal))) == 0
         )
         for name, mask in {
             "repeat": repeat,

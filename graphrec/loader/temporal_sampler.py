@@ -147,16 +147,16 @@ class TemporalSampler(BaseSampler):
         for hop, k in enumerate(self.num_neighbors):
             if k == -1 or self.strategy == "last":
                 longest = len(timeline.outgoing) if k == -1 else k
-                drawn, edges = timeline.last_contacts(user, tick[tree], longest)
+                drawn, edges = timeline.last_half_edges(user, tick[tree], longest)
             else:
                 salt = hashed(self.seed, self.epoch, input_id)[tree]
-                start = timeline.halves.ptr[user]
-                length = timeline.halves.end(user, tick[tree]) - start
+                start = timeline.half_edges.ptr[user]
+                length = timeline.half_edges.end(user, tick[tree]) - start
                 drawn, edges = distinct_below(hashed(salt, user, hop), length, k)
                 edges += start.index_select(0, drawn)
             # One node for each user of a tree, found again by (tree, user).
             base = tree.index_select(0, drawn) * n
-            place, fresh = _number(known, base + timeline.halves.other.index_select(0, edges))
+            place, fresh = _number(known, base + timeline.half_edges.other.index_select(0, edges))
             half.append(edges)
             row.append(place)
             col.append(first + drawn)

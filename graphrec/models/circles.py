@@ -10,7 +10,14 @@ from torch import Tensor
 
 from graphrec.decode import Forest, PrefixTree
 from graphrec.models.recommender import shuffled
-from graphrec.temporal import GroupActivity, Popularity, Standing, Structure, Timeline, dense
+from graphrec.temporal import (
+    DecayedPopularity,
+    GroupActivity,
+    SpectralEmbeddings,
+    SpectralQuery,
+    Timeline,
+    dense,
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ class Codes:
         fits: list[int],
         codebook_size: int,
         half_life: float,
-        structure: Structure | None = None,
+        structure: SpectralEmbeddings | None = None,
     ) -> None:
         self.tick, self.codes = tick, torch.stack(codes)
         self.num_members = (self.codes[:, :, 0] >= 0).sum(1)
@@ -67,7 +74,7 @@ class Codes:
         has = torch.cat([self.codes[:, :, 0] >= 0, torch.zeros(1, len(order), dtype=torch.bool)])
         self._without = [order[~one[order]] for one in has]
         self.forest = Forest([PrefixTree(one, codebook_size) for one in codes])
-        self._timeline, self._popularity = timeline, Popularity(timeline, half_life)
+        self._timeline, self._popularity = timeline, DecayedPopularity(timeline, half_life)
         self._circle = torch.full((self.forest.num_nodes,), -1)
         circles, users, since, until = [], [], [], []
         number, ends = 0, [*fits[1:], len(codes)]
@@ -142,7 +149,7 @@ class Codes:
         popularity = self._popularity.of(users, counts[1].long(), time[:, None])
         near = torch.zeros(acted.shape)
         if place is not None and self._structure is not None:
-            near = Standing(self._structure.embedding, self._snapshot[number], place).cosines()
+            near = SpectralQuery(self._structure.embedding, self._snapshot[number], place).cosines()
         return Sweep((acted, heard, *counts, popularity), near)
 
     def near(self, place: Tensor | None, number: Tensor, node: Tensor, *, leaves: bool) -> Tensor:

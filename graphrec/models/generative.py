@@ -32,7 +32,7 @@ from graphrec.nn import (
     Interaction,
     Timelines,
 )
-from graphrec.temporal import Reach, Timeline, moments, ragged
+from graphrec.temporal import Reach, Timeline, ragged, snapshot_ticks
 from graphrec.tokenizer import (
     GNNRQVAE,
     CertificateWarning,
@@ -145,7 +145,7 @@ class GenerativeSTU(NeighborhoodModel):
 
     def _before(self, *, num_known: int) -> None:
         timeline, tick = self._timeline, self._timeline.tick(torch.tensor(self._until))
-        ticks = moments(timeline, self._every)
+        ticks = snapshot_ticks(timeline, self._every)
         last = int(torch.searchsorted(ticks, tick, right=True)) - 1
         fits = sorted({max(1, round(last * share)) for share in FITS})
         tokenizer = copy.deepcopy(self._unfitted)
@@ -186,7 +186,7 @@ class GenerativeSTU(NeighborhoodModel):
         self.tokenizer = copy.deepcopy(self.tokenizer)
         self.tokenizer.forget_absent(graph)
         first = self._timeline.tick(torch.tensor([self.tokenizer.until]))
-        ticks = moments(self._timeline, self._every)
+        ticks = snapshot_ticks(self._timeline, self._every)
         ticks = torch.cat([first, ticks[ticks > first]])
         self._index_codes(ticks, self._given(self.tokenizer, ticks), [0])
 

@@ -49,7 +49,7 @@ class Heuristic(Recommender):
     _half_life: float
     _origin: int
     """Seconds: recency counts from here, whichever event is the first of a graph."""
-    _popularity: dense.RecentPopularity
+    _popularity: dense.PopularitySweep
 
     @single_precision()
     def fit(self, graph: FriendGraph, *, until: int) -> Self:
@@ -101,7 +101,7 @@ class Heuristic(Recommender):
 
     def _read(self, graph: FriendGraph) -> None:
         self._graph, self._timeline = graph, Timeline.of(graph)
-        self._popularity = dense.RecentPopularity(self._timeline, self._half_life)
+        self._popularity = dense.PopularitySweep(self._timeline, self._half_life)
 
     def _far_apart(self, query: Query) -> bool:
         """Whether so many contacts lie between the queries that each half should have its own matrix."""

@@ -45,8 +45,8 @@ from graphrec.nn import (
 from graphrec.temporal import (
     Neighborhood,
     Reach,
-    Standing,
-    Structure,
+    SpectralEmbeddings,
+    SpectralQuery,
     Timeline,
     contains,
     popularity_half_life,
@@ -98,7 +98,7 @@ class Asked:
     vector: Tensor
     features: Tensor
     asker: Tensor | None
-    stands: Standing | None
+    stands: SpectralQuery | None
     around: Votes | None
 
 
@@ -211,7 +211,7 @@ class NeighborhoodModel(Recommender):
         timeline, self._until = Timeline.of(graph), until
         tick = timeline.tick(torch.tensor(until))
         everyone = torch.arange(graph.num_users)
-        lengths = timeline.halves.count(everyone, tick.expand(len(everyone)))
+        lengths = timeline.half_edges.count(everyone, tick.expand(len(everyone)))
         # Rows follow what people did and are, never their index: first appearance, activity, profile.
         known = self._by_profile(graph)
         known = known[lengths[known] > 0]
@@ -227,7 +227,7 @@ class NeighborhoodModel(Recommender):
         self._read(graph, known)
         first, met = (
             int(torch.searchsorted(pairs.chronological[0], tick)) / train_events
-            for pairs in (timeline.approached, timeline.contacts)
+            for pairs in (timeline.acted_on, timeline.contacts)
         )
         # A contact is one of both sides; what opens a direction but no contact is a reply.
         shares = {"all": 1.0, "repeat": 1.0 - first, "reply": first - met / 2, "new": met / 2}
@@ -265,7 +265,7 @@ class NeighborhoodModel(Recommender):
             )
             start = torch.empty_like(start).index_copy_(0, self._in_order, start)
             tick = int(self._timeline.tick(torch.tensor(since)))
-            self._structure = Structure(self._timeline, start, every=self._every, since=tick)
+            self._structure = SpectralEmbeddings(self._timeline, start, every=self._every, since=tick)
 
     def _settle(self, graph: FriendGraph, known: Tensor) -> None:
         """Read a graph for queries that come after training, as after a fit, so elsewhere."""
@@ -353,7 +353,7 @@ class NeighborhoodModel(Recommender):
         source = self._everyone(asked, target, hashed(self.seed, epoch, batch.input_id[0]))
 
         met = timeline.contacts.before(user, asked.tick)
-        approached = timeline.approached.before(user, asked.tick)
+        approached = timeline.acted_on.before(user, asked.tick)
         is_first = ~contains(approached, target)
         is_new = is_first & ~contains(met, target)
         slices = (torch.ones_like(is_new), None), (is_first & ~is_new, approached), (is_new, met)
@@ -505,7 +505,7 @@ class NeighborhoodModel(Recommender):
         """Queries, each of which comes after an act [B] (-1: none) of the timelines."""
         tick = self._timeline.tick(query.time)
         vector, features, asker = self._query_tower(query, acts, position)
-        stands = None if self._structure is None else self._structure.place(query.user, tick)
+        stands = None if self._structure is None else self._structure.query(query.user, tick)
         around = self._around(query, tick, features, asker, stands) if self.sources else None
         return Asked(query, tick, vector, features, asker, stands, around)
 
@@ -553,7 +553,7 @@ class NeighborhoodModel(Recommender):
         return self.network.no_history.device
 
     def _around(
-        self, query: Query, tick: Tensor, features: Tensor, asker: Tensor | None, stands: Standing | None
+        self, query: Query, tick: Tensor, features: Tensor, asker: Tensor | None, stands: SpectralQuery | None
     ) -> Votes:
         """What the sources say of the people around the queries."""
         timeline, mixture = self._timeline, self.network.mixture

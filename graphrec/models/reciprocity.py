@@ -31,8 +31,8 @@ from graphrec.data.precision import single_precision
 from graphrec.evaluate import Maturity, Pairs
 from graphrec.models.saved import made_folder, uncompiled
 from graphrec.nn import AnswerNet, Profiles, approach_features
-from graphrec.temporal import Answers, Record, Timeline
-from graphrec.temporal.replies import Side
+from graphrec.temporal import ReplyHistory, ReplyIndex, Timeline
+from graphrec.temporal.replies import Role
 from graphrec.threads import one_intra_op_thread
 from graphrec.train import train
 
@@ -230,9 +230,9 @@ class Reciprocity:
             logit: Tensor = self.network(self.features(query, person)).double()
         return logit.sigmoid()
 
-    def record(self, user: Tensor, time: Tensor, side: Side) -> Record:
+    def record(self, user: Tensor, time: Tensor, side: Role) -> ReplyHistory:
         """How approaches of users [M], or to them, had gone strictly before times [M]."""
-        return self._answers.record(user, self._timeline.tick(time), side)
+        return self._answers.history(user, self._timeline.tick(time), side)
 
     def features(self, query: Query, person: Tensor) -> Tensor:
         """What it sees of approaches, [B, F] float32."""
@@ -248,7 +248,7 @@ class Reciprocity:
 
     def _on(self, graph: FriendGraph) -> None:
         self._graph, self._timeline = graph, Timeline.of(graph)
-        self._answers = Answers(self._timeline)
+        self._answers = ReplyIndex(self._timeline)
 
     def _examples(
         self, pairs: Pairs, low: int | None, high: int, *, known: int

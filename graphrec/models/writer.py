@@ -79,7 +79,7 @@ class Writer:
         self._network, self.asked, self.codes = network, asked, codes
         self.number = codes.number(asked.tick)
         self._pace = query_pace(timeline, asked.query)
-        self._place = None if asked.stands is None else asked.stands.place
+        self._place = None if asked.stands is None else asked.stands.vector
         self._sweep = self._everyone() if everyone else None
         around = asked.around
         self.person = torch.empty(0, dtype=torch.int64)

@@ -11,7 +11,7 @@ from graphrec.data import Query
 from graphrec.data.checks import check_counts, check_dropout
 from graphrec.nn.features import LATELY, query_features
 from graphrec.nn.layers import Standardize, mlp
-from graphrec.temporal import Answers, Timeline
+from graphrec.temporal import ReplyIndex, Timeline
 
 NUM_APPROACH_FEATURES = 56
 RECENT_APPROACHES = 500
@@ -24,7 +24,7 @@ DAY = 86_400
 
 
 def approach_features(
-    timeline: Timeline, answers: Answers, query: Query, person: Tensor, *, wait: int
+    timeline: Timeline, answers: ReplyIndex, query: Query, person: Tensor, *, wait: int
 ) -> Tensor:
     """Both timelines, their records of asking and answering, the common neighbourhood, the hour.
 
@@ -42,17 +42,17 @@ def approach_features(
     """
     user, time = query.user, query.time
     tick, before = timeline.tick(time), timeline.tick(time - wait)
-    rate = answers.recent_share(time, wait=wait, size=RECENT_APPROACHES)
+    rate = answers.recent_reply_rate(time, reply_window=wait, count=RECENT_APPROACHES)
     columns = [rate]
     for who in (user, person):
-        for side in ("asking", "asked"):
-            now, decided = (answers.record(who, moment, side) for moment in (tick, before))
+        for role in ("initiator", "recipient"):
+            now, decided = (answers.history(who, moment, role) for moment in (tick, before))
             columns += [
-                now.number.double().log1p(),
-                now.answered.double().log1p(),
-                (now.answered + PRIOR * rate) / (now.number + PRIOR),
-                (now.number - decided.number).double().log1p(),
-                (now.delay + math.log(wait)) / (now.answered + 1),
+                now.num_initiations.double().log1p(),
+                now.num_replies.double().log1p(),
+                (now.num_replies + PRIOR * rate) / (now.num_initiations + PRIOR),
+                (now.num_initiations - decided.num_initiations).double().log1p(),
+                (now.sum_log_delay + math.log(wait)) / (now.num_replies + 1),
             ]
 
     row, middle = timeline.common_contacts(user, person, tick)

@@ -88,8 +88,8 @@ class Clusters:
                 old = counts.before(every, since[:, None])
                 busy.append((counts.before(every, moment[:, None]) - old).clamp(min=0).log1p())
         size = self.sizes(moment)
-        row, half_edge = timeline.last_contacts(query.user, tick, NUM_CONTACTS)
-        contact = timeline.halves.other[half_edge].long()
+        row, half_edge = timeline.last_half_edges(query.user, tick, NUM_CONTACTS)
+        contact = timeline.half_edges.other[half_edge].long()
         everyone = torch.arange(len(query))
         return torch.stack(
             [

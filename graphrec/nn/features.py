@@ -13,7 +13,16 @@ import torch
 from torch import Tensor
 
 from graphrec.data import Query
-from graphrec.temporal import NEVER, Activity, Contacts, Neighborhood, Standing, Timeline, dense, run_starts
+from graphrec.temporal import (
+    NEVER,
+    Contacts,
+    Neighborhood,
+    SpectralQuery,
+    Timeline,
+    UserActivity,
+    dense,
+    run_starts,
+)
 
 NO_GAP = 2.0
 NUM_PAIR_FEATURES = 15
@@ -40,8 +49,8 @@ FAR_RANK = 1024
 def pair_features(timeline: Timeline, query: Query, contacts: Contacts) -> Tensor:
     """Gaps, counts, ranks, direction, turn to be answered, ages, rate: [M, NUM_PAIR_FEATURES] float32."""
     time, pace = query.time[contacts.row], query_pace(timeline, query)[contacts.row]
-    age = _gap(time, timeline.met(contacts.half_edge), pace)
-    since = timeline.since(contacts.user, timeline.tick(time))
+    age = _gap(time, timeline.first_contact_time(contacts.half_edge), pace)
+    since = timeline.first_event_time(contacts.user, timeline.tick(time))
     waiting = contacts.last_in > contacts.last_out  # the other side acted last
     turn = _rank_among(waiting, contacts.row).float()
     return torch.stack(
@@ -78,16 +87,16 @@ def query_features(timeline: Timeline, query: Query) -> Tensor:
             own.num_acts.float().log1p(),
             own.num_received.float().log1p(),
             own.degree.float().log1p(),
-            timeline.approached.count(user, tick).float() / (own.num_acts.float() + 1.0),
+            timeline.acted_on.count(user, tick).float() / (own.num_acts.float() + 1.0),
             _opening_rate(timeline, tick),
             pace,
-            _gap(time, timeline.since(user, tick), pace),
+            _gap(time, timeline.first_event_time(user, tick), pace),
         ],
         dim=1,
     )
 
 
-def path_features(timeline: Timeline, query: Query, around: Neighborhood, now: Activity) -> Tensor:
+def path_features(timeline: Timeline, query: Query, around: Neighborhood, now: UserActivity) -> Tensor:
     """Both hops' gaps, counts and recency ranks, degrees, the end's gaps: [P, NUM_PATH_FEATURES] float32."""
     first, second = around.contacts.select(around.first), around.second
     row = first.row
@@ -119,8 +128,8 @@ def person_features(
     timeline: Timeline,
     query: Query,
     around: Neighborhood,
-    now: Activity,
-    stands: Standing | None = None,
+    now: UserActivity,
+    stands: SpectralQuery | None = None,
 ) -> Tensor:
     """How present the people around a query are, their age, ranks among those seen lately, common contacts.
 
@@ -156,7 +165,7 @@ def person_features(
             now.num_acts.float().log1p(),
             now.num_received.float().log1p(),
             now.degree.float().log1p(),
-            _gap(time, timeline.since(around.user, tick[row]), pace),
+            _gap(time, timeline.first_event_time(around.user, tick[row]), pace),
             *(number.float().log1p() for numbers in zip(*lately, strict=True) for number in numbers),
             *ranks,
             adamic_adar.log1p(),
@@ -168,7 +177,7 @@ def person_features(
 
 
 def presence_features(
-    timeline: Timeline, query: Query, user: Tensor | None = None, stands: Standing | None = None
+    timeline: Timeline, query: Query, user: Tensor | None = None, stands: SpectralQuery | None = None
 ) -> Iterator[Tensor]:
     """How present people are at each query's time: gaps of acting and being acted upon, counts, nearness.
 
@@ -188,7 +197,7 @@ def presence_features(
         received, degree = dense.num_received(timeline, tick), dense.degree(timeline, tick)
     else:
         moment, at = tick.unique(return_inverse=True)  # in service, all ask at one
-        now: Activity = timeline.activity(user, moment[:, None])
+        now: UserActivity = timeline.activity(user, moment[:, None])
         parts = now.last_act, now.last_received, now.num_received, now.degree
         acted, heard, received, degree = (part[at] for part in parts)
     people = slice(None) if user is None else user
@@ -207,7 +216,7 @@ def presence_features(
         )
 
 
-def _since_tick(timeline: Timeline, user: Tensor, now: Activity, tick: Tensor) -> tuple[Tensor, Tensor]:
+def _since_tick(timeline: Timeline, user: Tensor, now: UserActivity, tick: Tensor) -> tuple[Tensor, Tensor]:
     """How often users [M] were acted upon and acted since ticks [M] (int64 each)."""
     seen = torch.maximum(now.last_act, now.last_received) >= timeline.instants[tick]
     acts, received = torch.zeros_like(user), torch.zeros_like(user)
@@ -251,7 +260,7 @@ def _opening_rate(timeline: Timeline, tick: Tensor) -> Tensor:
     """How many of the network's last acts, about 1,000 of them, were first acts on a person: [B] float32."""
     seen = torch.searchsorted(timeline.event_tick, tick)
     since = timeline.event_tick[(seen - RATE_EVENTS).clamp(min=0)]
-    opened = timeline.approached.chronological[0]
+    opened = timeline.acted_on.chronological[0]
     number = torch.searchsorted(opened, tick) - torch.searchsorted(opened, since)
     return number.float() / (seen - torch.searchsorted(timeline.event_tick, since)).clamp(min=1).float()
 

@@ -54,14 +54,14 @@ class Timelines:
     @classmethod
     def of_index(cls, timeline: Timeline, user: Tensor, tick: Tensor, k: int) -> Timelines:
         """The last k acts of each user's timeline before its tick, straight from the index."""
-        row, half = timeline.last_contacts(user, tick, k)
+        row, half = timeline.last_half_edges(user, tick, k)
         row, half = row.flip(0), half.flip(0)
         order = row.argsort(stable=True)
         row, half = row[order], half[order]
         event = timeline.event[half].long()
         return cls(
             row,
-            timeline.halves.other[half].long(),
+            timeline.half_edges.other[half].long(),
             timeline.kind(half),
             timeline.events.time[event],
             user.numel(),

@@ -1,8 +1,8 @@
 """The state of every user at many moments: one sweep over the log instead of B x N look-ups.
 
 Each function takes ascending ticks [B] and returns a dense [B, N] tensor whose row b knows exactly the events
-older than ticks[b]: what all rows share comes from the index, what happens between the first and the last
-tick is carried down the rows, in the columns of those it happens to.
+before ticks[b]. The state before the first tick comes from the index; events between the first and the last
+tick are added down the rows, in the columns of their users.
 """
 
 from __future__ import annotations
@@ -14,39 +14,52 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from graphrec.temporal.timeline import NEVER, Timeline, ragged
+from graphrec.temporal.contacts import NEVER
+from graphrec.temporal.ragged import ragged
+from graphrec.temporal.timeline import Timeline
 
 MAX_HALF_LIVES = 256
-MIN_SPACING = 1024
-"""Totals of recent popularity are kept after at least so many events."""
+"""Half-lives between the first and the last time of one sweep of popularity; longer ones are split."""
+
+MIN_EVENTS_BETWEEN_TOTALS = 1024
+"""Events between two totals that a sweep of popularity starts from, at least."""
 
 
 def num_received(timeline: Timeline, ticks: Tensor) -> Tensor:
-    """How often everyone was acted upon, [B, N] float64."""
+    """Count the acts that every user had received: [B, N] float64."""
     first = timeline.num_received(torch.arange(timeline.num_users), ticks[0])
     between, row = _between(timeline, ticks)
-    return _counted(first.double(), len(ticks), row, timeline.events.dst[between])
+    return _accumulated(first.double(), len(ticks), row, timeline.events.dst[between])
 
 
 def num_acts(timeline: Timeline, ticks: Tensor) -> Tensor:
-    """How often everyone acted, [B, N] float64."""
+    """Count the acts of every user: [B, N] float64."""
     first = timeline.num_acts(torch.arange(timeline.num_users), ticks[0])
     between, row = _between(timeline, ticks)
-    return _counted(first.double(), len(ticks), row, timeline.events.src[between])
+    return _accumulated(first.double(), len(ticks), row, timeline.events.src[between])
 
 
 def degree(timeline: Timeline, ticks: Tensor) -> Tensor:
-    """How many distinct people everyone had met, [B, N] float64."""
+    """Count the distinct contacts of every user: [B, N] float64."""
     first = timeline.degree(torch.arange(timeline.num_users), ticks[0])
     tick, owner, _ = _fresh_contacts(timeline, ticks)
-    return _counted(first.double(), len(ticks), torch.searchsorted(ticks, tick, right=True), owner)
+    return _accumulated(first.double(), len(ticks), torch.searchsorted(ticks, tick, right=True), owner)
 
 
 def last_time(timeline: Timeline, ticks: Tensor, *, role: Literal["src", "dst", "either"]) -> Tensor:
-    """When everyone last acted ('src'), was acted upon ('dst') or either: [B, N] int64 seconds or `NEVER`."""
-    everyone, roles = torch.arange(timeline.num_users), ("src", "dst") if role == "either" else (role,)
+    """Return the time of every user's last act.
+
+    Args:
+        timeline: the index.
+        ticks: [B] int64, ascending.
+        role: 'src' for acts by the user, 'dst' for acts on the user, 'either' for the later of both.
+
+    Returns:
+        [B, N] int64 seconds, or `NEVER`.
+    """
+    users, roles = torch.arange(timeline.num_users), ("src", "dst") if role == "either" else (role,)
     look_up = {"src": timeline.last_act, "dst": timeline.last_received}
-    first = torch.stack([look_up[name](everyone, ticks[0]) for name in roles]).amax(0)
+    first = torch.stack([look_up[name](users, ticks[0]) for name in roles]).amax(0)
     between, row = _between(timeline, ticks)
     user = torch.cat([getattr(timeline.events, name)[between] for name in roles])
     user, column = user.unique(return_inverse=True)
@@ -58,11 +71,11 @@ def last_time(timeline: Timeline, ticks: Tensor, *, role: Literal["src", "dst", 
     return first.repeat(len(ticks), 1).index_copy_(1, user, carried)
 
 
-class RecentPopularity:
-    """Acts received, each halved every `half_life` seconds.
+class PopularitySweep:
+    """Acts that every user had received, each halved every `half_life` seconds.
 
-    Totals are kept after about every N events: no moment is further than that from one that is kept, and
-    memory grows with the number of events.
+    Totals are stored after about every N events, and a query starts from the latest before it: memory grows
+    with the number of events. For single users, `popularity.DecayedPopularity` is faster.
 
     Args:
         timeline: the index.
@@ -72,8 +85,8 @@ class RecentPopularity:
     def __init__(self, timeline: Timeline, half_life: float) -> None:
         self._timeline, self._half_life = timeline, half_life
         tick = timeline.event_tick
-        # After whole ties: their order may change no sum, and no later event whether a total is kept.
-        every = tick[:: max(timeline.num_users, MIN_SPACING)].contiguous()
+        # After whole ties: their order may change no sum, and no later event whether a total is stored.
+        every = tick[:: max(timeline.num_users, MIN_EVENTS_BETWEEN_TOTALS)].contiguous()
         after = torch.searchsorted(tick, every, right=True).unique()
         self._kept = torch.cat([torch.tensor([0]), after])
         self._moment = torch.cat([torch.tensor([NEVER]), timeline.events.time[after - 1]])
@@ -83,7 +96,7 @@ class RecentPopularity:
             self._total[number] = self._continued(number - 1, end, moment)
 
     def at(self, times: Tensor) -> Tensor:
-        """Everyone's at ascending times [B], from what is strictly older: [B, N] float64."""
+        """Return every user's popularity just before ascending times [B] int64 seconds: [B, N] float64."""
         if int(times[-1] - times[0]) > MAX_HALF_LIVES * self._half_life:  # keeps powers of two in range
             middle = len(times) // 2
             return torch.cat([self.at(times[:middle]), self.at(times[middle:])])
@@ -91,11 +104,11 @@ class RecentPopularity:
         number = int(torch.searchsorted(self._kept, between.start, right=True)) - 1
         first = self._continued(number, between.start, times[0])
         received = self._timeline.events.dst[between], self._halved(between, times[0])
-        out = _counted(first, len(times), row, *received)
+        out = _accumulated(first, len(times), row, *received)
         return out.mul_(torch.exp2((times[0] - times).double() / self._half_life)[:, None])
 
     def _continued(self, number: int, end: int, moment: Tensor) -> Tensor:
-        """At a moment, of all events before position `end`, from a kept total: [N]."""
+        """Popularity at a moment from all events before position `end`, starting from a stored total: [N]."""
         since = slice(int(self._kept[number]), end)
         passed = (self._moment[number] - moment).double() / self._half_life
         out = self._total[number] * torch.exp2(passed)
@@ -106,10 +119,10 @@ class RecentPopularity:
 
 
 class ContactGraph:
-    """Everyone's contacts at each of B moments, as one linear map of [N, B] columns.
+    """The contact graph at each of B moments, as one linear map of [N, B] columns.
 
-    The contacts of the first moment are one sparse matrix; the P that come until the last are added in the
-    columns that see them.
+    The contacts before the first moment are one sparse matrix; the P first contacts from then until the last
+    moment are added in the columns that know them.
 
     Args:
         timeline: the index.
@@ -125,21 +138,21 @@ class ContactGraph:
         ones = np.ones(len(known), dtype=np.int8)
         self._matrix = csr_array((ones, contacts.other[known].numpy(), ptr), shape=(num_users, num_users))
         tick, self._owner, self._other = _fresh_contacts(timeline, ticks)
-        self._sees = ticks > tick[:, None]  # [P, B]
+        self._known = ticks > tick[:, None]  # [P, B]
 
     @staticmethod
     def num_fresh(timeline: Timeline, ticks: Tensor) -> int:
-        """P, the number of contacts from the first tick to before the last, which the map holds B times."""
+        """Return P, the number of first contacts from the first tick to before the last."""
         return len(_fresh_contacts(timeline, ticks)[0])
 
     def spread(self, amounts: Tensor) -> Tensor:
-        """For each column the sum of the amounts at a user's contacts: [N, B] -> [N, B] of the same dtype."""
+        """Sum in each column the amounts of a user's contacts: [N, B] -> [N, B] of the same dtype."""
         out = torch.from_numpy(self._matrix @ amounts.numpy())
-        return out.index_add_(0, self._owner, amounts[self._other] * self._sees)
+        return out.index_add_(0, self._owner, amounts[self._other] * self._known)
 
 
 def _between(timeline: Timeline, ticks: Tensor) -> tuple[slice, Tensor]:
-    """Events from the first tick to before the last, and for each the first row that sees it."""
+    """Events from the first tick to before the last, and for each the first row that knows it."""
     low, high = torch.searchsorted(timeline.event_tick, ticks[[0, -1]]).tolist()
     return slice(low, high), torch.searchsorted(ticks, timeline.event_tick[low:high], right=True)
 
@@ -151,8 +164,10 @@ def _fresh_contacts(timeline: Timeline, ticks: Tensor) -> tuple[Tensor, Tensor, 
     return tick[low:high], owner[low:high], other[low:high]
 
 
-def _counted(first: Tensor, num_rows: int, row: Tensor, user: Tensor, amount: Tensor | float = 1.0) -> Tensor:
-    """Rows [B, N] that begin as `first`, [N] float64; each amount counts for its user from its row on."""
+def _accumulated(
+    first: Tensor, num_rows: int, row: Tensor, user: Tensor, amount: Tensor | float = 1.0
+) -> Tensor:
+    """Return [B, N] float64: `first` [N] plus the amounts of each user up to and including each row."""
     user, column = user.unique(return_inverse=True)
     carried = torch.zeros(num_rows, len(user), dtype=torch.float64)
     carried[0] = first[user]

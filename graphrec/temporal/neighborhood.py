@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from graphrec.data.checks import check_counts
-from graphrec.temporal.timeline import Contacts, Timeline, run_starts
+from graphrec.temporal.contacts import Contacts
+from graphrec.temporal.ragged import run_starts
+from graphrec.temporal.timeline import Timeline
 
 
 @dataclass(frozen=True)

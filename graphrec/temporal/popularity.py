@@ -1,22 +1,25 @@
-"""Recent popularity by one look-up: acts received, each halved every so many seconds."""
+"""Decayed popularity of any user before any time: acts received, each halved every half-life."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from graphrec.temporal.timeline import Timeline, run_starts
+from graphrec.temporal.ragged import run_starts
+from graphrec.temporal.timeline import Timeline
 
-DAY = 86_400
+DAY_SECONDS = 86_400
+MIN_HALF_LIFE_DAYS = 3.0
+HALF_LIVES_IN_TRAINING = 48
 
 
 def popularity_half_life(first: int, until: int) -> float:
-    """After how many seconds an act received counts half, where training is from `first` to `until` (s)."""
-    return max(3.0 * DAY, (until - first) / 48)
+    """Return the half-life (s) of acts received, for training events from `first` to `until` (s)."""
+    return max(MIN_HALF_LIFE_DAYS * DAY_SECONDS, (until - first) / HALF_LIVES_IN_TRAINING)
 
 
-class RunningTotals:
-    """Sums of what fades, after each of M acts; acts of one owner are together, in order of time.
+class DecayedSums:
+    """Sums of exponentially decaying acts, after each of M acts; owners together, in order of time.
 
     A sum is kept as the base-2 logarithm of the sum of 2^(time / half-life), which later acts add to and
     time does not change (forward decay; Cormode et al. 2009, https://doi.org/10.1109/ICDE.2009.65): 8 bytes
@@ -33,15 +36,24 @@ class RunningTotals:
         self._half_life = half_life
         start = run_starts(owner)
         depth = torch.arange(len(owner)) - start
-        log, reach = self._halvings(time), 1
-        while len(depth) and reach <= int(depth.max()):  # log[i] is of the last `reach` acts up to i
-            far = (depth >= reach).nonzero().squeeze(1)
-            log[far] = torch.logaddexp2(log[far], log[far - reach])
-            reach *= 2
+        log, span = self._halvings(time), 1
+        while len(depth) and span <= int(depth.max()):  # log[i] is of the last `span` acts up to i
+            far = (depth >= span).nonzero().squeeze(1)
+            log[far] = torch.logaddexp2(log[far], log[far - span])
+            span *= 2
         self._log = log
 
     def at(self, last: Tensor, time: Tensor, any_act: Tensor) -> Tensor:
-        """After acts `last` (int64), at times (int64 seconds) not before them, float64; 0 without any act."""
+        """Return the sums after given acts, decayed until given times.
+
+        Args:
+            last: int64, positions of the last act of each sum.
+            time: int64 seconds, not before these acts.
+            any_act: bool, False where there is no act at all.
+
+        Returns:
+            float64, of the same shape; 0 where there is no act.
+        """
         if not len(self._log):
             return torch.zeros(last.shape, dtype=torch.float64)
         total = torch.exp2(self._log[last.clamp(min=0)] - self._halvings(time))
@@ -51,8 +63,10 @@ class RunningTotals:
         return (time - self._origin).double() / self._half_life
 
 
-class Popularity:
-    """Acts that anybody had received before a moment, each halved every `half_life` seconds.
+class DecayedPopularity:
+    """Acts that single users had received before a time, each halved every `half_life` seconds.
+
+    For all users at many times, `dense.PopularitySweep` is faster.
 
     Args:
         timeline: the index.
@@ -62,10 +76,19 @@ class Popularity:
     def __init__(self, timeline: Timeline, half_life: float) -> None:
         self.half_life = half_life
         half = (~timeline.outgoing).nonzero().squeeze(1)
-        self._ptr = torch.searchsorted(half, timeline.halves.ptr)
+        self._ptr = torch.searchsorted(half, timeline.half_edges.ptr)
         owner = torch.repeat_interleave(self._ptr.diff())
-        self._totals = RunningTotals(owner, timeline.events.time[timeline.event[half].long()], half_life)
+        self._totals = DecayedSums(owner, timeline.events.time[timeline.event[half].long()], half_life)
 
     def of(self, user: Tensor, num_received: Tensor, time: Tensor) -> Tensor:
-        """Of users at times (s) before which they had received so many acts (int64, broadcast): float64."""
+        """Return the popularity of users just before given times.
+
+        Args:
+            user: int64.
+            num_received: int64, acts that the user had received before the time.
+            time: int64 seconds.
+
+        Returns:
+            float64, of the broadcast shape.
+        """
         return self._totals.at(self._ptr[user] + num_received - 1, time, num_received > 0)

@@ -1,4 +1,4 @@
-"""Who approached whom, and who answered, as it was known at any moment."""
+"""Initiations and replies, as they were known before any moment."""
 
 from __future__ import annotations
 
@@ -8,92 +8,104 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from graphrec.temporal.timeline import TimedAdjacency, Timeline
+from graphrec.temporal.adjacency import TimedAdjacency
+from graphrec.temporal.timeline import Timeline
 
-Side = Literal["asking", "asked"]
+Role = Literal["initiator", "recipient"]
 
 
 @dataclass(frozen=True)
-class Record:
-    """How approaches of people, or to them, had gone before a moment, each of one shape.
+class ReplyHistory:
+    """Initiations by users, or to them, and the replies to these, before a moment; each of one shape.
 
     Attributes:
-        number: int64, how many approaches there had been.
-        answered: int64, how many of them had been answered.
-        delay: float64, the sum of log1p(seconds) that these answers took.
+        num_initiations: int64.
+        num_replies: int64, replies to these initiations.
+        sum_log_delay: float64, the sum over these replies of log1p(delay in seconds).
     """
 
-    number: Tensor
-    answered: Tensor
-    delay: Tensor
+    num_initiations: Tensor
+    num_replies: Tensor
+    sum_log_delay: Tensor
 
 
-class Answers:
-    """The index of first acts between two people, and of the first acts back.
+class ReplyIndex:
+    """The index of initiations, the first acts between two users, and of the replies to them.
 
-    An *approach* is the first act of a pair, its *answer* the first act the other way, strictly later. Where
-    both first act at one time nobody asked, and neither counts.
+    An *initiation* is the first act of a pair, its *reply* the first act the other way, strictly later. A
+    pair whose first acts in both directions have the same time has no initiator, and is left out.
 
     Args:
         timeline: the index of the graph.
 
     Attributes:
-        first, answer: [A] int64 ticks of the approaches, ascending, and of their answers; the number of ticks
-            where none ever came.
-        asking, asked: [A] int64, who approached, and whom.
+        initiation_tick: [A] int64, ascending.
+        reply_tick: [A] int64; the number of ticks where there is no reply.
+        initiator, recipient: [A] int64 user indices.
     """
 
     def __init__(self, timeline: Timeline) -> None:
         self._timeline = timeline
         num_users, never = timeline.num_users, timeline.instants.numel()
-        tick, src, dst = timeline.approached.chronological
+        tick, src, dst = timeline.acted_on.chronological
         key, order = (src * num_users + dst).sort()
         back = dst * num_users + src
         place = torch.searchsorted(key, back).clamp(max=len(key) - 1)
         reply = torch.where(key[place] == back, tick[order[place]], never)
-        opens = tick < reply
-        self.first, self.answer = tick[opens], reply[opens]
-        self.asking, self.asked = src[opens], dst[opens]
-        come = self.answer < never
-        delay = self._wait(come).double().log1p()
-        self._sides = {
-            side: (
-                self._by_owner(owner, self.first, None),
-                self._by_owner(owner[come], self.answer[come], delay),
+        is_initiation = tick < reply
+        self.initiation_tick, self.reply_tick = tick[is_initiation], reply[is_initiation]
+        self.initiator, self.recipient = src[is_initiation], dst[is_initiation]
+        replied = self.reply_tick < never
+        log_delay = self._delay(replied).double().log1p()
+        self._by_role = {
+            role: (
+                self._by_owner(owner, self.initiation_tick, None),
+                self._by_owner(owner[replied], self.reply_tick[replied], log_delay),
             )
-            for side, owner in (("asking", self.asking), ("asked", self.asked))
+            for role, owner in (("initiator", self.initiator), ("recipient", self.recipient))
         }
 
-    def record(self, user: Tensor, tick: Tensor, side: Side) -> Record:
-        """How the approaches of users ('asking'), or to them ('asked'), had gone before ticks, [M] each."""
-        (approaches, _), (answers, total) = self._sides[side]
-        start, end = answers.ptr[user], answers.end(user, tick)
-        return Record(approaches.count(user, tick), end - start, total[end] - total[start])
+    def history(self, user: Tensor, tick: Tensor, role: Role) -> ReplyHistory:
+        """Return the initiations that users took part in in one role, and their replies, before ticks.
 
-    def recent_share(self, time: Tensor, *, wait: int, size: int) -> Tensor:
-        """Of the network's last approaches that were as old as `wait` (seconds), the share answered by then.
+        Args:
+            user: [M] int64.
+            tick: [M] int64.
+            role: 'initiator' for initiations by the users, 'recipient' for those to them.
+
+        Returns:
+            [M] each.
+        """
+        (initiations, _), (replies, total) = self._by_role[role]
+        start, end = replies.ptr[user], replies.end(user, tick)
+        return ReplyHistory(initiations.count(user, tick), end - start, total[end] - total[start])
+
+    def recent_reply_rate(self, time: Tensor, *, reply_window: int, count: int) -> Tensor:
+        """Return the reply rate of the network's latest initiations whose reply window was over.
 
         Args:
             time: [B] int64 seconds.
-            wait: how long an answer is waited for; only approaches older than that are looked at.
-            size: so many of them; with fewer, the rest counts as half an answer each, one at least.
+            reply_window: seconds within which a reply counts; younger initiations are left out.
+            count: the number of initiations looked at; each that is missing, and at least one, counts as half
+                a reply.
 
         Returns:
             [B] float64.
         """
-        come = self.answer < self._timeline.instants.numel()
-        in_time = torch.zeros(len(come) + 1, dtype=torch.float64)
-        in_time[1:][come] = (self._wait(come) <= wait).double()
+        replied = self.reply_tick < self._timeline.instants.numel()
+        in_time = torch.zeros(len(replied) + 1, dtype=torch.float64)
+        in_time[1:][replied] = (self._delay(replied) <= reply_window).double()
         total = in_time.cumsum(0)
-        end = torch.searchsorted(self.first, self._timeline.tick(time - wait))
-        start = (end - size).clamp(min=0)
-        missing = (size - (end - start)).clamp(min=1)
-        share: Tensor = (total[end] - total[start] + 0.5 * missing) / (end - start + missing)
-        return share
+        end = torch.searchsorted(self.initiation_tick, self._timeline.tick(time - reply_window))
+        start = (end - count).clamp(min=0)
+        missing = (count - (end - start)).clamp(min=1)
+        rate: Tensor = (total[end] - total[start] + 0.5 * missing) / (end - start + missing)
+        return rate
 
-    def _wait(self, come: Tensor) -> Tensor:
-        when: Tensor = self._timeline.instants
-        delay: Tensor = when[self.answer[come]] - when[self.first[come]]
+    def _delay(self, replied: Tensor) -> Tensor:
+        """Seconds from initiation to reply, of the initiations in a mask [A] bool."""
+        instants: Tensor = self._timeline.instants
+        delay: Tensor = instants[self.reply_tick[replied]] - instants[self.initiation_tick[replied]]
         return delay
 
     def _by_owner(self, owner: Tensor, tick: Tensor, amount: Tensor | None) -> tuple[TimedAdjacency, Tensor]:

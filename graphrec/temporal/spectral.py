@@ -1,4 +1,4 @@
-"""Where people stand in the network: spectral embeddings of the contact graph, each of a strict past."""
+"""Spectral embeddings of the contact graph, each of a strict past."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ from torch import Tensor
 from graphrec.data.checks import check_counts
 from graphrec.temporal.timeline import Timeline
 
-NUM_CONTACTS = 16
-"""People last in touch who stand for a user without a place."""
+FALLBACK_CONTACTS = 16
+"""Latest contacts whose embeddings stand in for that of a user who has none yet."""
 
 
-def moments(timeline: Timeline, every: int) -> Tensor:
-    """Ticks just after each `every`-th event, and 0: [S] int64, ascending.
+def snapshot_ticks(timeline: Timeline, every: int) -> Tensor:
+    """Return 0 and the tick just after each `every`-th event: [S] int64, ascending.
 
-    Never at the next event: when that comes is the future of queries in between.
+    Never the tick of the next event: when that comes is the future of queries in between.
     """
     after = timeline.event_tick[torch.arange(every - 1, len(timeline.events), every)].unique() + 1
     return torch.cat([torch.zeros(1, dtype=torch.int64), after])
 
 
-class Structure:
-    """Embeddings of the contact graph at a series of moments; a query reads the latest that is not after it.
+class SpectralEmbeddings:
+    """Embeddings of the contact graph at a series of moments; a query reads the latest not after its own.
 
     At a moment T, the weight of a pair is log1p of its contacts before T, each halved every `half_life` of
-    the history, and S the matrix of weights normalised by degrees to which the mean degree was added
-    (regularised spectral clustering; Qin & Rohe 2013, https://arxiv.org/abs/1309.4111). The embedding of a
-    user is their row of S U, normalised, where U is the leading subspace of S + I, found by orthogonal
+    the history, and S the matrix of weights normalized by degrees to which the mean degree was added
+    (regularized spectral clustering; Qin & Rohe 2013, https://arxiv.org/abs/1309.4111). The embedding of a
+    user is their row of S U, normalized, where U is the leading subspace of S + I, found by orthogonal
     iteration from the snapshot before. Users without contact before T have the zero vector.
 
     Args:
         timeline: the index.
-        start: [N, dim] float32, where the first iteration starts.
+        start: [N, dim] float32, the start of the first iteration.
         every: events between snapshots, at least 1.
-        since: a tick; of the snapshots that are not after it only the last is made.
-        half_life: as a share of the events before T.
-        iterations: of each snapshot; the first takes four times as many.
+        since: a tick; of the snapshots that are not after it only the last is computed.
+        half_life: half-life of a contact's weight, as a fraction of the events before T.
+        iterations: orthogonal iterations a snapshot; the first takes four times as many.
 
     Attributes:
-        tick: [S] int64, ascending; snapshot s knows what is older than tick[s].
+        tick: [S] int64, ascending; snapshot s knows only events before tick[s].
         embedding: [S, N, dim] float32.
     """
 
@@ -66,7 +66,7 @@ class Structure:
             raise ValueError(f"start must be [{timeline.num_users}, dim], got {list(start.shape)}")
         self._timeline = timeline
         num_users = timeline.num_users
-        ticks = moments(timeline, every)
+        ticks = snapshot_ticks(timeline, every)
         first = int(torch.searchsorted(ticks, since, right=True)) - 1
         self.tick = torch.cat([ticks[:1], ticks[max(1, first) :]])
         basis = _orthonormal(start[:, :num_users].numpy().astype(np.float64))
@@ -79,60 +79,60 @@ class Structure:
                 rows = torch.from_numpy(matrix @ basis)
                 self.embedding[number] = F.normalize(rows, dim=1).float()
 
-    def place(self, user: Tensor, tick: Tensor) -> Standing:
-        """Where users [B] stood before ticks [B]."""
+    def query(self, user: Tensor, tick: Tensor) -> SpectralQuery:
+        """Look up the embeddings of users [B] int64 before ticks [B] int64."""
         snapshot = torch.searchsorted(self.tick, tick.contiguous(), right=True) - 1
         own = self.embedding[snapshot, user]
-        row, half_edge = self._timeline.last_contacts(user, tick, NUM_CONTACTS)
-        other = self.embedding[snapshot[row], self._timeline.halves.other[half_edge].long()]
-        circle = torch.zeros_like(own).index_add_(0, row, other)
-        place = torch.where(own.any(1, keepdim=True), own, F.normalize(circle, dim=1))
-        return Standing(self.embedding, snapshot, place)
+        row, half_edge = self._timeline.last_half_edges(user, tick, FALLBACK_CONTACTS)
+        other = self.embedding[snapshot[row], self._timeline.half_edges.other[half_edge].long()]
+        contacts = torch.zeros_like(own).index_add_(0, row, other)
+        vector = torch.where(own.any(1, keepdim=True), own, F.normalize(contacts, dim=1))
+        return SpectralQuery(self.embedding, snapshot, vector)
 
 
 @dataclass(frozen=True)
-class Standing:
-    """Where B users stood, each before a moment of their own.
+class SpectralQuery:
+    """The spectral embeddings of B users, each before a moment of their own.
 
     Attributes:
-        embedding: [S, N, dim] float32, of a `Structure`.
-        snapshot: [B] int64, the latest that knows nothing at or after the moment.
-        place: [B, dim], the user's own there, or where there is none the normalised sum of those of the
-            people last in touch with them.
+        embedding: [S, N, dim] float32, of `SpectralEmbeddings`.
+        snapshot: [B] int64, the latest snapshot that knows nothing at or after the user's moment.
+        vector: [B, dim] float32, the user's embedding in that snapshot; where it is zero, the normalized sum
+            of the embeddings of the user's latest contacts.
     """
 
     embedding: Tensor
     snapshot: Tensor
-    place: Tensor
+    vector: Tensor
 
-    def __getitem__(self, rows: Tensor) -> Standing:
-        return Standing(self.embedding, self.snapshot[rows], self.place[rows])
+    def __getitem__(self, rows: Tensor) -> SpectralQuery:
+        return SpectralQuery(self.embedding, self.snapshot[rows], self.vector[rows])
 
     def cosine(self, row: Tensor, other: Tensor) -> Tensor:
-        """With people [M] of rows [M]: [M] float32; 0 where one has no place."""
-        return (self.place[row] * self.embedding[self.snapshot[row], other]).sum(1)
+        """Cosines of the users of rows [M] with others [M]: [M] float32; 0 where an embedding is zero."""
+        return (self.vector[row] * self.embedding[self.snapshot[row], other]).sum(1)
 
     def cosines(self, others: Tensor | slice = slice(None)) -> Tensor:
-        """With the same people [C] for all, by default everyone: [B, C]."""
-        out = torch.empty(len(self.place), self.embedding[0, others].size(0))
+        """Cosines of every row with the same others [C], by default all N users: [B, C] float32."""
+        out = torch.empty(len(self.vector), self.embedding[0, others].size(0))
         for number in self.snapshot.unique().tolist():
             rows = (self.snapshot == number).nonzero().squeeze(1)
-            out[rows] = self.place[rows] @ self.embedding[number, others].T
+            out[rows] = self.vector[rows] @ self.embedding[number, others].T
         return out
 
 
 def _orthonormal(basis: np.ndarray) -> np.ndarray:
-    """The same subspace by Cholesky QR: on tall matrices, far faster than by reflections."""
+    """An orthonormal basis of the same subspace, [N, dim], by Cholesky QR, which is fast on tall matrices."""
     try:
         triangle = np.linalg.cholesky(basis.T @ basis)
-    except np.linalg.LinAlgError:  # columns that depend on each other, as where few people have a place
+    except np.linalg.LinAlgError:  # linearly dependent columns, as where few users have contacts
         return np.linalg.qr(basis)[0]
     out: np.ndarray = solve_triangular(triangle, basis.T, lower=True).T
     return out
 
 
 def _affinity(timeline: Timeline, tick: int, half_life: float) -> csr_array:
-    """The normalised log of decayed contacts older than a tick, [N, N] float64."""
+    """The normalized log weights of decayed contacts before a tick, [N, N] float64."""
     size = int(torch.searchsorted(timeline.event_tick, tick))
     events, num_users = timeline.events, timeline.num_users
     src, dst = events.src[:size].numpy(), events.dst[:size].numpy()

@@ -56,7 +56,8 @@ class GNNRQVAE(Tokenizer):
     """Residual quantisation of what a graph neural network learns from the ties that came later.
 
     The network is inductive. It starts from spectral embeddings of the contact graph
-    (`graphrec.temporal.Structure`), smoothed once over contacts, and moves everybody by how present they are,
+    (`graphrec.temporal.SpectralEmbeddings`), smoothed once over contacts, and moves everybody by how present
+    they are,
     by their features and by a sample of their contacts, of which action, direction and age are known
     (`graphrec.nn.graph_encoder`). In training it looks at the graph as it was at several moments, and at the
     pairs who first came into contact between one moment and the next (`graphrec.tokenizer.views`):
@@ -199,8 +200,8 @@ class GNNRQVAE(Tokenizer):
         """Write places [N, D] for those without one amid contacts who have one; who they are: [N] bool."""
         fresh = (~places.any(1)).nonzero().squeeze(1)
         end = torch.tensor(len(timeline.instants))
-        row, contact = timeline.last_contacts(fresh, end.expand(len(fresh)), MOST_CONTACTS)
-        other = timeline.halves.other[contact].long()
+        row, contact = timeline.last_half_edges(fresh, end.expand(len(fresh)), MOST_CONTACTS)
+        other = timeline.half_edges.other[contact].long()
         degree = timeline.activity(other, end.expand(len(other))).degree
         near = places[other] / (1.0 + degree[:, None]).sqrt()
         amid = F.normalize(torch.zeros(len(fresh), places.size(1)).index_add_(0, row, near), dim=1)

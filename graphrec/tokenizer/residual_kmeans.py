@@ -10,7 +10,7 @@ from torch import Tensor
 
 from graphrec.data import FriendGraph
 from graphrec.data.checks import check_count
-from graphrec.temporal import Structure, Timeline
+from graphrec.temporal import SpectralEmbeddings, Timeline
 from graphrec.tokenizer.tokenizer import Tokenizer
 
 MAX_DIM = 2**14
@@ -20,7 +20,7 @@ ITERATIONS = 16
 
 
 class ResidualKMeans(Tokenizer):
-    """Residual k-means over spectral embeddings of the contact graph (`graphrec.temporal.Structure`).
+    """Residual k-means over spectral embeddings (`graphrec.temporal.SpectralEmbeddings`).
 
     A newcomer stands at the normalised mean of the people in contact with them who have a place; of those who
     come together, first those who know somebody from before.
@@ -56,7 +56,9 @@ class ResidualKMeans(Tokenizer):
         if self.before is not None and self._places.size(1) == start.size(1):
             had = (self.before >= 0) & (self.before < len(self._places))
             start = torch.where(had[:, None], self._places[self.before * had], 0.01 * start)
-        structure = Structure(Timeline.of(graph), start, every=graph.num_events, iterations=ITERATIONS)
+        structure = SpectralEmbeddings(
+            Timeline.of(graph), start, every=graph.num_events, iterations=ITERATIONS
+        )
         self._places = structure.embedding[-1].clone()
 
     def embed(self, graph: FriendGraph, users: Tensor, until: int) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 from graphrec.data import USER, FriendGraph, Query
 from graphrec.data.draws import hashed
 from graphrec.loader import EventLoader
-from graphrec.temporal import Structure, Timeline
+from graphrec.temporal import SpectralEmbeddings, Timeline
 
 VIEWS = 6
 """Moments at which the past is looked at; the first third of them only warm up the places."""
@@ -84,7 +84,7 @@ class Past:
         """Where everybody stands in the end, [N, dim]: spectral embeddings, smoothed over contacts."""
         num_events = len(self.timeline.events)
         start = torch.randn(self.timeline.num_users, dim)
-        structure = Structure(
+        structure = SpectralEmbeddings(
             self.timeline, start, every=num_events, half_life=self.half_life, iterations=ITERATIONS
         )
         return _smoothed(structure.embedding[-1], self.timeline, len(self.timeline.instants))
@@ -110,7 +110,9 @@ class Views:
         timeline = past.timeline
         number = max(MIN_VIEWS, min(VIEWS, MAX_PLACES // len(places)))
         every = max(1, len(timeline.events) // number)
-        structure = Structure(timeline, torch.randn_like(places), every=every, half_life=past.half_life)
+        structure = SpectralEmbeddings(
+            timeline, torch.randn_like(places), every=every, half_life=past.half_life
+        )
         skipped = len(structure.tick) // 3
         tick, embedding = structure.tick[1 + skipped :], structure.embedding[1 + skipped :]
         for view, moment in enumerate(tick.tolist()):
