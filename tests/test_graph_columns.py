@@ -213,12 +213,11 @@ def test_the_removed_leave_no_trace_of_their_id() -> None:
 
 
 def test_features_of_one_name_are_refused() -> None:
-    for columns, name in (
-        ({"age": [1.0, None], "age_missing": [0, 1]}, "'age_missing'"),
-        ({"a": ["b=c", "d"], "a=b": ["c", "d"]}, "'a=b=c'"),
-    ):
-        with pytest.raises(DataError, match=f"two features would be named {name}"):
-            UserTable.from_table(pa.table({"user": [1, 2]} | columns))
+    columns = {"age": [1.0, None], "age_missing": [0, 1]}
+    with pytest.raises(DataError, match="two features would be named 'age_missing'"):
+        UserTable.from_table(pa.table({"user": [1, 2]} | columns))
+    with pytest.raises(DataError, match=r"'a=b'.*must not contain '='"):
+        UserTable.from_table(pa.table({"user": [1, 2], "a": ["b=c", "d"], "a=b": ["c", "d"]}))
     with pytest.raises(DataError, match=r"'a=b'.*must not contain '='"):
         UserTable.from_table(pa.table({"user": [1, 2], "a=b": [1, 2]}))
     table = UserTable.from_table(pa.table({"user": [1, 2], "town": ["x", "x_missing"]}))

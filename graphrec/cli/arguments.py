@@ -17,7 +17,7 @@ COMMANDS = {
     "recommend": "Suggest new people: to some users, a line each, or to everybody, into a Parquet file.",
     "evaluate": "Judge a bundle on later events; or its model, fitted anew, on the last tenth of its own.",
     "explain": "Say why a person is suggested to a user.",
-    "add": "Add events, and the people in them, without fitting anew.",
+    "add": "Add events, the people in them and what is known of people, without fitting anew.",
     "forget": "Remove a person from the bundle.",
     "block": "Never suggest two people to each other, nor name one to the other.",
     "opt-out": "Never suggest a person to anybody, nor name the person in a reason.",
@@ -93,7 +93,10 @@ def _parser() -> argparse.ArgumentParser:
                 help="what is older is seen; by default everything",
             )
         if name == "add":
-            command.add_argument("events", metavar="EVENTS", nargs="+", help=EVENTS_HELP)
+            command.add_argument("events", metavar="EVENTS", nargs="*", default=[], help=EVENTS_HELP)
+            command.add_argument(
+                "--users", metavar="FILE", help="CSV or Parquet: user, and the features of the fit"
+            )
             add_reading_options(command)
             command.add_argument("--again", action="store_true", help="also a log that was added before")
         if name == "evaluate":

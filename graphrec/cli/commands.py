@@ -83,8 +83,12 @@ def explain(options: argparse.Namespace) -> None:
 def add(options: argparse.Namespace) -> None:
     """Add a log to a bundle."""
     check_target(options.bundle)
-    log = read_log(options)
-    _say(options.bundle, Bundle.update(options.bundle, lambda bundle: bundle.add(log, again=options.again)))
+    if not options.events and not options.users:
+        raise DataError("give EVENTS, or --users FILE, or both")
+    log = read_log(options) if options.events else None
+    users = read_users(options.users) if options.users else None
+    changed = Bundle.update(options.bundle, lambda bundle: bundle.add(log, users, again=options.again))
+    _say(options.bundle, changed)
 
 
 def forget(options: argparse.Namespace) -> None:

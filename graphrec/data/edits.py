@@ -13,7 +13,8 @@ from graphrec.data.columns import EVENT_COLUMNS, edge_columns, node_columns, pla
 from graphrec.data.errors import DataError
 from graphrec.data.events import EventLog
 from graphrec.data.ids import UserIds, plain_ids
-from graphrec.data.users import CATEGORY, forget_category, unknown_features
+from graphrec.data.known_features import encode_as
+from graphrec.data.users import CATEGORY, UserTable, forget_category, unknown_features
 
 if TYPE_CHECKING:
     from graphrec.data.graph import FriendGraph
@@ -112,6 +113,29 @@ def with_events(graph: FriendGraph, log: EventLog) -> FriendGraph:
     return out
 
 
+def with_users(graph: FriendGraph, users: UserTable) -> FriendGraph:
+    """See `FriendGraph.with_users`."""
+    forbid_strangers(graph.user_ids, users, "graph")
+    people = graph["user"]
+    if users.join_time is not None and "join_time" not in people:
+        raise DataError(f"{users.where}: has join times, the graph has none; fit anew to use them")
+    x = _features_of(graph, users)
+    ids = union(graph.user_ids.values, users.ids)
+    ours, theirs = ids.find(graph.user_ids.values), ids.find(users.ids)
+    out = type(graph)()
+    out.__dict__["_global_store"].update(graph._global_store)
+    out["user"].num_nodes, out["user"].raw_id = len(ids), ids.raw
+    _copy_people(graph, out, ours)
+    if x is not None:
+        out["user"].x[theirs] = x.to(out["user"].x)
+    if users.join_time is not None:
+        known = users.join_time >= 0
+        out["user"].join_time[theirs[known]] = users.join_time[known]
+    for edge_type, store in graph.edge_items():
+        out[edge_type].update(dict(store.items()) | {"edge_index": ours[store.edge_index]})
+    return out
+
+
 def without(graph: FriendGraph, gone: Tensor) -> FriendGraph:
     """See `FriendGraph.without`; [n] int64 indices."""
     stays = torch.ones(graph.num_users, dtype=torch.bool)
@@ -145,11 +169,32 @@ def without(graph: FriendGraph, gone: Tensor) -> FriendGraph:
     return out
 
 
+def forbid_strangers(ids: UserIds, users: UserTable, what: str) -> None:
+    """Raise DataError if none of the users in a table is known: ids are then written in two ways."""
+    if len(users.ids) and not bool((ids.find(users.ids) >= 0).any()):
+        raise DataError(
+            f"none of the {len(users.ids):,} users given is in the {what}: these have ids such as "
+            f"{ids.values[0].as_py()!r}, the users {users.ids[0].as_py()!r}; ids must be written alike"
+        )
+
+
 def union(ours: pa.Array, theirs: pa.Array) -> UserIds:
     """Sorted ids of both."""
     if ours.type != theirs.type:
         ours, theirs = ours.cast(pa.string()), theirs.cast(pa.string())
     return UserIds.from_values(plain_ids(pa.chunked_array([ours, theirs]).unique()).sort())
+
+
+def _features_of(graph: FriendGraph, users: UserTable) -> Tensor | None:
+    """The features [n, F] of users as the graph has them; None where the table has no column of any."""
+    names = tuple(graph._global_store.get("feature_names", ()))
+    if users.columns is not None:
+        return encode_as(users.columns, names, users.where) if users.columns.num_columns else None
+    if users.x.size(1) == 0 or users.feature_names == names:
+        return users.x if users.x.size(1) else None
+    raise DataError(
+        f"{users.where}: the features are not those of the graph, {', '.join(names) or 'which has none'}"
+    )
 
 
 def _with_users_of(graph: FriendGraph) -> FriendGraph:

@@ -182,6 +182,19 @@ class FriendGraph(HeteroData):
         """
         return edits.with_events(self, log)
 
+    def with_users(self, users: UserTable) -> FriendGraph:
+        """The graph with what a table says of users: new features of those it has, and more users.
+
+        The table's columns become the features that the graph has. A category it does not know is all 0, as
+        if it were missing, with a warning. A table without any column of features leaves them as they are;
+        a join time that is missing leaves the one that was known.
+
+        Raises:
+            DataError: a column of features is missing or too many, or a value has no feature; join times on a
+                graph without them; or no user of the table is in the graph.
+        """
+        return edits.with_users(self, users)
+
     def without(self, users: Tensor | Sequence[Id]) -> FriendGraph:
         """The graph as if some people, raw ids or [n] int64 indices, had never been in it.
 
@@ -285,11 +298,7 @@ def _join_ids(event_ids: UserIds, users: UserTable | None) -> tuple[UserIds, Ten
     """Sorted ids of both inputs, and where each id of the log went (None: it stayed)."""
     if users is None:
         return event_ids, None
-    if len(users.ids) and not bool((event_ids.find(users.ids) >= 0).any()):
-        raise DataError(
-            f"none of the {len(users.ids):,} users given is in the events: these have ids such as "
-            f"{event_ids.values[0].as_py()!r}, the users {users.ids[0].as_py()!r}; ids must be written alike"
-        )
+    edits.forbid_strangers(event_ids, users, "events")
     ids = edits.union(event_ids.values, users.ids)
     return ids, ids.index(event_ids.values)
 

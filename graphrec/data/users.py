@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -41,12 +41,17 @@ class UserTable:
             floats, all of one length (embeddings), become one column a position, `NAME[0]`, `NAME[1]`, ...
         feature_names: F names.
         join_time: [n] int64 seconds, -1 where it is missing; or None.
+        columns: the features' columns as they were given, of which a graph that is there already makes the
+            features it has (`FriendGraph.with_users`); or None.
+        where: what to call the table in an error.
     """
 
     ids: pa.Array
     x: Tensor
     feature_names: tuple[str, ...]
     join_time: Tensor | None = None
+    columns: pa.Table | None = field(default=None, repr=False)
+    where: str = "the users given"
 
     @classmethod
     def from_table(
@@ -83,12 +88,14 @@ class UserTable:
         blocks: list[np.ndarray] = [np.zeros((table.num_rows, 0), dtype=np.float32)]
         names: list[str] = []
         left_out = {user, join_time} | index_columns(table)
-        for name in table.column_names:
-            if name not in left_out:
-                encode = _one_hot if pa.types.is_dictionary(table[name].type) else _encode
-                block, titles = encode(get_column(table, name, where), name, where)
-                blocks.append(block)
-                names += titles
+        features = [name for name in table.column_names if name not in left_out]
+        for name in features:
+            if CATEGORY in name:
+                raise DataError(f"{where}: column {name!r}: the name of a feature must not contain '='")
+            encode = _one_hot if pa.types.is_dictionary(table[name].type) else _encode
+            block, titles = encode(get_column(table, name, where), name, where)
+            blocks.append(block)
+            names += titles
         again_named = (
             [name for name in names if names.count(name) > 1] if len(set(names)) < len(names) else []
         )
@@ -97,7 +104,8 @@ class UserTable:
         joined = None
         if join_time in table.column_names:
             joined = _join_times(get_column(table, join_time, where), join_time, where)
-        return cls(ids, torch.from_numpy(np.concatenate(blocks, axis=1)), tuple(names), joined)
+        x = torch.from_numpy(np.concatenate(blocks, axis=1))
+        return cls(ids, x, tuple(names), joined, table.select(features), where)
 
 
 def unknown_features(names: Sequence[str]) -> Tensor:
@@ -117,7 +125,7 @@ def _repeated(values: pa.Array) -> np.ndarray:
 
 def _join_times(values: pa.ChunkedArray, name: str, where: str) -> Tensor:
     if pa.types.is_string(values.type):
-        values = _without_blanks(values)
+        values = without_blanks(values)
     known = values.is_valid().to_numpy()
     times = np.full(len(values), -1)
     if known.any():
@@ -126,7 +134,7 @@ def _join_times(values: pa.ChunkedArray, name: str, where: str) -> Tensor:
     return torch.from_numpy(np.where(known, times, -1))
 
 
-def _without_blanks(values: Any) -> Any:
+def without_blanks(values: Any) -> Any:
     """Trimmed text, missing where nothing is left."""
     text = pc.utf8_trim_whitespace(values)
     return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
@@ -141,13 +149,11 @@ def _encode(values: pa.ChunkedArray, name: str, where: str) -> tuple[np.ndarray,
     if is_list:
         return _multi_hot(values, name, where)
     if pa.types.is_string(kind):
-        values = _without_blanks(values)
+        values = without_blanks(values)
         try:
             values = values.cast(pa.float64())
         except pa.ArrowInvalid:
             return _one_hot(values, name, where)
-    if CATEGORY in name:
-        raise DataError(f"{where}: column {name!r}: the name of a column of numbers must not contain '='")
     numbers = parse_numbers(values, where=where, column=name)
     missing = np.isnan(numbers)
     if not missing.any():
@@ -164,7 +170,7 @@ def _multi_hot(values: pa.ChunkedArray, name: str, where: str) -> tuple[np.ndarr
     lists = values.combine_chunks()
     items = decoded(pc.list_flatten(lists))
     if pa.types.is_string(items.type):
-        items = _without_blanks(items)
+        items = without_blanks(items)
     elif not (pa.types.is_integer(items.type) or pa.types.is_null(items.type)):
         raise DataError(f"{where}: column {name!r} holds {values.type}; lists are of strings or numbers")
     rows = pc.list_parent_indices(lists).to_numpy(zero_copy_only=False)

@@ -16,14 +16,14 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from graphrec.data import DataError, EventLog, FriendGraph, Id, Query, TemporalSplit, digest_log
+from graphrec.data import DataError, EventLog, FriendGraph, Id, Query, TemporalSplit, UserTable, digest_log
 from graphrec.decode import PrefixTree
 from graphrec.evaluate import StreamingRanks, evaluate_streaming, rank_events
 from graphrec.evaluate.protocol import sampled
 from graphrec.explain import Explanation, explain
 from graphrec.models import Recommender, Suggestions, build, load_recommender, suggested
 from graphrec.service import manifest
-from graphrec.service.contents import log_of, schema_of
+from graphrec.service.contents import log_of, schema_of, with_log
 from graphrec.service.lock import writing
 from graphrec.service.origin import Origin
 from graphrec.service.rule_changes import IDS
@@ -200,25 +200,26 @@ class Bundle:
         stus = self.tokenizer.stus(self.graph)
         return PrefixTree(stus.codes, stus.codebook_size, stus.rank)
 
-    def add(self, log: EventLog, *, again: bool = False) -> Bundle:
-        """The bundle that knows more events and the people in them, without a fit; newcomers get their STU.
+    def add(
+        self, log: EventLog | None = None, users: UserTable | None = None, *, again: bool = False
+    ) -> Bundle:
+        """The bundle that knows more events and people, without a fit; newcomers get their STU.
 
         Args:
-            log: the events.
+            log: the events; None for users alone.
+            users: features and join times, see `FriendGraph.with_users`.
             again: also a log that the bundle has taken before; its events then count twice.
 
         Raises:
-            DataError: the log was fitted or added before; an action that the graph does not know, or weights
-                on one side alone.
-            ValueError: all STUs are taken.
+            DataError: the log was taken before; what `with_events` and `with_users` refuse.
+            ValueError: all STUs are taken; neither a log nor users.
         """
-        found = digest_log(log)
-        if found in self.logs and not again:
-            raise DataError(
-                f"these {len(log):,} events are in the bundle already, added or fitted before; again=True "
-                "(--again) counts them once more"
-            )
-        return replace(self._on(self.graph.with_events(log)), logs=(*self.logs, found))
+        if log is None and users is None:
+            raise ValueError("give a log, users, or both")
+        graph, logs = self.graph, self.logs
+        if log is not None:
+            logs, graph = with_log(logs, log, again=again), graph.with_events(log)
+        return replace(self._on(graph if users is None else graph.with_users(users)), logs=logs)
 
     def forget(self, user: Id) -> Bundle:
         """The bundle without a person: graph, id map, STUs and tree, what the recommender kept, and rules.

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from graphrec.data import USER, EventLog, FriendGraph
+from graphrec.data import USER, DataError, EventLog, FriendGraph, digest_log
 
 
 def schema_of(graph: FriendGraph) -> dict[str, Any]:
@@ -34,3 +34,18 @@ def log_of(graph: FriendGraph) -> EventLog:
         for store in stores:
             weight[store.event_id] = store.weight
     return EventLog(events.src, events.dst, events.time, events.action, graph.actions, graph.user_ids, weight)
+
+
+def with_log(logs: tuple[str, ...], log: EventLog, *, again: bool) -> tuple[str, ...]:
+    """The digests of the logs that a bundle has taken, and that of one more.
+
+    Raises:
+        DataError: it has taken that one before, and `again` does not insist.
+    """
+    found = digest_log(log)
+    if found in logs and not again:
+        raise DataError(
+            f"these {len(log):,} events are in the bundle already, added or fitted before; again=True "
+            "(--again) counts them once more"
+        )
+    return (*logs, found)
