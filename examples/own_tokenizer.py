@@ -18,7 +18,7 @@ from torch.nn.functional import logsigmoid
 from torch_geometric.nn import GraphSAGE
 
 from graphrec import FriendGraph, load_dataset
-from graphrec.tokenizer import ResidualKMeans, Tokenizer, certify
+from graphrec.tokenizer import ResidualKMeans, Tokenizer, evaluate_tokenizer
 
 
 class Sage(Tokenizer):
@@ -55,7 +55,7 @@ def main() -> None:
     warnings.simplefilter("ignore")  # the report has the warnings
     for tokenizer in (Sage(), ResidualKMeans()):
         tokenizer.fit(graph, until=middle)
-        print(certify(tokenizer, graph, later=int(time[-1]) + 1).table(), end="\n\n")
+        print(evaluate_tokenizer(tokenizer, graph, later=int(time[-1]) + 1).table(), end="\n\n")
 
 
 if __name__ == "__main__":

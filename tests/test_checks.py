@@ -46,7 +46,7 @@ from graphrec.retrieval import ApproximateIndex, ExactIndex, Index
 from graphrec.temporal import Reach
 from graphrec.tokenizer import GNNRQVAE, RandomCodes, ResidualKMeans
 
-pytestmark = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.CertificateWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.TokenizerQualityWarning")
 
 DAY = 86_400
 USERS = 14

@@ -26,7 +26,7 @@ HOUR = 3600
 USERS = 34
 """Two more than have events."""
 
-pytestmark = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.CertificateWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.TokenizerQualityWarning")
 
 SMALL = {"embedding_dim": 8, "hidden_channels": 8, "window": 8, "max_epochs": 2, "progress": False}
 GRAPH = graph_of(planted_rows(0), USERS)

@@ -17,7 +17,7 @@ from graphrec.cli.main import main
 from graphrec.service import Rules, change_rules
 from graphrec.tokenizer import RandomCodes
 
-pytestmark = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.CertificateWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.TokenizerQualityWarning")
 
 __all__ = ["saved"]  # a fixture
 

@@ -25,7 +25,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return run
 
 
-@pytest.mark.filterwarnings("ignore::graphrec.tokenizer.CertificateWarning")
+@pytest.mark.filterwarnings("ignore::graphrec.tokenizer.TokenizerQualityWarning")
 def test_a_log_becomes_suggestions(run, tmp_path: Path) -> None:
     log, bundle = tmp_path / "log.csv", tmp_path / "bundle"
     rows = random_rows(users=30, events=400, seed=3)
@@ -44,7 +44,7 @@ def test_a_heuristic_of_ones_own_is_evaluated(run) -> None:
     assert "reply 1.000" in lines[2]
 
 
-@pytest.mark.filterwarnings("ignore::graphrec.tokenizer.CertificateWarning")
+@pytest.mark.filterwarnings("ignore::graphrec.tokenizer.TokenizerQualityWarning")
 def test_a_tokenizer_of_ones_own_is_judged(run) -> None:
     printed = run("own_tokenizer.py")
     assert printed.index("Sage, fitted until") < printed.index("ResidualKMeans, fitted until")

@@ -34,7 +34,7 @@ DAY = 86_400
 USERS = 10
 RULES = sorted(set(HEURISTICS) - {"random", "popularity", "last_active"})
 
-pytestmark = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.CertificateWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.TokenizerQualityWarning")
 
 Acts = list[tuple[int, int, int]]
 

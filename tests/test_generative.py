@@ -23,7 +23,7 @@ from graphrec.nn.generator import CodeTables, CodeTowers, CodeTransformer
 from graphrec.temporal import NEVER, DecayedPopularity, GroupActivity, Timeline
 from graphrec.tokenizer import RandomCodes, ResidualKMeans
 
-pytestmark = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.CertificateWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.TokenizerQualityWarning")
 
 USERS = 32
 SMALL = {"embedding_dim": 8, "hidden_channels": 8, "window": 8, "max_epochs": 2, "progress": False}

@@ -19,12 +19,12 @@ from benchmarks.correctness.planted_codes import adjusted_mutual_information
 from graphrec.data import EventLog, FriendGraph, UserTable
 from graphrec.loader import audit_leakage
 from graphrec.nn.graph_encoder import GraphEncoder
-from graphrec.tokenizer import certify, drift
+from graphrec.tokenizer import code_drift, evaluate_tokenizer
 from graphrec.tokenizer.gnn import GNNRQVAE
 from graphrec.tokenizer.objective import Objective
 from graphrec.tokenizer.views import Pairs, Past, Views
 
-pytestmark = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.CertificateWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.TokenizerQualityWarning")
 
 HOUR = 3600
 GROUPS, SIZE = 8, 12
@@ -49,7 +49,7 @@ def test_codes_recover_planted_circles() -> None:
 
 
 def test_codes_tell_later_ties_of_circles_and_nothing_of_chance() -> None:
-    found = certify(fitted(), graph_of(ROWS), later=ROWS[-1].time + 1).ties
+    found = evaluate_tokenizer(fitted(), graph_of(ROWS), later=ROWS[-1].time + 1).ties
     assert found.finds_structure
     rng = np.random.default_rng(1)
     src = rng.integers(300, size=3000)
@@ -57,7 +57,7 @@ def test_codes_tell_later_ties_of_circles_and_nothing_of_chance() -> None:
     rows = [Row(int(u), int(v), HOUR * i) for i, (u, v) in enumerate(zip(src, dst, strict=True))]
     chance = GNNRQVAE(**SMALL).fit(graph_of(rows), until=HOUR * 2400)
     assert chance.curve
-    assert not certify(chance, graph_of(rows), later=HOUR * 3001).ties.finds_structure
+    assert not evaluate_tokenizer(chance, graph_of(rows), later=HOUR * 3001).ties.finds_structure
 
 
 def test_training_tells_ties_that_were_held_out() -> None:
@@ -98,7 +98,7 @@ def test_a_newcomer_starts_amid_contacts_of_whom_hubs_count_less() -> None:
 def test_a_warm_refit_keeps_the_first_code() -> None:
     old, until = fitted(), ROWS[2100].time
     new = old.refit(graph_of(ROWS), until=until)
-    assert drift(old, new)[0] < 0.1
+    assert code_drift(old, new)[0] < 0.1
     assert new.until == until
     assert len(new.curve) == 1
     assert adjusted_mutual_information(new.codes_of_fit(graph_of(ROWS))[:, 0], CIRCLE) > 0.9

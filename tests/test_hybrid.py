@@ -13,7 +13,7 @@ from graphrec.data import USER, DataError, FriendGraph, Query, TemporalSplit
 from graphrec.models import HEURISTICS, GenerativeSTU, Hybrid, Nearest, TwoTower
 from graphrec.retrieval import ApproximateIndex, ExactIndex, recall
 
-pytestmark = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.CertificateWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.TokenizerQualityWarning")
 
 
 @pytest.fixture(scope="module")

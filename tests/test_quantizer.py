@@ -13,7 +13,7 @@ from torch import Tensor
 
 from graphrec.nn import ResidualQuantizer, bounded_nearest
 from graphrec.nn.quantizer import SLACK, Gradient
-from graphrec.tokenizer.certificate import perplexity
+from graphrec.tokenizer.quality.report import perplexity
 
 
 def generator(seed: int = 0) -> torch.Generator:

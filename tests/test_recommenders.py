@@ -21,7 +21,7 @@ DAY = 86_400
 USERS = 14
 """Two more than have events."""
 
-pytestmark = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.CertificateWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.TokenizerQualityWarning")
 
 UNTIL = 20 * DAY
 ROWS = random_rows(3, users=12, events=90, times=30, scale=DAY)

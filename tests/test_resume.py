@@ -19,7 +19,7 @@ from graphrec.models import Clustered, GenerativeSTU, NeighborhoodModel, TwoTowe
 from graphrec.tokenizer import GNNRQVAE, RandomCodes
 from graphrec.train import ReplacedRunWarning
 
-pytestmark = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.CertificateWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.TokenizerQualityWarning")
 
 USERS, UNTIL, LATER = 12, 18, 22
 SMALL: dict[str, Any] = {

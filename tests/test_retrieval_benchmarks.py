@@ -16,7 +16,7 @@ from graphrec.data import FriendGraph, Query, TemporalSplit
 from graphrec.decode import PrefixTree, beam_search, score_all
 from graphrec.models import GenerativeSTU
 from graphrec.temporal import Neighborhood, Reach, Timeline
-from graphrec.tokenizer import CertificateWarning, ResidualKMeans
+from graphrec.tokenizer import ResidualKMeans, TokenizerQualityWarning
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def model(graph: FriendGraph) -> GenerativeSTU:
     split = TemporalSplit.of(graph)
     model = GenerativeSTU(tokenizer=ResidualKMeans(dim=4), **{**SMALL, "max_epochs": 1})
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CertificateWarning)
+        warnings.simplefilter("ignore", TokenizerQualityWarning)
         return model.fit(graph, until=split.t_val, validate_until=split.t_test)
 
 

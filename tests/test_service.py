@@ -33,7 +33,7 @@ from graphrec.service import Rules, export, manifest, suggest_everyone
 from graphrec.service.rule_store import RuleStore
 from graphrec.tokenizer import GNNRQVAE, RandomCodes, load_tokenizer
 
-pytestmark = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.CertificateWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.TokenizerQualityWarning")
 
 ROOT = Path(__file__).parents[1]
 ROWS = planted_rows(0, groups=3, size=8, events=240)

@@ -21,7 +21,7 @@ def test_the_form_keeps_words_and_drops_figures() -> None:
     assert form("perplexity 1") != form("homophily 1")
 
 
-@pytest.mark.filterwarnings("ignore::graphrec.tokenizer.CertificateWarning")
+@pytest.mark.filterwarnings("ignore::graphrec.tokenizer.TokenizerQualityWarning")
 def test_the_page_runs_and_prints_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRAPHREC_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)

@@ -28,9 +28,9 @@ from tokenizers import BY_CHANCE, TOKENIZERS, SageTokenizer
 from torch import Tensor
 
 from graphrec.data import DataError, EventLog, FriendGraph, UserTable
-from graphrec.tokenizer import RandomCodes, ResidualKMeans, Tokenizer, drift
+from graphrec.tokenizer import RandomCodes, ResidualKMeans, Tokenizer, code_drift
 
-pytestmark = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.CertificateWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.TokenizerQualityWarning")
 
 DAY = 86_400
 USERS = 20
@@ -296,7 +296,7 @@ def test_no_more_users_than_stus(name: str) -> None:
         fitted(name, codebook_size=2)
     loose = fitted(name, codebook_size=2, unique=False)
     assert len(loose.stus(graph_of(ROWS, USERS))) == people
-    assert loose.certificate.colliding_resolved > 0
+    assert loose.report.resolved_colliding > 0
 
 
 def test_as_many_users_as_stus(name: str) -> None:
@@ -346,7 +346,7 @@ def test_any_log(rows: list[Row]) -> None:
 def test_a_refit_on_the_same_changes_little(name: str) -> None:
     tokenizer = fresh(name)
     again = tokenizer.refit(graph_of(ROWS, USERS), until=UNTIL)
-    first, _, last = drift(tokenizer, again)
+    first, _, last = code_drift(tokenizer, again)
     assert first == 0
     assert last < 0.2
     assert torch.equal(codes(again)[:, 0], codes(tokenizer)[:, 0])
@@ -369,9 +369,9 @@ def test_a_refit_drifts_less() -> None:
     old = ResidualKMeans(dim=8, balanced=True).fit(graph, until=moments[2_800])
     warm = old.refit(graph, until=moments[-1])
     cold = ResidualKMeans(dim=8, balanced=True).fit(graph, until=moments[-1])
-    assert drift(old, warm)[0] < 0.1
-    assert drift(old, warm)[1] < drift(old, cold)[1] - 0.1
-    assert warm.certificate.explained[-1] > cold.certificate.explained[-1] - 0.05
+    assert code_drift(old, warm)[0] < 0.1
+    assert code_drift(old, warm)[1] < code_drift(old, cold)[1] - 0.1
+    assert warm.report.explained_variance[-1] > cold.report.explained_variance[-1] - 0.05
 
 
 # What each is for
@@ -456,7 +456,7 @@ def test_an_unfitted_one_says_so(name: str, tmp_path: Path) -> None:
         lambda: unfitted.stus(graph),
         lambda: unfitted.refit(graph, until=UNTIL),
         lambda: unfitted.save(tmp_path / "there"),
-        lambda: unfitted.certificate,
+        lambda: unfitted.report,
     ):
         with pytest.raises(RuntimeError, match=f"{type(unfitted).__name__} has to be fitted first"):
             call()
@@ -515,7 +515,7 @@ def test_what_was_saved_comes_back(name: str, tmp_path: Path) -> None:
     tokenizer.save(tmp_path / "a" / "b")
     back = type(tokenizer).load(tmp_path / "a" / "b")
     assert back.settings() == tokenizer.settings()
-    assert back.certificate == tokenizer.certificate
+    assert back.report == tokenizer.report
     assert torch.equal(back.stus(graph).codes, tokenizer.stus(graph).codes)
     for until in (20 * DAY, LATER, None):
         one, other = (t.encode(graph, EVERYONE, until=until) for t in (back, tokenizer))
@@ -539,7 +539,7 @@ def edited(path: Path, **changes: str | int) -> None:
     [
         (lambda folder: damaged(folder / "tokenizer.pt"), "tokenizer.pt is not the file that was saved"),
         (lambda folder: (folder / "tokenizer.pt").write_bytes(b""), "tokenizer.pt is not the file"),
-        (lambda folder: damaged(folder / "certificate.json"), "certificate.json is not the file"),
+        (lambda folder: damaged(folder / "report.json"), "report.json is not the file"),
         (lambda folder: (folder / "tokenizer.json").write_text("{"), "damaged"),
         (lambda folder: (folder / "tokenizer.json").write_text("{}"), "damaged"),
         (lambda folder: edited(folder / "tokenizer.json", format="other"), "its format is not"),
@@ -562,7 +562,7 @@ def test_the_folder_of_another_is_refused(tmp_path: Path) -> None:
         ResidualKMeans.load(tmp_path)
 
 
-@pytest.mark.parametrize("gone", ["tokenizer.json", "tokenizer.pt", "certificate.json"])
+@pytest.mark.parametrize("gone", ["tokenizer.json", "tokenizer.pt", "report.json"])
 def test_a_missing_file_is_named(tmp_path: Path, gone: str) -> None:
     shared("residual_kmeans").save(tmp_path)
     (tmp_path / gone).unlink()

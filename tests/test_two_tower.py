@@ -760,7 +760,7 @@ def test_every_row_of_options_is_one_thing_switched(tmp_path: Path, monkeypatch:
     assert options.run("toy", names, [0, 1], out, **sizes) == table
 
 
-@pytest.mark.filterwarnings("ignore::graphrec.tokenizer.CertificateWarning")
+@pytest.mark.filterwarnings("ignore::graphrec.tokenizer.TokenizerQualityWarning")
 def test_the_page_of_models_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRAPHREC_HOME", str(tmp_path))
     page = (Path(__file__).parents[1] / "docs" / "models.md").read_text()

@@ -27,7 +27,7 @@ from graphrec.service import Rules, RuleStore, StaleBundleError, change_rules, c
 from graphrec.service.rule_changes import read_id_rows
 from graphrec.tokenizer import RandomCodes
 
-pytestmark = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.CertificateWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.TokenizerQualityWarning")
 
 ROWS = planted_rows(0, groups=3, size=8, events=240)
 END = ROWS[-1].time
@@ -529,7 +529,7 @@ def test_no_time_is_left_of_the_forgotten(tmp_path: Path, at: str) -> None:
     Bundle.update(folder, lambda bundle: bundle.forget("gone"))
     kept = Bundle.load(folder)
     end = ROWS[-1].time + 2_000_001
-    assert kept.until == kept.tokenizer.until == kept.tokenizer.certificate.until == end
+    assert kept.until == kept.tokenizer.until == kept.tokenizer.report.until == end
     for path in folder.rglob("*"):
         content = path.read_bytes() if path.is_file() and path.suffix != ".parquet" else b""
         for value in (moment, moment + 1):

@@ -5,8 +5,8 @@ python -m benchmarks.correctness.planted_codes [--seeds 0 1 2]
 Planted: of 2,000 people, nine acts of ten stay inside one of 40 circles; with as many codes, the first ones
 are held against the circles by their adjusted mutual information, 1 where they are the same and 0 by chance.
 Random: both ends of every event are drawn uniformly. The first nine tenths of the events are fitted, and
-`certify` judges the ties of the rest, by homophily at length 1 and AUC against pairs matched by degree, with
-95 % intervals.
+`evaluate_tokenizer` judges the ties of the rest, by homophily at length 1 and AUC against pairs matched by
+degree, with 95 % intervals.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from tabulate import tabulate
 from torch import Tensor
 
 from graphrec.data import EventLog, FriendGraph
-from graphrec.tokenizer import GNNRQVAE, RandomCodes, ResidualKMeans, Tokenizer, certify
-from graphrec.tokenizer.certificate import CertificateWarning
-from graphrec.tokenizer.ties import Estimate
+from graphrec.tokenizer import GNNRQVAE, RandomCodes, ResidualKMeans, Tokenizer, evaluate_tokenizer
+from graphrec.tokenizer.quality.report import TokenizerQualityWarning
+from graphrec.tokenizer.quality.tie_report import Estimate
 
 CIRCLES, SIZE, NUM_EVENTS = 40, 50, 40_000
 NUM_USERS = CIRCLES * SIZE
@@ -78,7 +78,7 @@ def judged(row: str, seed: int) -> list[str]:
             code = tokenizer.codes_of_fit(graph)[:, 0]
             circle = graph.user_ids.raw // SIZE
             out.append(f"{adjusted_mutual_information(code[code >= 0], circle[code >= 0]):.3f}")
-        verdict = certify(tokenizer, graph, later=END).ties
+        verdict = evaluate_tokenizer(tokenizer, graph, later=END).ties
         out += [_shown(verdict.homophily["matched"][0]), _shown(verdict.auc["matched"])]
         out.append("yes" if verdict.finds_structure else "no")
     return out
@@ -95,7 +95,7 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
-    warnings.simplefilter("ignore", CertificateWarning)
+    warnings.simplefilter("ignore", TokenizerQualityWarning)
     verdict = ["homophily 1", "AUC", "finds structure"]
     head = ["", "seed", "AMI", *(f"{name}, {where}" for where in ("planted", "random") for name in verdict)]
     print(

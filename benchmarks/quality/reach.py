@@ -58,7 +58,7 @@ from graphrec.models.writer import Mixed
 from graphrec.nn import PRESENCE, STRUCTURE
 from graphrec.retrieval import ApproximateIndex, ExactIndex
 from graphrec.temporal import Neighborhood, Reach, SpectralEmbeddings, Timeline, contains
-from graphrec.tokenizer import GNNRQVAE, CertificateWarning, RandomCodes, ResidualKMeans, Tokenizer
+from graphrec.tokenizer import GNNRQVAE, TokenizerQualityWarning, RandomCodes, ResidualKMeans, Tokenizer
 
 CUTS = (50, 200)
 BEAMS, PROBES = (20, 50, 200, 800), (1, 4, 16, 64)
@@ -396,7 +396,7 @@ def judge(
     dataset: str, sizes: dict[str, int], part: Part, row: str, judged: int, training: dict[str, Any]
 ) -> Figures:
     """All figures of one row, in the process that calls."""
-    warnings.simplefilter("ignore", CertificateWarning)
+    warnings.simplefilter("ignore", TokenizerQualityWarning)
     graph = load_dataset(dataset, **sizes)
     split, timeline = TemporalSplit.of(graph), Timeline.of(graph)
     ids = split.event_ids(part)

@@ -16,7 +16,7 @@ from graphrec.evaluate.protocol import SAMPLE_SIZE
 from graphrec.models import Clustered
 from graphrec.nn import SLOTS, Clusters
 from graphrec.temporal import contains
-from graphrec.tokenizer import CertificateWarning, ResidualKMeans
+from graphrec.tokenizer import ResidualKMeans, TokenizerQualityWarning
 
 SLICES = ("all", "repeat", "reply", "new")
 BATCH = 64
@@ -228,7 +228,7 @@ def groups_of(model: Clustered, seed: int) -> dict[str, Groups]:
     centre = torch.from_numpy(coarse.reconstruct_n(0, size))
     codes = ResidualKMeans(num_codebooks=2, codebook_size=size, unique=False, seed=seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CertificateWarning)
+        warnings.simplefilter("ignore", TokenizerQualityWarning)
         codes.fit(model.graph, until=model._until)
     stus = plain(codes.codes_before(model.graph, model._until)[:, 0])
     chance = plain(torch.randint(size, (len(known),), generator=torch.Generator().manual_seed(seed)))

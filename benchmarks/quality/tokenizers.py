@@ -33,10 +33,11 @@ from graphrec.datasets import load_dataset
 from graphrec.nn import ResidualQuantizer
 from graphrec.temporal import run_starts
 from graphrec.tokenizer import RandomCodes, ResidualKMeans
-from graphrec.tokenizer.certificate import CertificateWarning
-from graphrec.tokenizer.certify import MORE_EVENTS, drift
 from graphrec.tokenizer.gnn import GNNRQVAE
-from graphrec.tokenizer.ties import AGAINST, MIN_TIES, Ties, judge
+from graphrec.tokenizer.quality.evaluate import REFIT_EVENT_RATIO, code_drift
+from graphrec.tokenizer.quality.report import TokenizerQualityWarning
+from graphrec.tokenizer.quality.tie_report import BASELINES, MIN_TIES, score_ties
+from graphrec.tokenizer.quality.ties import Ties
 from graphrec.tokenizer.tokenizer import Before, Tokenizer, default_codebook_size
 
 PEER, PASSES, BATCH = "vector_quantize_pytorch", 20, 8192
@@ -79,7 +80,7 @@ ROWS: dict[str, Callable[..., Tokenizer]] = {
 
 def figures(dataset: str, sizes: dict[str, int], part: str, row: str, seed: int, fit_only: bool) -> Figures:
     """All figures of one tokenizer and seed; of the part 'val', nothing later is looked at."""
-    warnings.simplefilter("ignore", CertificateWarning)
+    warnings.simplefilter("ignore", TokenizerQualityWarning)
     graph = load_dataset(dataset, **sizes)
     split = TemporalSplit.of(graph)
     until = split.t_val if part == "val" else split.t_test
@@ -95,7 +96,7 @@ def figures(dataset: str, sizes: dict[str, int], part: str, row: str, seed: int,
 
     cold = make()
     seconds, cpu, _, peak = measure(lambda _: lambda: cold.fit(past, until=until), Path())
-    fit = cold.certificate
+    fit = cold.report
     present = _judged(cold.codes_of_fit(graph), ties, before, after)
     out: Figures = {
         "users at the fit": float(known.sum()),
@@ -105,7 +106,7 @@ def figures(dataset: str, sizes: dict[str, int], part: str, row: str, seed: int,
         "peak GiB": peak,
         **{f"perplexity / K, level {level}": value for level, value in enumerate(fit.perplexity, 1)},
         "in collision, before": fit.colliding,
-        "in collision, after": fit.colliding_resolved,
+        "in collision, after": fit.resolved_colliding,
         "largest bucket, before": float(fit.largest_bucket),
         **present,
     }
@@ -115,11 +116,11 @@ def figures(dataset: str, sizes: dict[str, int], part: str, row: str, seed: int,
     # In order of time; those of one time as drawn, pair by pair.
     order = _order(past.events().src, past.events().dst, past.events().time)
     fewer = torch.zeros(len(order), dtype=torch.bool)
-    fewer[order[: int(len(order) / MORE_EVENTS)]] = True
+    fewer[order[: int(len(order) / REFIT_EVENT_RATIO)]] = True
     old = make().fit(_picked(past, fewer), until=until)
     warm = old.refit(past, until=until)
     for name, new in {"warm": warm, "cold": cold}.items():
-        out |= {f"drift, {name}, level {level}": share for level, share in enumerate(drift(old, new), 1)}
+        out |= {f"drift, {name}, level {level}": share for level, share in enumerate(code_drift(old, new), 1)}
     verdict = _judged(warm.codes_of_fit(graph), ties, before, after)
     out |= {f"warm refit, {name}": value for name, value in verdict.items()}
 
@@ -146,9 +147,9 @@ def figures(dataset: str, sizes: dict[str, int], part: str, row: str, seed: int,
 
 
 def _judged(codes: Tensor, ties: Ties, past: Tensor, judged: Tensor) -> Figures:
-    verdict = judge(codes, ties, past=past, judged=judged, generator=torch.Generator().manual_seed(0))
+    verdict = score_ties(codes, ties, past=past, scored=judged, generator=torch.Generator().manual_seed(0))
     out: Figures = {"ties": float(verdict.num_ties)}
-    for kind in AGAINST:
+    for kind in BASELINES:
         names = [f"homophily {length}, {kind}" for length in range(1, codes.size(1) + 1)]
         values = [*verdict.homophily[kind], verdict.auc[kind]]
         for name, one in zip([*names, f"AUC, {kind}"], values, strict=True):

@@ -36,7 +36,7 @@ from graphrec.decode import Beam, PrefixTree, beam_search, score_all, validity
 from graphrec.models import GenerativeSTU
 from graphrec.nn.generator import CodeTables, CodeTowers
 from graphrec.temporal import Timeline, ragged
-from graphrec.tokenizer import CertificateWarning, ResidualKMeans
+from graphrec.tokenizer import ResidualKMeans, TokenizerQualityWarning
 
 K, BEAM, TOP, CODEBOOKS = 20, 50, 10, 3
 EVENTS_A_USER = 10
@@ -202,7 +202,7 @@ def tensor_mib(thing: object) -> float:
 
 def prepare(file: Path, users: int, codebook_size: int | None) -> None:
     """Simulate, fit and train, once; the searches start from the file."""
-    warnings.simplefilter("ignore", CertificateWarning)
+    warnings.simplefilter("ignore", TokenizerQualityWarning)
     torch.manual_seed(SEED)
     graph = SyntheticFriends(users, EVENTS_A_USER * users)[0]
     until = int(graph.events().time[-1]) + 1
@@ -353,7 +353,7 @@ def judged(model: GenerativeSTU, graph: FriendGraph, batch: int, limit: float) -
 
 def trained(dataset: str, sizes: dict[str, Any], batch: int, limit: float, requests: int) -> Figures:
     """The same of a `GenerativeSTU`, on queries of the validation part; requests after the end of the log."""
-    warnings.simplefilter("ignore", CertificateWarning)
+    warnings.simplefilter("ignore", TokenizerQualityWarning)
     graph = load_dataset(dataset)
     split, timeline, num_users = TemporalSplit.of(graph), Timeline.of(graph), graph.num_users
     model = GenerativeSTU(**sizes, beam_size=BEAM, progress=False)

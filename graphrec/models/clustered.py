@@ -41,7 +41,7 @@ from graphrec.nn import (
     settled,
 )
 from graphrec.temporal import Reach
-from graphrec.tokenizer import CertificateWarning, ResidualKMeans, Tokenizer
+from graphrec.tokenizer import TokenizerQualityWarning, ResidualKMeans, Tokenizer
 
 CLUSTERED: dict[str, tuple[str, ...]] = {
     "clustered": (*SOURCES, PRESENCE, STRUCTURE),
@@ -183,7 +183,7 @@ class Clustered(NeighborhoodModel):
             sizes = {"num_codebooks": 1, "codebook_size": size}
             codes = ResidualKMeans(**sizes, unique=False, balanced=True, seed=self.seed)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", CertificateWarning)  # they are but what training starts from
+            warnings.simplefilter("ignore", TokenizerQualityWarning)  # they are but what training starts from
             codes.fit(self.graph, until=self._until)
         code = codes.codes_before(self.graph, self._until)
         self._first = code[self._in_order[:num_known], 0] % size

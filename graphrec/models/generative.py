@@ -35,7 +35,7 @@ from graphrec.nn import (
 from graphrec.temporal import Reach, Timeline, ragged, snapshot_ticks
 from graphrec.tokenizer import (
     GNNRQVAE,
-    CertificateWarning,
+    TokenizerQualityWarning,
     Tokenizer,
     default_codebook_size,
     load_tokenizer,
@@ -155,7 +155,7 @@ class GenerativeSTU(NeighborhoodModel):
         for fit, end in zip(fits, [*fits[1:], len(ticks)], strict=True):
             with warnings.catch_warnings():
                 if fit != fits[-1]:  # what it lacks, the last one may have: that one warns
-                    warnings.simplefilter("ignore", CertificateWarning)
+                    warnings.simplefilter("ignore", TokenizerQualityWarning)
                 start = tokenizer.refit if codes else tokenizer.fit
                 tokenizer = start(self.graph, until=self._just_before(ticks[fit]))
             codes += self._given(tokenizer, ticks[fit:end])

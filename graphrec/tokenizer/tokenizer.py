@@ -30,18 +30,18 @@ from graphrec.data.precision import single_precision
 from graphrec.nn import ResidualQuantizer
 from graphrec.threads import one_intra_op_thread
 from graphrec.tokenizer.canonical import marks, renumbered
-from graphrec.tokenizer.certificate import (
-    Certificate,
-    CertificateWarning,
-    certificate_of_fit,
-    judged_codes,
-)
 from graphrec.tokenizer.names import joined
 from graphrec.tokenizer.names import positions as positions
+from graphrec.tokenizer.quality.report import (
+    TokenizerQualityWarning,
+    TokenizerReport,
+    report_of_fit,
+    with_raw_last_code,
+)
 from graphrec.tokenizer.stus import MAX_KEYS, STUs
 
 FORMAT = "graphrec.Tokenizer/1"
-MANIFEST, TENSORS, CERTIFICATE = "tokenizer.json", "tokenizer.pt", "certificate.json"
+MANIFEST, TENSORS, REPORT = "tokenizer.json", "tokenizer.pt", "report.json"
 
 ROOM, KEPT_ROOM = 8, 2
 """Places for each user known at the fit, at least, where the codebook size follows their number; and at a
@@ -106,7 +106,7 @@ class Tokenizer(nn.Module, ABC):
     _since: Tensor
     _wished: Tensor
     _distance: Tensor
-    _certificate: Certificate
+    _report: TokenizerReport
 
     def __init__(
         self,
@@ -265,17 +265,17 @@ class Tokenizer(nn.Module, ABC):
         return STUs(codes, self.table.codebook_size, rank[member])
 
     @property
-    def certificate(self) -> Certificate:
-        """What the fit has to say of itself; `certify` has more."""
+    def report(self) -> TokenizerReport:
+        """The report made by the fit; `evaluate_tokenizer` adds unseen ties and drift."""
         self.table  # noqa: B018
-        return self._certificate
+        return self._report
 
     def codes_of_fit(self, graph: FriendGraph) -> Tensor:
         """STUs of those known at the fit, to be judged by ties: [N, L] int64, -1 for others.
 
         The last code is as it was before collisions were resolved.
         """
-        codes = judged_codes(self.table.codes, self._wished)
+        codes = with_raw_last_code(self.table.codes, self._wished)
         member = self._members(graph)
         return torch.where(((member >= 0) & (member < self._num_fitted))[:, None], codes[member], -1)
 
@@ -288,7 +288,7 @@ class Tokenizer(nn.Module, ABC):
     def forget(self, users: Sequence[int | str]) -> None:
         """Drop all that is kept of people, given by raw ids; those who have no STU do not matter.
 
-        Nobody else's STU changes, nor do the codebooks and the certificate, which are of all together. The
+        Nobody else's STU changes, nor do the codebooks and the report, which are of all together. The
         STUs are free again, and should these people come back, they are newcomers.
         """
         member = self._ids.find(users)
@@ -313,7 +313,7 @@ class Tokenizer(nn.Module, ABC):
             return torch.where(at > 0, moments[at], time)
 
         self.until, self._since = int(left(torch.tensor(self.until))), left(self._since)
-        self._certificate = replace(self.certificate, until=self.until)
+        self._report = replace(self.report, until=self.until)
         self.before = self._looked_up = None
 
     def _keep(self, stays: Tensor) -> None:
@@ -373,18 +373,18 @@ class Tokenizer(nn.Module, ABC):
         self._distance = self._distances(vectors, codes)
         self._table = STUs(codes, size, self._distance)
         self.prior = self.quantizer.encode(vectors.mean(0, keepdim=True))
-        self._certificate = certificate_of_fit(
+        self._report = report_of_fit(
             type(self).__name__,
             seen,
             until=until,
             vectors=vectors,
             quantizer=self.quantizer,
-            wished=self._wished,
+            raw_codes=self._wished,
             stus=self._table,
             generator=generator,
         )
-        for text in self._certificate.warnings:
-            warnings.warn(f"{type(self).__name__}: {text}", CertificateWarning, stacklevel=3)
+        for text in self._report.warnings:
+            warnings.warn(f"{type(self).__name__}: {text}", TokenizerQualityWarning, stacklevel=3)
         return self
 
     def _resolved(self, vectors: Tensor, before: Before | None) -> Tensor:
@@ -528,8 +528,8 @@ class Tokenizer(nn.Module, ABC):
             "codebook_size": table.codebook_size,
             "dim": self.quantizer.dim,
         }
-        (path / CERTIFICATE).write_text(self.certificate.to_json())
-        manifest["sha256"] = {name: _digest(path / name) for name in (TENSORS, CERTIFICATE)}
+        (path / REPORT).write_text(self.report.to_json())
+        manifest["sha256"] = {name: _digest(path / name) for name in (TENSORS, REPORT)}
         (path / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
 
     @classmethod
@@ -542,7 +542,7 @@ class Tokenizer(nn.Module, ABC):
             DataError: a file is damaged, or another tokenizer's.
         """
         path = Path(folder)
-        for name in (MANIFEST, TENSORS, CERTIFICATE):
+        for name in (MANIFEST, TENSORS, REPORT):
             if not (path / name).is_file():
                 raise FileNotFoundError(f"no such file: {path / name}")
         try:
@@ -551,7 +551,7 @@ class Tokenizer(nn.Module, ABC):
                 raise DataError(f"its format is not {FORMAT}")
             if manifest["class"] != cls.__name__:
                 raise DataError(f"it holds a {manifest['class']}, not a {cls.__name__}")
-            for name in (TENSORS, CERTIFICATE):
+            for name in (TENSORS, REPORT):
                 if _digest(path / name) != manifest["sha256"][name]:
                     raise DataError(f"{name} is not the file that was saved with it")
             tensors = torch.load(path / TENSORS, weights_only=True)
@@ -563,7 +563,7 @@ class Tokenizer(nn.Module, ABC):
             out.load_state_dict(tensors["state"])
             out.until, out._ids, out.prior = until, UserIds(tensors["ids"]), tensors["prior"]
             out._num_fitted = manifest["num_fitted"]
-            out._certificate = Certificate.from_json((path / CERTIFICATE).read_text())
+            out._report = TokenizerReport.from_json((path / REPORT).read_text())
             out._wished, out._distance, out._since = (tensors[k] for k in ("wished", "distance", "since"))
             out._table = STUs(tensors["codes"], size, out._distance)
         except Exception as error:  # there is no end to the ways in which damaged files fail

@@ -1,4 +1,4 @@
-"""The report on a fitted tokenizer: how its codes are used, and how well they separate ties from other pairs."""
+"""The report on a fitted tokenizer: how codes are used, and how well they separate ties from other pairs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from graphrec.tokenizer.stus import STUs
 FORMAT = "graphrec.TokenizerReport/1"
 
 MIN_PERPLEXITY = 0.8
-"""Perplexity of a level below which a report warns, as a share of its codes, or of the users if they are fewer."""
+"""Perplexity of a level below which a report warns, as a share of its codes, or of the users if they are
+fewer."""
 
 MAX_COLLIDING = 0.5
 """Share of users with the raw codes of another user above which a report warns."""
@@ -29,7 +30,7 @@ MAX_DRIFT = 0.1
 
 TieSource = Literal["fit", "held out", "later"]
 TIE_SOURCES: dict[TieSource, str] = {
-    "fit": "ties that the fit used, which is optimistic; evaluate_tokenizer(tokenizer, graph) scores unseen ties",
+    "fit": "ties that the fit used, which is optimistic: evaluate_tokenizer(tokenizer, graph) scores others",
     "held out": "last ties before the end of the fit, scored by a fit without them",
     "later": "ties whose first contact came after the fit",
 }
@@ -92,14 +93,14 @@ class TokenizerReport:
                 )
         if self.colliding > MAX_COLLIDING:
             out.append(
-                f"{self.colliding:.0%} of the users shared an STU before collisions were resolved: their last "
-                "codes carry little information"
+                f"{self.colliding:.0%} of the users shared an STU before collisions were resolved: their "
+                "last codes carry little information"
             )
         if self.ties.num_ties and not self.ties.finds_structure and self.ties.auc["matched"] is not None:
             out.append(
-                "the codes do not separate ties from other pairs: neither homophily at length 1 nor AUC, against "
-                "pairs matched by degree, lies above chance. Either the graph has no structure, or the "
-                "tokenizer finds none"
+                "the codes do not separate ties from other pairs: neither homophily at length 1 nor "
+                "AUC, against pairs matched by degree, lies above chance. Either the graph has no "
+                "structure, or the tokenizer finds none"
             )
         if self.drift is not None and self.drift[0] > MAX_DRIFT:
             out.append(f"the first code of {self.drift[0]:.0%} of the users changes with a refit")
@@ -178,6 +179,7 @@ def report_of_fit(
     lengths = range(1, stus.num_codebooks + 1)
     ties = Ties.of(graph)
     everything = torch.ones(len(ties), dtype=torch.bool)
+    scored = with_raw_last_code(codes, raw_codes)
     explained = (_explained_variance(vectors, quantizer.decode(raw_codes[:, :length])) for length in lengths)
     return TokenizerReport(
         tokenizer=name,
@@ -194,9 +196,7 @@ def report_of_fit(
         resolved_colliding=float(after[after > 1].sum()) / len(codes),
         resolved_largest_bucket=int(after.max()),
         tie_source="fit",
-        ties=score_ties(
-            with_raw_last_code(codes, raw_codes), ties, past=everything, scored=everything, generator=generator
-        ),
+        ties=score_ties(scored, ties, past=everything, scored=everything, generator=generator),
     )
 
 

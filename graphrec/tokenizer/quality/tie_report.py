@@ -1,4 +1,4 @@
-"""How well codes separate ties from other pairs: homophily of shared prefixes, and AUC of a score from codes."""
+"""How well codes separate ties from other pairs: homophily of prefixes, and AUC of a score from codes."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ PSEUDOCOUNT = 1.0
 """Ties added to both the observed and the expected number in each cell of the score."""
 
 INTERVAL_SCALE = 1.43
-"""Ratio of the half-widths of a 99.5 % and a 95 % interval under a normal law. Structure has to exceed chance by
-the wider one, since either of two figures may show it."""
+"""Ratio of the half-widths of a 99.5 % and a 95 % interval under a normal law. Structure has to exceed chance
+by the wider one, since either of two figures may show it."""
 
 Baseline = Literal["uniform", "matched"]
 BASELINES: tuple[Baseline, ...] = ("uniform", "matched")
@@ -71,12 +71,12 @@ def score_ties(
 ) -> TieReport:
     """Measure how well codes separate ties from other pairs.
 
-    Homophily at length l is the share of the scored ties whose ends share a prefix of length l, divided by that
-    share among all comparison pairs, which is counted exactly and not sampled.
+    Homophily at length l is the share of the scored ties whose ends share a prefix of length l, divided by
+    that share among all comparison pairs, which is counted exactly and not sampled.
 
     The score of a pair is computed from codes and past ties alone: how many times as often as by chance past
-    ties join these two first codes; and, if the first codes are equal, how many times as often again past ties
-    join users who share a prefix of exactly this length:
+    ties join these two first codes; and, if the first codes are equal, how many times as often again past
+    ties join users who share a prefix of exactly this length:
 
         log (T(a, b) + 1) / (E(a, b) + 1) + log (T(l) + 1) / (E(l) + 1) - log (T(>0) + 1) / (E(>0) + 1)
 

@@ -60,6 +60,7 @@ def shared_prefix_length(codes: Tensor, one: Tensor, other: Tensor) -> Tensor:
 
     Args:
         codes: [N, L] int64.
-        one, other: [n] int64 users.
+        one: [n] int64, users.
+        other: [n] int64, users.
     """
     return (codes[one] == codes[other]).long().cumprod(1).sum(1)

@@ -1,4 +1,4 @@
-"""The certificate: counts, homophily and AUC against naive ones, structure where there is any, drift."""
+"""The tokenizer report: counts, homophily and AUC against naive ones, structure where there is any, drift."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from torch import Tensor
 from graphrec.data import FriendGraph
 from graphrec.report import code_tree
 from graphrec.tokenizer import (
-    Certificate,
-    CertificateWarning,
     RandomCodes,
     ResidualKMeans,
     STUs,
     Ties,
-    certify,
-    drift,
-    judge,
+    TokenizerQualityWarning,
+    TokenizerReport,
+    code_drift,
+    evaluate_tokenizer,
+    score_ties,
 )
-from graphrec.tokenizer import ties as module
+from graphrec.tokenizer.quality import tie_report as module
+from graphrec.tokenizer.quality.ties import shared_prefix_length
 
-quiet = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.CertificateWarning")
+quiet = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.TokenizerQualityWarning")
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -75,7 +76,7 @@ def test_homophily_equals_a_naive_count(seed: int) -> None:
     codes[::7] = -1
     ties = Ties.of(graph)
     judged = ties.between(20, 50)
-    verdict = judge(codes, ties, past=ties.between(None, 20), judged=judged, generator=generator())
+    verdict = score_ties(codes, ties, past=ties.between(None, 20), scored=judged, generator=generator())
     kept = judged & (codes[ties.src, 0] >= 0) & (codes[ties.dst, 0] >= 0)
     assert verdict.num_ties == kept.sum()
     if verdict.num_ties < module.MIN_TIES:
@@ -107,8 +108,8 @@ def test_scores_equal_the_formula() -> None:
         is_tied = torch.tensor(
             [frozenset(pair) in tied for pair in zip(one.tolist(), other.tolist(), strict=True)]
         )
-        shared = module.shared_length(codes, one, other)
-        score = module._Scores(codes, ties, weight)(one, other)
+        shared = shared_prefix_length(codes, one, other)
+        score = module._PairScorer(codes, ties, weight)(one, other)
         for row in range(0, len(one), 17):
             cell = {int(codes[one[row], 0]), int(codes[other[row], 0])}
             same_cell = torch.tensor(
@@ -133,12 +134,12 @@ def test_auc_is_the_share_of_pairs_in_order() -> None:
     graph, codes = graph_of(rows, 80), torch.arange(80)[:, None] // 20
     ties = Ties.of(graph)
     early = ties.between(None, 300)
-    verdict = judge(codes, ties, past=early, judged=~early, generator=generator())
+    verdict = score_ties(codes, ties, past=early, scored=~early, generator=generator())
     assert verdict.homophily["uniform"][0].value == 0
     assert verdict.auc["uniform"].value > 0.9
     assert verdict.finds_structure
     # With no past to learn from, one pair is like the other.
-    blind = judge(codes, ties, past=torch.zeros_like(early), judged=~early, generator=generator())
+    blind = score_ties(codes, ties, past=torch.zeros_like(early), scored=~early, generator=generator())
     assert blind.auc["uniform"].value < 0.6
 
 
@@ -149,64 +150,64 @@ def test_names_do_not_matter() -> None:
     there = torch.empty_like(codes).index_copy_(0, order, codes)
     now = ties.between(2_000 * 3600, None)
     one, other = (
-        judge(c, t, past=~now, judged=now, generator=generator())
+        score_ties(c, t, past=~now, scored=now, generator=generator())
         for c, t in ((codes, ties), (there, renamed))
     )
-    for kind in module.AGAINST:
+    for kind in module.BASELINES:
         assert one.homophily[kind] == other.homophily[kind]
         assert one.auc[kind].value == pytest.approx(other.auc[kind].value, abs=0.03)
 
 
-# What a certificate says
+# What a report holds
 
 
 @quiet
 def test_counts_of_a_fit() -> None:
     graph = circles()
     tokenizer = ResidualKMeans(dim=8, unique=True).fit(graph, until=10**9)
-    said, table, wished = tokenizer.certificate, tokenizer.table, tokenizer._wished
+    said, table, wished = tokenizer.report, tokenizer.table, tokenizer._wished
     assert (said.num_users, said.codebook_size, said.num_codebooks) == (128, 16, 3)
     share = np.bincount(table.codes[:, 0], minlength=16) / 128
     assert said.perplexity[0] == pytest.approx(
         np.exp(-(share[share > 0] * np.log(share[share > 0])).sum()) / 16
     )
-    assert said.dead[0] == (share == 0).sum()
+    assert said.dead_codes[0] == (share == 0).sum()
     _, size = np.unique(wished.numpy(), axis=0, return_counts=True)
     assert said.colliding == pytest.approx(size[size > 1].sum() / 128)
     assert said.largest_bucket == size.max()
-    assert (said.colliding_resolved, said.largest_bucket_resolved) == (0, 1)
-    assert 0 < said.explained[0] < said.explained[1] < said.explained[2] < 1
-    assert said.explained_resolved <= said.explained[2]
-    loose = ResidualKMeans(dim=8, unique=False).fit(graph, until=10**9).certificate
-    assert loose.colliding_resolved == loose.colliding > 0
+    assert (said.resolved_colliding, said.resolved_largest_bucket) == (0, 1)
+    assert 0 < said.explained_variance[0] < said.explained_variance[1] < said.explained_variance[2] < 1
+    assert said.resolved_explained_variance <= said.explained_variance[2]
+    loose = ResidualKMeans(dim=8, unique=False).fit(graph, until=10**9).report
+    assert loose.resolved_colliding == loose.colliding > 0
 
 
 @quiet
 def test_seen_ties_flatter_and_say_so() -> None:
     graph = anybody()
     tokenizer = ResidualKMeans(balanced=True).fit(graph, until=1_600)
-    said = tokenizer.certificate
-    assert said.judged == "seen"
+    said = tokenizer.report
+    assert said.tie_source == "fit"
     assert said.ties.homophily["uniform"][0].low > 1.5
-    assert "flatters" in said.table()
+    assert "optimistic" in said.table()
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_no_structure_is_found_where_there_is_none(seed: int) -> None:
     graph = anybody(seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CertificateWarning)
+        warnings.simplefilter("ignore", TokenizerQualityWarning)
         tokenizer = ResidualKMeans(balanced=True, seed=seed).fit(graph, until=1_600)
-        found = [certify(tokenizer, graph, later=2_000), certify(tokenizer, graph)]
-    for said, kind in zip(found, ("later", "set aside"), strict=True):
-        assert said.judged == kind
+        found = [evaluate_tokenizer(tokenizer, graph, later=2_000), evaluate_tokenizer(tokenizer, graph)]
+    for said, kind in zip(found, ("later", "held out"), strict=True):
+        assert said.tie_source == kind
         assert said.ties.num_ties > 100
-        for against in module.AGAINST:
+        for against in module.BASELINES:
             for estimate, chance in ((said.ties.homophily[against][0], 1), (said.ties.auc[against], 0.5)):
                 assert estimate.low <= chance <= estimate.high
         assert not said.ties.finds_structure
-        assert any("do not tell ties" in text for text in said.warnings)
-        assert "WARNING: the codes do not tell ties" in said.table()
+        assert any("do not separate ties" in text for text in said.warnings)
+        assert "WARNING: the codes do not separate ties" in said.table()
 
 
 @quiet
@@ -214,12 +215,14 @@ def test_structure_is_found_where_there_is_some() -> None:
     graph = circles(events=1_200)
     moments = graph.events().time
     tokenizer = ResidualKMeans(dim=8, balanced=True).fit(graph, until=int(moments[800]))
-    said = certify(tokenizer, graph, later=int(moments[-1]))
+    said = evaluate_tokenizer(tokenizer, graph, later=int(moments[-1]))
     assert said.ties.num_ties > 100
     assert said.ties.homophily["matched"][0].low > 3
     assert said.ties.auc["matched"].low > 0.7
-    assert not any("do not tell" in text for text in said.warnings)
-    control = certify(RandomCodes().fit(graph, until=int(moments[800])), graph, later=int(moments[-1]))
+    assert not any("do not separate" in text for text in said.warnings)
+    control = evaluate_tokenizer(
+        RandomCodes().fit(graph, until=int(moments[800])), graph, later=int(moments[-1])
+    )
     assert control.ties.homophily["matched"][0].low <= 1
     assert control.ties.auc["matched"].value < 0.6
 
@@ -230,40 +233,44 @@ def test_what_is_set_aside() -> None:
     graph = circles(events=1_200)
     until = int(graph.events().time[1_000])
     tokenizer = ResidualKMeans(dim=8, balanced=True).fit(graph, until=until)
-    said, cut = certify(tokenizer, graph), certify(tokenizer, graph.snapshot(until))
+    said, cut = evaluate_tokenizer(tokenizer, graph), evaluate_tokenizer(tokenizer, graph.snapshot(until))
     assert said == cut
-    assert said.judged == "set aside"
+    assert said.tie_source == "held out"
     assert 0 < said.ties.num_ties < 100
     assert said.drift is not None
     assert said.drift[0] <= said.drift[1] <= said.drift[2]
-    assert said.perplexity == tokenizer.certificate.perplexity
+    assert said.perplexity == tokenizer.report.perplexity
     still = graph_of([Row(0, 1, 5), Row(1, 2, 5), Row(2, 0, 5)])
     flat = ResidualKMeans().fit(still, until=6)
-    assert certify(flat, still) == flat.certificate
+    assert evaluate_tokenizer(flat, still) == flat.report
 
 
 @quiet
-def test_a_certificate_survives_json() -> None:
+def test_a_report_survives_json() -> None:
     graph = circles(events=1_200)
     tokenizer = ResidualKMeans(dim=8).fit(graph, until=int(graph.events().time[1_000]))
-    for said in (tokenizer.certificate, certify(tokenizer, graph), certify(tokenizer, graph, later=10**9)):
-        assert Certificate.from_json(said.to_json()) == said
+    for said in (
+        tokenizer.report,
+        evaluate_tokenizer(tokenizer, graph),
+        evaluate_tokenizer(tokenizer, graph, later=10**9),
+    ):
+        assert TokenizerReport.from_json(said.to_json()) == said
         assert json.loads(said.to_json())["warnings"] == said.warnings
     with pytest.raises(ValueError, match="format"):
-        Certificate.from_json(said.to_json().replace("Certificate/1", "Certificate/0"))
+        TokenizerReport.from_json(said.to_json().replace("TokenizerReport/1", "TokenizerReport/0"))
 
 
 def test_warnings_are_loud() -> None:
     rows = [Row(0, 1 + k % 60, k) for k in range(300)]  # a star: sixty people whom nothing tells apart
-    with pytest.warns(CertificateWarning) as heard:
-        said = ResidualKMeans(dim=4).fit(graph_of(rows), until=10**9).certificate
+    with pytest.warns(TokenizerQualityWarning) as heard:
+        said = ResidualKMeans(dim=4).fit(graph_of(rows), until=10**9).report
     assert [str(one.message) for one in heard] == [f"ResidualKMeans: {text}" for text in said.warnings]
-    assert any("the codes of level 1 serve unevenly" in text for text in said.warnings)
-    assert any("were alike before collisions were resolved" in text for text in said.warnings)
+    assert any("the codes of level 1 are used unevenly" in text for text in said.warnings)
+    assert any("shared an STU before collisions were resolved" in text for text in said.warnings)
     healthy = ResidualKMeans(dim=8, balanced=True)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        said = healthy.fit(anybody(), until=1_600).certificate
+        said = healthy.fit(anybody(), until=1_600).report
     assert said.warnings == []
     assert replace(said, drift=(0.2, 0.3, 0.4)).warnings == [
         "the first code of 20% of the users changes with a refit"
@@ -290,20 +297,20 @@ def test_drift_is_of_people_not_of_names() -> None:
     codes = torch.randint(6, (500, 3), generator=generator())
     names = [torch.randperm(6, generator=generator(level)) for level in range(3)]
     renamed = torch.stack([name[code] for name, code in zip(names, codes.unbind(1), strict=True)], dim=1)
-    assert drift(Told(codes), Told(renamed)) == (0.0, 0.0, 0.0)
+    assert code_drift(Told(codes), Told(renamed)) == (0.0, 0.0, 0.0)
     moved = renamed.clone()
     moved[:50, 0] = (moved[:50, 0] + 1) % 6
     moved[100:125, 1] = (moved[100:125, 1] + 1) % 6
     moved[200:210, 2] = (moved[200:210, 2] + 1) % 6
-    assert drift(Told(codes), Told(moved)) == pytest.approx((0.1, 0.15, 0.17))
+    assert code_drift(Told(codes), Told(moved)) == pytest.approx((0.1, 0.15, 0.17))
 
 
 def test_drift_of_what_cannot_be_compared() -> None:
     codes = torch.zeros(3, 2, dtype=torch.int64)
     with pytest.raises(ValueError, match="of 2 and of 3 codes"):
-        drift(Told(codes), Told(torch.zeros(3, 3, dtype=torch.int64)))
+        code_drift(Told(codes), Told(torch.zeros(3, 3, dtype=torch.int64)))
     with pytest.raises(ValueError, match="no user"):
-        drift(Told(codes[:0]), Told(codes[:0]))
+        code_drift(Told(codes[:0]), Told(codes[:0]))
 
 
 # The tree
