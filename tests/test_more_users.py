@@ -21,7 +21,7 @@ from graphrec.cli.main import main
 from graphrec.data import USER, DataError, EventLog, FriendGraph, UserTable, read_users
 from graphrec.service import Rules
 
-pytestmark = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.CertificateWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.TokenizerQualityWarning")
 
 LOG = EventLog.from_arrays(["ann", "bob", "cem"], ["bob", "cem", "ann"], [10, 20, 30])
 MORE = EventLog.from_arrays(["dan"], ["ann"], [40])

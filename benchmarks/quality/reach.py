@@ -58,7 +58,7 @@ from graphrec.models.writer import Mixed
 from graphrec.nn import PRESENCE, STRUCTURE
 from graphrec.retrieval import ApproximateIndex, ExactIndex
 from graphrec.temporal import Neighborhood, Reach, SpectralEmbeddings, Timeline, contains
-from graphrec.tokenizer import GNNRQVAE, TokenizerQualityWarning, RandomCodes, ResidualKMeans, Tokenizer
+from graphrec.tokenizer import GNNRQVAE, RandomCodes, ResidualKMeans, Tokenizer, TokenizerQualityWarning
 
 CUTS = (50, 200)
 BEAMS, PROBES = (20, 50, 200, 800), (1, 4, 16, 64)

@@ -41,7 +41,7 @@ from graphrec.nn import (
     settled,
 )
 from graphrec.temporal import Reach
-from graphrec.tokenizer import TokenizerQualityWarning, ResidualKMeans, Tokenizer
+from graphrec.tokenizer import ResidualKMeans, Tokenizer, TokenizerQualityWarning
 
 CLUSTERED: dict[str, tuple[str, ...]] = {
     "clustered": (*SOURCES, PRESENCE, STRUCTURE),

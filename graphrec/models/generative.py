@@ -35,8 +35,8 @@ from graphrec.nn import (
 from graphrec.temporal import Reach, Timeline, ragged, snapshot_ticks
 from graphrec.tokenizer import (
     GNNRQVAE,
-    TokenizerQualityWarning,
     Tokenizer,
+    TokenizerQualityWarning,
     default_codebook_size,
     load_tokenizer,
 )

@@ -118,7 +118,9 @@ class GNNRQVAE(Tokenizer):
         check_count("dim", dim, maximum=MAX_DIM)
         check_counts(epoch_batches=epoch_batches, batch_size=batch_size, max_epochs=max_epochs)
         if isinstance(num_neighbors, (str, int)) or not num_neighbors:
-            raise ValueError(f"num_neighbors is one number a layer, such as (24,), got {num_neighbors!r}")
+            raise ValueError(
+                f"num_neighbors must be at least 1 for each layer, such as (24,), got {num_neighbors!r}"
+            )
         for number in num_neighbors:
             check_count("num_neighbors", number)
         check_number("lr", lr, above=0.0, maximum=MAX_LR)
