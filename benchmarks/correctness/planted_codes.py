@@ -21,9 +21,15 @@ from tabulate import tabulate
 from torch import Tensor
 
 from graphrec.data import EventLog, FriendGraph
-from graphrec.tokenizer import GNNRQVAE, RandomCodes, ResidualKMeans, Tokenizer, evaluate_tokenizer
-from graphrec.tokenizer.quality.report import TokenizerQualityWarning
-from graphrec.tokenizer.quality.tie_report import Estimate
+from graphrec.tokenizer import (
+    GNNRQVAE,
+    Estimate,
+    RandomCodes,
+    ResidualKMeans,
+    Tokenizer,
+    TokenizerQualityWarning,
+    evaluate_tokenizer,
+)
 
 CIRCLES, SIZE, NUM_EVENTS = 40, 50, 40_000
 NUM_USERS = CIRCLES * SIZE

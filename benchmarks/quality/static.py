@@ -12,12 +12,11 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from graphrec.data import DataError, TemporalSplit
-from graphrec.datasets import DATASETS, load_dataset
-from graphrec.datasets.static import StaticDataset
+from graphrec.datasets import DeezerHungary, LastFMAsia, TwitchGermany, load_dataset
 from graphrec.evaluate import evaluate_streaming
 from graphrec.models import HEURISTICS
 
-STATIC = [name for name, dataset in DATASETS.items() if issubclass(dataset, StaticDataset)]
+STATIC = [dataset.name for dataset in (DeezerHungary, LastFMAsia, TwitchGermany)]
 MODELS = ("random", "popularity", "common_neighbors", "jaccard", "adamic_adar", "ppr")
 """The rules that need no order of events."""
 

@@ -24,7 +24,6 @@ from tabulate import tabulate
 
 from graphrec.data import FRIEND, USER, FriendGraph, TemporalSplit
 from graphrec.datasets import SyntheticFriends
-from graphrec.datasets.world import DAY
 from graphrec.evaluate import evaluate_streaming
 from graphrec.models import HEURISTICS, Oracle
 
@@ -34,6 +33,9 @@ WORLDS: dict[str, tuple[str, ...]] = {
     "every mechanism": (),
     "without triadic closure": ("triadic_closure",),
 }
+
+
+WEEK_S = 7 * 86_400
 
 
 def cost(num_users: int, num_events: int, folder: str) -> tuple[float, float, float, dict[str, float]]:
@@ -55,14 +57,14 @@ def statistics(graph: FriendGraph) -> dict[str, float]:
     where = np.minimum(np.searchsorted(pair, back), len(pair) - 1)
     mutual = pair[where] == back
     wait = np.where(mutual, time_[first[where]], 2**62) - time_[first]
-    approach = (wait > 0) & (time_[first] < time_[-1] - 7 * DAY)
+    approach = (wait > 0) & (time_[first] < time_[-1] - WEEK_S)
     acts = np.sort(np.bincount(src, minlength=n))
     friends = torch.bincount(graph[USER, FRIEND, USER].edge_index[0], minlength=n).double()
     return {
         "directed pairs": len(pair),
         "events that open one": len(pair) / len(src),
         "pairs reciprocated": float(mutual.mean()),
-        "first approaches answered in 7 days": float((wait[approach] <= 7 * DAY).mean()),
+        "first approaches answered in 7 days": float((wait[approach] <= WEEK_S).mean()),
         "median friends": float(friends.median()),
         "most friends": float(friends.max()),
         "median acts": float(np.median(acts)),

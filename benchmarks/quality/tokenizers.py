@@ -32,13 +32,20 @@ from graphrec.data.draws import hashed
 from graphrec.datasets import load_dataset
 from graphrec.nn import ResidualQuantizer
 from graphrec.temporal import run_starts
-from graphrec.tokenizer import RandomCodes, ResidualKMeans
-from graphrec.tokenizer.gnn import GNNRQVAE
-from graphrec.tokenizer.quality.evaluate import REFIT_EVENT_RATIO, code_drift
-from graphrec.tokenizer.quality.report import TokenizerQualityWarning
-from graphrec.tokenizer.quality.tie_report import BASELINES, MIN_TIES, score_ties
-from graphrec.tokenizer.quality.ties import Ties
-from graphrec.tokenizer.tokenizer import Before, Tokenizer, default_codebook_size
+from graphrec.tokenizer import (
+    GNNRQVAE,
+    RandomCodes,
+    ResidualKMeans,
+    Ties,
+    Tokenizer,
+    TokenizerQualityWarning,
+    code_drift,
+    default_codebook_size,
+    score_ties,
+)
+from graphrec.tokenizer.quality.evaluate import REFIT_EVENT_RATIO
+from graphrec.tokenizer.quality.tie_report import BASELINES, MIN_TIES
+from graphrec.tokenizer.tokenizer import Before
 
 PEER, PASSES, BATCH = "vector_quantize_pytorch", 20, 8192
 FIRST_TIES, KEPT_OUT = 3, 20
