@@ -125,7 +125,7 @@ def test_names(tmp_path: Path) -> None:
     }
     for name in ("Copenhagen", "copenhagen-networks", "COPENHAGENNETWORKS"):
         assert load_dataset(name).num_users == 844
-    assert (tmp_path / "home/CopenhagenNetworks/processed/graph.pt").is_file()
+    assert len(list((tmp_path / "home/CopenhagenNetworks/processed").glob("graph-*.pt"))) == 1
     with pytest.raises(
         KeyError, match="'nowhere'; known are CollegeMsg, Email-Eu-core, MathOverflow, Copenhagen"
     ):
@@ -313,9 +313,45 @@ def test_transforms(tiny: type[FriendDataset], tmp_path: Path) -> None:
     assert dataset[0][USER].x.tolist() == [[1, 2]] * 4
     assert dataset[0][USER].x.shape == (4, 2)  # a transform is applied to a copy
     assert tiny(tmp_path, pre_transform=mark)[0][USER].x.tolist() == [[1]] * 4
-    with pytest.warns(UserWarning, match="`pre_transform` argument differs"):
-        assert "x" in tiny(tmp_path)[0][USER]
-    assert "x" not in tiny(tmp_path, force_reload=True)[0][USER]
+    assert "x" not in tiny(tmp_path)[0][USER]  # another's graph is not taken for one's own
+    for value in (1.0, 2.0):
+        twice = tiny(tmp_path, pre_transform=lambda graph, value=value: T.Constant(value)(graph))
+        assert twice[0][USER].x.tolist() == [[value]] * 4
+
+
+def test_a_root_shared_by_data_sets_gives_each_its_own(
+    tiny: type[FriendDataset], published: Path, tmp_path: Path
+) -> None:
+    class Other(tiny):  # type: ignore[misc, valid-type]
+        def read(self, paths: list[Path]) -> FriendGraph:
+            graph = super().read(paths)
+            graph.told = "other"
+            return graph
+
+    root = tmp_path / "root"
+    assert "told" not in tiny(root)[0]
+    assert Other(root)[0].told == "other"
+    assert "told" not in tiny(root)[0]
+    assert len(list((root / "processed").glob("graph-*.pt"))) == 2
+
+
+def test_other_raw_files_and_other_code_make_the_graph_anew(
+    tiny: type[FriendDataset], published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "root"
+    before = tiny(root).processed_paths[0]
+    monkeypatch.setattr("graphrec.datasets.base.digest_code", lambda: "other")
+    after = tiny(root).processed_paths[0]
+    assert after != before
+    assert [str(path) for path in (root / "processed").glob("graph-*.pt")] == [after]  # no copies pile up
+    content = gzip.compress(b"1 2 10\n2 1 20\n3 3 20\n1 2 30\n4 1 31\n", mtime=0)
+    (published / "tiny.txt.gz").write_bytes(content)
+    source = tiny.files[0].source
+    tiny.files = (RawFile("snap/tiny.txt.gz", hashlib.sha256(content).hexdigest(), source),)
+    with pytest.raises(DataError, match="Delete it"):  # the raw file is still the one of before
+        tiny(root)
+    (root / "raw" / "tiny.txt.gz").unlink()
+    assert int(tiny(root)[0].events().time[-1]) == 31
 
 
 def unsort(graph: FriendGraph) -> FriendGraph:
@@ -344,7 +380,7 @@ def test_a_damaged_processed_file(tiny: type[FriendDataset], tmp_path: Path) -> 
     trace = tmp_path / "trace"
     for content in (path.read_bytes()[:500], pickle.dumps(({}, None, Malicious(trace)))):
         path.write_bytes(content)
-        with pytest.raises(DataError, match=r"graph\.pt.*`force_reload=True`"):
+        with pytest.raises(DataError, match=r"graph-\w+-\w+\.pt.*`force_reload=True`"):
             tiny(tmp_path)
     assert not trace.exists()
     assert tiny(tmp_path, force_reload=True)[0].num_users == 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any, ClassVar
 
 from torch_geometric.data import InMemoryDataset
 
-from graphrec.data import USER, DataError, FriendGraph
+from graphrec.data import USER, DataError, FriendGraph, digest_code, digest_value
+from graphrec.data.graph import FORMAT
 from graphrec.datasets.raw import RawFile, replacing
 
 HOME_VARIABLE = "GRAPHREC_HOME"
@@ -24,7 +26,8 @@ class FriendDataset(InMemoryDataset):
         root: folder for the raw and the processed file; by default the class's name inside the folder named
             by the environment variable GRAPHREC_HOME, or else inside ~/.cache/graphrec.
         transform: applied at every access.
-        pre_transform: applied once, before the graph is saved; it must give a valid `FriendGraph`.
+        pre_transform: applied once, when the graph is made or loaded; it must give a valid `FriendGraph`,
+            which is not saved, since two functions cannot be told apart by their content.
         force_reload: process the raw files again.
         mirror: a folder or URL prefix to take raw files from before their original address; by default
             the environment variable GRAPHREC_MIRROR.
@@ -59,11 +62,18 @@ class FriendDataset(InMemoryDataset):
         self.mirror = mirror
         if root is None:
             root = Path(os.environ.get(HOME_VARIABLE) or "~/.cache/graphrec") / type(self).__name__
-        super().__init__(os.fspath(root), transform, pre_transform, log=False, force_reload=force_reload)
+        super().__init__(os.fspath(root), transform, log=False, force_reload=force_reload)
+        self.pre_transform = pre_transform
         try:
-            self._data = FriendGraph.load(self.processed_paths[0])
+            graph = FriendGraph.load(self.processed_paths[0])
         except DataError as error:
             raise DataError(f"{error}; `force_reload=True` makes the file again") from None
+        if pre_transform is not None:
+            graph = pre_transform(graph)
+            if not isinstance(graph, FriendGraph):
+                raise DataError(f"{self.name}: pre_transform gave {type(graph).__name__}, not a FriendGraph")
+            graph.validate()
+        self._data = graph
 
     @property
     def raw_file_names(self) -> list[str]:
@@ -72,8 +82,22 @@ class FriendDataset(InMemoryDataset):
 
     @property
     def processed_file_names(self) -> list[str]:
-        """Name of the graph's file in `processed_dir`."""
-        return ["graph.pt"]
+        """Name of the graph's file in `processed_dir`: it has digests of what the graph is made from."""
+        return [f"graph-{self.content_key()}.pt"]
+
+    def content_key(self) -> str:
+        """Names the content by class, files' checksums and `settings`, and then the code that reads them."""
+        kinds = [kind for kind in type(self).__mro__ if issubclass(kind, FriendDataset)]
+        files = [(file.name, file.sha256) for file in self.files]
+        names = [(kind.__module__, kind.__qualname__) for kind in kinds]
+        counts = [getattr(self, "expected_users", None), getattr(self, "expected_events", None)]
+        content = digest_value([names, files, counts, self.settings()])
+        code = digest_value([FORMAT, digest_code(), *map(_source, kinds)])
+        return f"{content[:16]}-{code[:16]}"
+
+    def settings(self) -> dict[str, Any]:
+        """Arguments on which the graph depends; plain values."""
+        return {}
 
     def download(self) -> None:
         """Fetch the raw files that are not there yet."""
@@ -92,14 +116,26 @@ class FriendDataset(InMemoryDataset):
                 f"{self.name}: {graph.num_users} users and events {events} were read, expected "
                 f"{self.expected_users} and {dict(self.expected_events)}"
             )
-        if self.pre_transform is not None:
-            graph = self.pre_transform(graph)
-            if not isinstance(graph, FriendGraph):
-                raise DataError(f"{self.name}: pre_transform gave {type(graph).__name__}, not a FriendGraph")
         graph.validate()
         with replacing(Path(self.processed_paths[0])) as partial:
             graph.save(partial)
+        self.delete_outdated()
+
+    def delete_outdated(self) -> None:
+        """Delete the processed files that other code has made from the same files and settings."""
+        content, _, code = self.content_key().partition("-")
+        for path in Path(self.processed_dir).glob(f"*-{content}-*.pt"):
+            if f"-{content}-{code}." not in path.name:
+                path.unlink(missing_ok=True)
 
     def read(self, paths: list[Path]) -> FriendGraph:
         """Build the graph from the raw files, given in the order of `files`."""
         raise NotImplementedError
+
+
+def _source(kind: type) -> str:
+    """The source of a class, where there is a file of it."""
+    try:
+        return inspect.getsource(kind)
+    except (OSError, TypeError):
+        return ""

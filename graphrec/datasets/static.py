@@ -46,10 +46,9 @@ class StaticDataset(FriendDataset):
         self.seed = seed
         super().__init__(root, transform, pre_transform, force_reload, mirror=mirror)
 
-    @property
-    def processed_file_names(self) -> list[str]:
-        """Name of the graph's file in `processed_dir`."""
-        return [f"graph_seed_{self.seed}.pt"]
+    def settings(self) -> dict[str, Any]:
+        """The seed of the split."""
+        return {"seed": self.seed}
 
     def read(self, paths: list[Path]) -> FriendGraph:
         """Build the graph, split by the seed."""

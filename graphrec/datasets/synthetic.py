@@ -14,9 +14,6 @@ from graphrec.datasets.raw import replacing
 from graphrec.datasets.simulation import Simulation
 from graphrec.datasets.world import World
 
-VERSION = 1
-"""Of the law: worlds made by an earlier one are not loaded."""
-
 MAX_USERS = 2**24
 
 
@@ -77,9 +74,12 @@ class SyntheticFriends(FriendDataset):
     @property
     def processed_file_names(self) -> list[str]:
         """Names of the files of the graph and of its world, which say how they were made."""
-        sizes = f"{self.num_users}-{self.num_events}-{self.seed}-{self.num_days}"
-        key = "-".join([f"v{VERSION}-{sizes}", *(f"no_{mechanism}" for mechanism in self.without)])
-        return [f"{key}.graph.pt", f"{key}.world.pt"]
+        return [f"{kind}-{self.content_key()}.pt" for kind in ("graph", "world")]
+
+    def settings(self) -> dict[str, Any]:
+        """The arguments of the simulation."""
+        names = ("num_users", "num_events", "seed", "num_days", "without")
+        return {name: getattr(self, name) for name in names}
 
     def process(self) -> None:
         """Simulate, and save the graph and its world."""
@@ -94,3 +94,4 @@ class SyntheticFriends(FriendDataset):
             simulation.truth().save(partial)
         with replacing(Path(graph)) as partial:
             simulation.graph().save(partial)
+        self.delete_outdated()
