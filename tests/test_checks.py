@@ -135,7 +135,9 @@ def test_an_index_is_checked_as_a_naive_loop_would(data: st.DataObject) -> None:
             check_index("who", tensor, size)
 
 
-@pytest.mark.parametrize("index", [ExactIndex(), ApproximateIndex(num_cells=9, num_probes=2)], ids=["exact", "approximate"])
+@pytest.mark.parametrize(
+    "index", [ExactIndex(), ApproximateIndex(num_cells=9, num_probes=2)], ids=["exact", "approximate"]
+)
 def test_nobody_excluded_comes_back_where_small_integers_would_overflow(index: Index) -> None:
     generator = torch.Generator().manual_seed(0)
     index.build(torch.randn(400, 8, generator=generator))

@@ -41,15 +41,15 @@ def uniform(*, num_events: int = 5000, seed: int = 0) -> FriendGraph:
     return FriendGraph.from_events(EventLog.from_arrays(src, dst, 60 * np.arange(num_events)))
 
 
-def learner(name: str, *, seed: int) -> NeighborhoodModel:
+def learner(name: str, *, seed: int, max_epochs: int = 8) -> NeighborhoodModel:
     """A learned model small enough for fifty people."""
     model: NeighborhoodModel = ON_SEED[name](
         embedding_dim=16,
         hidden_channels=16,
         window=16,
         batch_acts=256,
-        max_epochs=8,
-        patience=8,
+        max_epochs=max_epochs,
+        patience=max_epochs,
         seed=seed,
         progress=False,
     )
