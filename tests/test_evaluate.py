@@ -579,7 +579,7 @@ def test_batches_may_be_judged_by_several_threads(monkeypatch: pytest.MonkeyPatc
             return model.score(query)
 
     whole = streaming(model, graph, split).rows(), mutual(model, graph, split)
-    monkeypatch.setattr(protocol, "BATCH_SCORES", 60)
+    monkeypatch.setattr(protocol, "SCORES_PER_BATCH", 60)
     try:
         torch.set_num_threads(3)
         watched = streaming(Watched(), graph, split).rows(), mutual(Watched(), graph, split)
@@ -687,7 +687,7 @@ def test_large_parts_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_sample_has_a_limit_of_its_own() -> None:
     assert (protocol.MAX_SCORES, protocol.SAMPLE_SIZE) == (500_000_000, 6000)
     few, many = np.arange(6000), np.arange(6001)
-    assert protocol.sampled(few, 10**9) is few
-    assert len(protocol.sampled(many, 10**9)) == 6000
-    assert protocol.sampled(many, 83_000) is many  # 6001 x 83,000 < 5e8 < 6001 x 84,000
-    assert len(protocol.sampled(many, 84_000)) == 6000
+    assert protocol.sample_rows(few, 10**9) is few
+    assert len(protocol.sample_rows(many, 10**9)) == 6000
+    assert protocol.sample_rows(many, 83_000) is many  # 6001 x 83,000 < 5e8 < 6001 x 84,000
+    assert len(protocol.sample_rows(many, 84_000)) == 6000

@@ -183,7 +183,7 @@ def test_reliability_on_paper() -> None:
     assert number.tolist() == [2, 1, 2]
     assert calibration_error(probability, outcome) == pytest.approx((2 * 0.45 + 0.45 + 2 * 0.025) / 5)
     assert calibration_error(probability[:0], outcome[:0]) == 0
-    with pytest.raises(ValueError, match=r"1\.5 is no probability"):
+    with pytest.raises(ValueError, match=r"1\.5 is not a probability"):
         reliability(np.array([0.5, 1.5]), outcome[:2])
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from test_recommenders import NEW_ID, ROWS, UNTIL, USERS, queries
 
 from graphrec.data import DataError, FriendGraph, Query
-from graphrec.evaluate import Maturity, Pairs
+from graphrec.evaluate import Initiations, ReplyDelayCurve
 from graphrec.models import HEURISTICS, Bidirectional, Reciprocity, Recommender
 from graphrec.models.bidirectional import GRID, _Candidates, _dealt_out, _mean_ranks
 from graphrec.models.reciprocity import late_loss
@@ -24,36 +24,36 @@ from graphrec.temporal import ReplyIndex, Timeline
 DAY = 86_400
 
 
-# --- Maturity -----------------------------------------------------------------------------------------------
+# --- Delays of replies -------------------------------------------------------------------------------------
 
 
 def test_maturity_on_paper() -> None:
     # At 100: asked at 0 and answered after 10; at 50, after 20; at 70, silent for 30; at 95, silent for 5.
     rows = [Row(0, 1, 0), Row(1, 0, 10), Row(2, 3, 50), Row(3, 2, 70), Row(4, 5, 70), Row(6, 7, 95)]
     rows += [Row(8, 9, 100), Row(9, 8, 101)]  # which nobody knows of
-    pairs = Pairs.of(graph_of(sorted(rows, key=lambda row: row.time)))
-    curve = Maturity.of(pairs, until=100, wait=40)
+    pairs = Initiations.of(graph_of(sorted(rows, key=lambda row: row.time)))
+    curve = ReplyDelayCurve.of(pairs, until=100, reply_window=40)
     # At a delay of 10 three were unanswered and old enough; at 20 two.
     assert curve.delay.tolist() == [10, 20]
-    assert curve.answered == pytest.approx([1 / 3, 1 - 2 / 3 * 1 / 2])
+    assert curve.reply_probability == pytest.approx([1 / 3, 1 - 2 / 3 * 1 / 2])
     assert curve.rate == pytest.approx(2 / 3)
     # An age of 10 seconds shows delays below 10.
-    assert curve.share(np.array([0, 10, 11, 20, 21, 99])) == pytest.approx([0, 0, 0.5, 0.5, 1, 1])
-    young = np.isin(pairs.u, [4, 6])  # matured for 1 and 0
-    assert curve.answer_rate(pairs, young, until=100) == 0
-    assert curve.answer_rate(pairs, pairs.u < 9, until=100) == pytest.approx(2 / 3)
-    with pytest.raises(ValueError, match="none of the 1 approaches is old enough"):
-        curve.answer_rate(pairs, pairs.u == 6, until=100)
+    assert curve.arrived_fraction(np.array([0, 10, 11, 20, 21, 99])) == pytest.approx([0, 0, 0.5, 0.5, 1, 1])
+    young = np.isin(pairs.initiator, [4, 6])  # matured for 1 and 0
+    assert curve.reply_rate(pairs, young, until=100) == 0
+    assert curve.reply_rate(pairs, pairs.initiator < 9, until=100) == pytest.approx(2 / 3)
+    with pytest.raises(ValueError, match="none of the 1 initiations is old enough"):
+        curve.reply_rate(pairs, pairs.initiator == 6, until=100)
 
 
 def test_nobody_answers() -> None:
-    pairs = Pairs.of(graph_of([Row(0, 1, 0), Row(2, 1, 5)]))
-    curve = Maturity.of(pairs, until=10, wait=3)
-    assert (curve.rate, curve.share(np.array([1])).tolist()) == (0, [1])
-    assert curve.answer_rate(pairs, np.array([0, 1]), until=10) == 0
+    pairs = Initiations.of(graph_of([Row(0, 1, 0), Row(2, 1, 5)]))
+    curve = ReplyDelayCurve.of(pairs, until=10, reply_window=3)
+    assert (curve.rate, curve.arrived_fraction(np.array([1])).tolist()) == (0, [1])
+    assert curve.reply_rate(pairs, np.array([0, 1]), until=10) == 0
 
 
-def delayed(seed: int, size: int, chance: float) -> tuple[Pairs, int]:
+def delayed(seed: int, size: int, chance: float) -> tuple[Initiations, int]:
     """Approaches at uniform times; each is answered with one probability, after an exponential delay."""
     rng = np.random.default_rng(seed)
     first = np.sort(rng.integers(0, 20 * DAY, size=size))
@@ -61,27 +61,29 @@ def delayed(seed: int, size: int, chance: float) -> tuple[Pairs, int]:
     answered = (rng.random(size) < chance) & (delay <= 4 * DAY)
     person, zero = np.arange(size), np.zeros(size, dtype=np.int64)
     answer = np.where(answered, first + delay, -1)
-    return Pairs(person, person + size, first, answer, zero, np.where(answered, 0, -1)), 20 * DAY
+    return Initiations(person, person + size, first, answer, zero, np.where(answered, 0, -1)), 20 * DAY
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_young_approaches_are_estimated_where_counting_fails(seed: int) -> None:
     pairs, until = delayed(seed, 100_000, 0.4)
     truth = 0.4 * (1 - np.exp(-4))
-    young = pairs.first >= until - 2 * DAY
-    label = pairs.answered(until=until, wait=4 * DAY)[young]
+    young = pairs.initiation_time >= until - 2 * DAY
+    label = pairs.reply_labels(until=until, reply_window=4 * DAY)[young]
     assert (label == 1).mean() < 0.8 * truth
     assert (label == 1).sum() / (label >= 0).sum() > 1.2 * truth
-    curve = Maturity.of(pairs, until=until, wait=4 * DAY)
-    assert curve.answer_rate(pairs, young, until=until) == pytest.approx(truth, rel=0.05)
+    curve = ReplyDelayCurve.of(pairs, until=until, reply_window=4 * DAY)
+    assert curve.reply_rate(pairs, young, until=until) == pytest.approx(truth, rel=0.05)
     assert curve.rate == pytest.approx(truth, rel=0.02)
 
 
 def test_the_late_loss_is_least_at_the_truth() -> None:
     pairs, until = delayed(0, 20_000, 0.4)
-    answered = torch.from_numpy(pairs.answered(until=until, wait=4 * DAY) == 1)
-    age = until - pairs.first
-    part = torch.from_numpy(Maturity.of(pairs, until=until, wait=4 * DAY).share(age)).float()
+    answered = torch.from_numpy(pairs.reply_labels(until=until, reply_window=4 * DAY) == 1)
+    age = until - pairs.initiation_time
+    part = torch.from_numpy(
+        ReplyDelayCurve.of(pairs, until=until, reply_window=4 * DAY).arrived_fraction(age)
+    ).float()
     young = torch.from_numpy(age < 2 * DAY)
     chance = torch.linspace(0.2, 0.6, 41)
     size = int(young.sum())

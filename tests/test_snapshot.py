@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphrec.data import FriendGraph, Query, TemporalSplit
-from graphrec.evaluate import Lists, Pairs, Snapshot, evaluate_mutual, evaluate_snapshot, judge_lists
+from graphrec.evaluate import (
+    Initiations,
+    Snapshot,
+    SuggestionLists,
+    evaluate_lists,
+    evaluate_mutual,
+    evaluate_snapshot,
+)
 from graphrec.models import HEURISTICS
 from graphrec.temporal import Timeline
 
@@ -41,8 +48,8 @@ def paper() -> tuple[FriendGraph, TemporalSplit]:
 
 def judged(paper: tuple[FriendGraph, TemporalSplit], people: list[list[int]], k: int = 2) -> Snapshot:
     graph, split = paper
-    lists = Lists.of(torch.arange(len(people)), torch.tensor(people))
-    return judge_lists(lists, graph, name="by hand", split=split, k=k)
+    lists = SuggestionLists.of(torch.arange(len(people)), torch.tensor(people))
+    return evaluate_lists(lists, graph, name="by hand", split=split, k=k)
 
 
 def test_lists_on_paper(paper: tuple[FriendGraph, TemporalSplit]) -> None:
@@ -90,7 +97,7 @@ def test_wrong_lists_are_named(paper: tuple[FriendGraph, TemporalSplit]) -> None
     with pytest.raises(ValueError, match="3 places, more than k = 2"):
         judged(paper, [[1, 2, 3]])
     with pytest.raises(ValueError, match=r"people must be \[2, k\], got \[1, 2\]"):
-        Lists.of(torch.arange(2), torch.tensor([[1, 2]]))
+        SuggestionLists.of(torch.arange(2), torch.tensor([[1, 2]]))
 
 
 class Hopeful:
@@ -154,14 +161,14 @@ def test_names_change_nothing() -> None:
     [(100, -1), (101, -1), (110, -1), (111, 1), (120, 1), (200, 1)],  # asked at 100, answered at 110
 )
 def test_an_answer_is_known_once_it_has_come(until: int, expected: int) -> None:
-    pairs = Pairs.of(graph_of([Row(0, 1, 100), Row(1, 0, 110)]))
-    assert pairs.answered(until=until, wait=15).tolist() == [expected]
+    pairs = Initiations.of(graph_of([Row(0, 1, 100), Row(1, 0, 110)]))
+    assert pairs.reply_labels(until=until, reply_window=15).tolist() == [expected]
 
 
 @pytest.mark.parametrize(("until", "expected"), [(101, -1), (115, -1), (116, 0), (131, 0)])
 def test_silence_is_a_no_once_the_horizon_is_over(until: int, expected: int) -> None:
-    pairs = Pairs.of(graph_of([Row(0, 1, 100), Row(1, 0, 130)]))
-    assert pairs.answered(until=until, wait=15).tolist() == [expected]
+    pairs = Initiations.of(graph_of([Row(0, 1, 100), Row(1, 0, 130)]))
+    assert pairs.reply_labels(until=until, reply_window=15).tolist() == [expected]
 
 
 @checked

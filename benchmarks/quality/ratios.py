@@ -47,7 +47,7 @@ def inverted(ranks: StreamingRanks) -> np.ndarray:
     for slice_name in SLICES:
         row = np.full(len(ranks.event_id), np.nan)
         inside = ranks.members.get(slice_name, np.ones(len(row), dtype=bool))
-        row[inside] = 1.0 / ranks.of(slice_name)[0]
+        row[inside] = 1.0 / ranks.select(slice_name)[0]
         rows.append(row)
     return np.stack(rows)
 

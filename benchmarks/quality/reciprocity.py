@@ -25,13 +25,13 @@ from tabulate import tabulate
 from graphrec.data import FriendGraph, Query, TemporalSplit
 from graphrec.datasets import SyntheticFriends, load_dataset
 from graphrec.evaluate import (
-    Lists,
-    Maturity,
-    Pairs,
+    Initiations,
+    ReplyDelayCurve,
     Snapshot,
+    SuggestionLists,
+    default_reply_window,
+    evaluate_lists,
     evaluate_snapshot,
-    horizon,
-    judge_lists,
     mutual_ranks,
     rank_events,
     snapshot_query,
@@ -104,23 +104,24 @@ def fitted(
 
 def learned_answers(graph: FriendGraph, split: TemporalSplit, seed: int) -> Reciprocity:
     """The model of answers, trained on training, its epoch and level chosen on validation."""
-    model = Reciprocity(wait=horizon(split, "test"), seed=seed, progress=False)
+    model = Reciprocity(wait=default_reply_window(split, "test"), seed=seed, progress=False)
     return model.fit(graph, until=split.t_val, validate_until=split.t_test)
 
 
-def approaches(pairs: Pairs, chosen: np.ndarray) -> tuple[Query, torch.Tensor]:
+def approaches(pairs: Initiations, chosen: np.ndarray) -> tuple[Query, torch.Tensor]:
     """The questions that first acts put, and whom they went to."""
     user, person, time, action = (
-        torch.from_numpy(part[chosen]) for part in (pairs.u, pairs.v, pairs.first, pairs.action)
+        torch.from_numpy(part[chosen])
+        for part in (pairs.initiator, pairs.recipient, pairs.initiation_time, pairs.initiation_action)
     )
     return Query(user, time, action), person
 
 
-def true_chances(dataset: SyntheticFriends, pairs: Pairs) -> np.ndarray:
+def true_chances(dataset: SyntheticFriends, pairs: Initiations) -> np.ndarray:
     """The probability that each pair's first act, a request, is ever answered, [P] float64."""
     requests, size = dataset[0]["user", "friend_request", "user"], dataset[0].num_users
     key, order = (requests.edge_index[0] * size + requests.edge_index[1]).sort(stable=True)
-    place = np.searchsorted(key.numpy(), pairs.u * size + pairs.v)
+    place = np.searchsorted(key.numpy(), pairs.initiator * size + pairs.recipient)
     chance: np.ndarray = dataset.world.answer_probability[order].numpy()[place]
     return chance
 
@@ -136,17 +137,19 @@ def late(seeds: Sequence[int]) -> None:
     for seed in seeds:
         dataset = SyntheticFriends(5_000, 150_000, seed=seed)
         graph = dataset[0].select_actions(["friend_accept", "friend_request"])
-        pairs = Pairs.of(graph)
+        pairs = Initiations.of(graph)
         chance = true_chances(dataset, pairs)
         within = float(dataset.world.answered_within(torch.tensor(wait // 3600)))
-        begin, end = int(pairs.first.min()), int(pairs.first.max())
+        begin, end = int(pairs.initiation_time.min()), int(pairs.initiation_time.max())
         for day in MOMENTS:
             until = begin + day * DAY
-            young = (pairs.first < until) & (pairs.first >= until - wait)
+            young = (pairs.initiation_time < until) & (pairs.initiation_time >= until - wait)
             truth = float(chance[young].mean() * within)
-            label = pairs.answered(until=until, wait=wait)[young]
-            corrected = Maturity.of(pairs, until=until, wait=wait).answer_rate(pairs, young, until=until)
-            came = (pairs.answered(until=end + wait, wait=wait)[young] == 1).mean()
+            label = pairs.reply_labels(until=until, reply_window=wait)[young]
+            corrected = ReplyDelayCurve.of(pairs, until=until, reply_window=wait).reply_rate(
+                pairs, young, until=until
+            )
+            came = (pairs.reply_labels(until=end + wait, reply_window=wait)[young] == 1).mean()
             rates = [(label == 1).mean(), (label == 1).sum() / max(1, (label >= 0).sum()), corrected, came]
             errors.append([float(rate) / truth - 1 for rate in rates])
 
@@ -170,15 +173,18 @@ def young_network(seed: int, wait: int) -> list[list[float]]:
     """Errors of what a naive and a corrected model of three days say of these, and of the next four."""
     dataset = SyntheticFriends(20_000, 200_000, seed=seed, num_days=10)
     graph = dataset[0].select_actions(["friend_accept", "friend_request"])
-    pairs = Pairs.of(graph)
+    pairs = Initiations.of(graph)
     chance = true_chances(dataset, pairs) * float(dataset.world.answered_within(torch.tensor(wait // 3600)))
-    begin = int(pairs.first.min())
+    begin = int(pairs.initiation_time.min())
     until, end = begin + 3 * DAY, begin + 7 * DAY
     out = []
     for naive in (True, False):
         model = Reciprocity(wait=wait, naive=naive, seed=seed, progress=False).fit(graph, until=until)
         errors = []
-        for days in (pairs.first < until, (pairs.first >= until) & (pairs.first < end)):
+        for days in (
+            pairs.initiation_time < until,
+            (pairs.initiation_time >= until) & (pairs.initiation_time < end),
+        ):
             said = float(model.probability(*approaches(pairs, days)).mean())
             errors.append(said / float(chance[days].mean()) - 1)
         out.append(errors)
@@ -194,11 +200,11 @@ def answers(name: str, options: argparse.Namespace) -> None:
     number, shown = 0, {}
     for seed in options.seeds:
         graph = graph_of(name, seed, options.users)
-        split, pairs = TemporalSplit.of(graph), Pairs.of(graph)
-        wait = horizon(split, "test")
-        test = (pairs.first >= split.t_test) & (pairs.first + wait < split.end + 1)
+        split, pairs = TemporalSplit.of(graph), Initiations.of(graph)
+        wait = default_reply_window(split, "test")
+        test = (pairs.initiation_time >= split.t_test) & (pairs.initiation_time + wait < split.end + 1)
         number = int(test.sum())
-        outcome = pairs.answered(until=split.end + 1, wait=wait)[test] == 1
+        outcome = pairs.reply_labels(until=split.end + 1, reply_window=wait)[test] == 1
         for title, chance in predictions(graph, split, pairs, test, seed).items():
             if title in DRAWN:
                 shown[title] = chance, outcome
@@ -228,13 +234,13 @@ def answers(name: str, options: argparse.Namespace) -> None:
 
 
 def predictions(
-    graph: FriendGraph, split: TemporalSplit, pairs: Pairs, test: np.ndarray, seed: int
+    graph: FriendGraph, split: TemporalSplit, pairs: Initiations, test: np.ndarray, seed: int
 ) -> dict[str, np.ndarray]:
     """P(answer) of the approaches of test by each way to predict it."""
     model = learned_answers(graph, split, seed)
-    train, val = pairs.first + model.wait < split.t_val, pairs.first >= split.t_val
-    val &= pairs.first + model.wait < split.t_test
-    outcome = pairs.answered(until=split.t_test, wait=model.wait) == 1
+    train, val = pairs.initiation_time + model.wait < split.t_val, pairs.initiation_time >= split.t_val
+    val &= pairs.initiation_time + model.wait < split.t_test
+    outcome = pairs.reply_labels(until=split.t_test, reply_window=model.wait) == 1
     rate = float(outcome[train].mean())
     query, person = approaches(pairs, test)
     out = {"constant": np.full(int(test.sum()), rate)}
@@ -365,9 +371,11 @@ def judged_both(name: str, model: str, seed: int, options: argparse.Namespace) -
             two.choose(start=split.t_val, end=split.t_test, action=hoped(name))
         worse, group = mutual_ranks(scorer, graph, split=split)
         snapshot = evaluate_snapshot(scorer, graph, split=split, action=hoped(name))
-        share = snapshot.lists.share.numpy() * snapshot.approached
+        share = snapshot.lists.share.numpy() * snapshot.initiated
         row, size = snapshot.lists.row.numpy(), len(snapshot.lists.user)
-        ranks, actor = rank_events(scorer, graph, events, part="test", trained_until=split.t_val).of("new")
+        ranks, actor = rank_events(scorer, graph, events, part="test", trained_until=split.t_val).select(
+            "new"
+        )
         values = 1 / worse, snapshot.reciprocated(), np.bincount(row, share, size) / snapshot.k, 1 / ranks
         found |= {f"{way} {figure}": torch.from_numpy(x) for figure, x in zip(FIGURES, values, strict=True)}
     who = torch.from_numpy(group), snapshot.lists.user, snapshot.lists.user, torch.from_numpy(actor)
@@ -380,8 +388,8 @@ def judged_both(name: str, model: str, seed: int, options: argparse.Namespace) -
 
 def new_ties(graph: FriendGraph, split: TemporalSplit) -> torch.Tensor:
     """Events of test between people without earlier contact, or a thousand of them."""
-    events, size, pairs = graph.events(), graph.num_users, Pairs.of(graph)
-    first = dict(zip(pairs.u * size + pairs.v, pairs.first, strict=True))
+    events, size, pairs = graph.events(), graph.num_users, Initiations.of(graph)
+    first = dict(zip(pairs.initiator * size + pairs.recipient, pairs.initiation_time, strict=True))
     chosen = split.event_ids("test")
     chosen = chosen[
         [
@@ -434,7 +442,7 @@ def load(name: str, model: str, options: argparse.Namespace) -> None:
             people, value, k=k, most=most, approaches=approach, most_approaches=heaviest / 2
         ).people
         for title, chosen in lists.items():
-            snapshot = judge_lists(Lists.of(query.user, chosen), graph, name=title, split=split)
+            snapshot = evaluate_lists(SuggestionLists.of(query.user, chosen), graph, name=title, split=split)
             runs.setdefault(title, []).append(snapshot)
     columns = (
         "most_suggested",

@@ -1,18 +1,18 @@
-"""Protocols that judge recommenders by what happened later, in both directions of the tie."""
+"""Protocols that evaluate recommenders on later events, in both directions of a tie."""
 
-from graphrec.evaluate.late import Maturity as Maturity
+from graphrec.evaluate.delayed_feedback import ReplyDelayCurve as ReplyDelayCurve
+from graphrec.evaluate.initiations import Initiations as Initiations
+from graphrec.evaluate.initiations import default_reply_window as default_reply_window
 from graphrec.evaluate.mutual import evaluate_mutual as evaluate_mutual
 from graphrec.evaluate.mutual import mutual_ranks as mutual_ranks
-from graphrec.evaluate.pairs import Pairs as Pairs
-from graphrec.evaluate.pairs import horizon as horizon
 from graphrec.evaluate.protocol import EvaluationError as EvaluationError
 from graphrec.evaluate.protocol import Row as Row
 from graphrec.evaluate.protocol import Scorer as Scorer
 from graphrec.evaluate.snapshot import SNAPSHOT_SLICES as SNAPSHOT_SLICES
-from graphrec.evaluate.snapshot import Lists as Lists
 from graphrec.evaluate.snapshot import Snapshot as Snapshot
+from graphrec.evaluate.snapshot import SuggestionLists as SuggestionLists
+from graphrec.evaluate.snapshot import evaluate_lists as evaluate_lists
 from graphrec.evaluate.snapshot import evaluate_snapshot as evaluate_snapshot
-from graphrec.evaluate.snapshot import judge_lists as judge_lists
 from graphrec.evaluate.snapshot import snapshot_query as snapshot_query
 from graphrec.evaluate.streaming import SLICES as SLICES
 from graphrec.evaluate.streaming import StreamingRanks as StreamingRanks

@@ -1,4 +1,4 @@
-"""Mutual evaluation: a suggestion counts when both sides act."""
+"""The mutual protocol: a suggestion counts where both sides act."""
 
 from __future__ import annotations
 
@@ -10,10 +10,17 @@ from torch import Tensor
 
 from graphrec.data import FriendGraph, Part, Query, TemporalSplit
 from graphrec.data.checks import check_choice, check_count, check_graph
-from graphrec.evaluate.pairs import Pairs
-from graphrec.evaluate.protocol import Row, Scorer, and_self, check_unseen, judged_batches, sampled
+from graphrec.evaluate.initiations import Initiations
+from graphrec.evaluate.protocol import (
+    Row,
+    Scorer,
+    check_not_fitted_on,
+    evaluate_batches,
+    exclude_self,
+    sample_rows,
+)
 from graphrec.evaluate.snapshot import evaluate_snapshot
-from graphrec.metrics import HITS_AT, bootstrap_interval, count_above, mean_rank
+from graphrec.metrics import HIT_CUTOFFS, bootstrap_interval, count_above, mean_rank
 from graphrec.temporal import Timeline
 
 
@@ -27,23 +34,29 @@ def evaluate_mutual(
     progress: bool = True,
     in_sample: bool = False,
 ) -> list[Row]:
-    """Rows of mutual metrics of one recommender.
+    """Evaluate one recommender on both directions of ties.
 
-    Slice `mutual`: pairs whose first contact falls in the window and who become mutual in it. Both ranks, of
-    each for the other, are taken just before that contact, by its action, people of any earlier contact
-    excluded. Mutual MRR is the mean of 1 / max(both ranks).
+    Slice `mutual`: pairs whose first contact falls in the window and that become mutual in it. The rank of
+    each user for the other is taken just before that contact, for its action, with earlier contacts excluded.
+    Mutual MRR is the mean of 1 / max(both ranks).
 
-    Slice `answered`: pairs first in contact before the window who become mutual in it; both ranks are taken
-    just before the answer, by its action.
+    Slice `answered`: pairs with their first contact before the window that become mutual in it; both ranks
+    are taken just before the reply, for its action.
 
-    Slice `snapshot`: k new people suggested to everyone seen before the window, at its start, by the
-    commonest action. Reciprocated precision@k is, over k, how many of them the user then approaches and who
-    act on the user within the horizon of each other's first act. An approach younger than the horizon at
-    the window's end and not answered yet is undecided, and leaves the denominator. Ties at the border of a
-    list share its last places. Where every list is undecided there is no precision. Exposure: the Gini
-    coefficient of how often each person seen before the window is suggested, and the share never suggested.
+    Slice `snapshot`: the row 'all' of `evaluate_snapshot`, k suggestions to every user with an event before
+    the window.
 
-    With `in_sample`, a recommender may have been fitted on events of the window.
+    Args:
+        scorer: fitted on events before the part.
+        graph: the whole graph.
+        part: 'val' or 'test'.
+        split: by default the graph's `TemporalSplit`.
+        k: the length of the lists of `snapshot`.
+        progress: show a progress bar, where there is a terminal.
+        in_sample: allow events that the recommender was fitted on (before its `fitted_until`).
+
+    Returns:
+        One row of metrics for each slice that has pairs, and one for `snapshot`.
 
     Raises:
         EvaluationError: a score is not finite; or the recommender was fitted on events of the window.
@@ -62,7 +75,7 @@ def evaluate_mutual(
             rows.append(
                 {"model": scorer.name, "part": part, "slice": name, "n": len(worse)}
                 | {"mutual_mrr": float((1 / worse).mean()), "mutual_mrr_low": low, "mutual_mrr_high": high}
-                | {f"mutual_hits@{at}": float((worse <= at).mean()) for at in HITS_AT}
+                | {f"mutual_hits@{at}": float((worse <= at).mean()) for at in HIT_CUTOFFS}
             )
     snapshot = evaluate_snapshot(
         scorer, graph, part=part, split=split, k=k, progress=progress, in_sample=in_sample
@@ -80,9 +93,14 @@ def mutual_ranks(
     progress: bool = True,
     in_sample: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The worse of both ranks of each pair of a slice of `evaluate_mutual`, and whose pair it is: [n] each.
+    """Rank both users of each pair of a slice of `evaluate_mutual` for each other.
 
-    The pairs and their order do not depend on the recommender, so two of them can be compared pair by pair.
+    The pairs and their order do not depend on the recommender, so two recommenders can be compared pair by
+    pair. Arguments are those of `evaluate_mutual`.
+
+    Returns:
+        (the larger of both ranks [n] float64; the group of each pair for resampling [n] int64: its
+        initiator, or a group of its own where both acted at one time).
 
     Raises:
         EvaluationError, ValueError: as in `evaluate_mutual`, or there is no such slice.
@@ -90,39 +108,43 @@ def mutual_ranks(
     check_graph(graph)
     check_choice("slice", slice_name, ("mutual", "answered"))
     split = split or TemporalSplit.of(graph)
-    pairs = Pairs.of(graph)
+    pairs = Initiations.of(graph)
     start, end = split.window(part)
-    check_unseen(scorer, torch.tensor([start]), in_sample=in_sample)
-    became = (pairs.answer >= start) & (pairs.answer < end)
-    inside, moment, action = became & (pairs.first >= start), pairs.first, pairs.action
+    check_not_fitted_on(scorer, torch.tensor([start]), in_sample=in_sample)
+    became = (pairs.reply_time >= start) & (pairs.reply_time < end)
+    inside = became & (pairs.initiation_time >= start)
+    moment, action = pairs.initiation_time, pairs.initiation_action
     if slice_name == "answered":
-        inside, moment, action = became & (pairs.first < start), pairs.answer, pairs.answer_action
+        inside = became & (pairs.initiation_time < start)
+        moment, action = pairs.reply_time, pairs.reply_action
     chosen = np.flatnonzero(inside)
-    chosen = np.sort(sampled(chosen[np.lexsort((action[chosen], moment[chosen]))], graph.num_users))
+    chosen = np.sort(sample_rows(chosen[np.lexsort((action[chosen], moment[chosen]))], graph.num_users))
     if not len(chosen):
         return np.empty(0), np.empty(0, dtype=np.int64)
     chosen = chosen[np.argsort(moment[chosen], kind="stable")]
-    u, v, time, act = (torch.from_numpy(x[chosen]) for x in (pairs.u, pairs.v, moment, action))
+    u, v, time, act = (
+        torch.from_numpy(x[chosen]) for x in (pairs.initiator, pairs.recipient, moment, action)
+    )
     title = f"{scorer.name} {part} {slice_name}"
     ranks = [
         _ranks_without_contacts(scorer, graph, Query(a, time, act), b, title=title, progress=progress)
         for a, b in ((u, v), (v, u))
     ]
-    # Where both acted at once nobody asked the other: such a pair is a group of its own.
-    tied = pairs.first[chosen] == pairs.answer[chosen]
-    group = np.where(tied, graph.num_users + np.arange(len(chosen)), pairs.u[chosen])
+    # Where both acted at one time neither is the initiator: such a pair is a group of its own.
+    tied = pairs.initiation_time[chosen] == pairs.reply_time[chosen]
+    group = np.where(tied, graph.num_users + np.arange(len(chosen)), pairs.initiator[chosen])
     return np.maximum(*ranks), group
 
 
 def _ranks_without_contacts(
     scorer: Scorer, graph: FriendGraph, query: Query, target: Tensor, *, title: str, progress: bool
 ) -> np.ndarray:
+    """Ranks of targets [n] among all users but earlier contacts: [n] float64."""
     timeline = Timeline.of(graph)
 
-    def judge(rows: slice, asked: Query, scores: Tensor) -> np.ndarray:
-        goal = target[rows]
-        excluded = and_self(asked, timeline.contacts.before(asked.user, timeline.tick(asked.time)))
-        return mean_rank(scores, goal, count_above(scores, goal), excluded).numpy()
+    def rank_batch(rows: slice, batch: Query, scores: Tensor) -> np.ndarray:
+        excluded = exclude_self(batch, timeline.contacts.before(batch.user, timeline.tick(batch.time)))
+        return mean_rank(scores, target[rows], count_above(scores, target[rows]), excluded).numpy()
 
-    ranks = judged_batches(scorer, query, graph.num_users, judge, title=title, progress=progress)
+    ranks = evaluate_batches(scorer, query, graph.num_users, rank_batch, title=title, progress=progress)
     return np.concatenate(list(ranks))

@@ -1,4 +1,4 @@
-"""What the protocols share: who is judged, which events, in which batches."""
+"""Shared by all protocols: samples of events, batches of scores, checks."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ from graphrec.data.precision import single_precision
 from graphrec.threads import num_workers
 
 MAX_SCORES = 500_000_000
-"""Where events x users exceed this, a fixed random sample of `SAMPLE_SIZE` events is judged."""
+"""Where events x users exceed this, a fixed random sample of `SAMPLE_SIZE` events is evaluated."""
 
 SAMPLE_SIZE = 6000
-BATCH_SCORES = 2**20
-"""Scores of one batch, in numbers; each thread works on one."""
+"""Events, or users of a snapshot."""
+
+SCORES_PER_BATCH = 2**20
+"""Queries x users of one batch; each thread works on one."""
 
 
 T = TypeVar("T")
@@ -34,21 +36,21 @@ class EvaluationError(ValueError):
 
 
 class Scorer(Protocol):
-    """What evaluation needs of a recommender: a name, and finite scores of all N users, [B, N]."""
+    """The part of a recommender that evaluation uses: a name, and finite scores of all N users, [B, N]."""
 
     name: str
 
     def score(self, query: Query) -> Tensor:
-        """Scores seeing only what is strictly older than each query; called from several threads at once."""
+        """Score all users for each query from earlier events; called from several threads at once."""
 
 
-def check_unseen(scorer: Scorer, time: Tensor, *, in_sample: bool) -> None:
-    """Refuse to judge a recommender by events it was fitted on, but where that is asked for.
+def check_not_fitted_on(scorer: Scorer, time: Tensor, *, in_sample: bool) -> None:
+    """Refuse to evaluate a recommender on events that it was fitted on.
 
     Args:
-        scorer: what it was fitted on is known where it has `fitted_until`, as a `Recommender` has.
-        time: [n] int64 seconds, of the events judged.
-        in_sample: whether it is asked for.
+        scorer: checked if it has `fitted_until`, as a `Recommender` has.
+        time: [n] int64 seconds of the events.
+        in_sample: skip the check.
 
     Raises:
         EvaluationError: the first event is older than the end of the fit.
@@ -60,47 +62,47 @@ def check_unseen(scorer: Scorer, time: Tensor, *, in_sample: bool) -> None:
     first = int(time.min())
     if fitted_until > first:
         raise EvaluationError(
-            f"{scorer.name} was fitted on events before {fitted_until}, and would be judged by events from "
-            f"{first} on, which it has seen: fit it until {first} at most, or pass in_sample=True"
+            f"{scorer.name} was fitted on events before {fitted_until}, and would be evaluated on events "
+            f"from {first} on, which it has seen: fit it until {first} at most, or pass in_sample=True"
         )
 
 
-def sampled(ids: np.ndarray, num_users: int) -> np.ndarray:
-    """All of them, or where that means more than `MAX_SCORES` scores a fixed sample of 6,000."""
+def sample_rows(ids: np.ndarray, num_users: int) -> np.ndarray:
+    """Return all ids [n], or a fixed sample of `SAMPLE_SIZE` where n x users exceed `MAX_SCORES`."""
     if len(ids) * num_users <= MAX_SCORES or len(ids) <= SAMPLE_SIZE:
         return ids
     return np.random.default_rng(0).choice(ids, SAMPLE_SIZE, replace=False)
 
 
-def judged_batches(
+def evaluate_batches(
     scorer: Scorer,
     query: Query,
     num_users: int,
-    judge: Callable[[slice, Query, Tensor], T],
+    evaluate: Callable[[slice, Query, Tensor], T],
     *,
     title: str,
     progress: bool,
 ) -> Iterator[T]:
-    """What `judge` makes of (rows, queries, scores [b, N]) of consecutive queries, in their order.
+    """Score queries in batches and yield `evaluate(rows, queries, scores [b, N])` of each, in order.
 
-    The queries should be in order of time. As many batches are scored and judged at once as there are
-    `num_workers`, each by one thread: many steps of a batch know no threads of their own.
+    The queries should be in order of time. `num_workers` batches are scored and evaluated at once, each by
+    one thread: many steps of a batch are single-threaded.
     """
-    size = max(1, BATCH_SCORES // num_users)
+    size = max(1, SCORES_PER_BATCH // num_users)
     starts = range(0, len(query), size)
 
     def work(start: int) -> T:
         part = query[start : start + size]
         with torch.no_grad(), single_precision():
-            return judge(slice(start, start + len(part)), part, _scores(scorer, part, num_users))
+            return evaluate(slice(start, start + len(part)), part, _scores(scorer, part, num_users))
 
     num_threads = torch.get_num_threads()
     try:
-        with ThreadPoolExecutor(num_workers(), "judge", torch.set_num_threads, (1,)) as pool:
+        with ThreadPoolExecutor(num_workers(), "evaluate", torch.set_num_threads, (1,)) as pool:
             bar = {"desc": title, "unit": "batch", "disable": None if progress else True, "leave": False}
             yield from tqdm(pool.map(work, starts), total=len(starts), **bar)
     finally:
-        torch.set_num_threads(num_threads)  # what threads begin with that are started later
+        torch.set_num_threads(num_threads)  # the default of threads started later
 
 
 def _scores(scorer: Scorer, query: Query, num_users: int) -> Tensor:
@@ -122,7 +124,7 @@ def _scores(scorer: Scorer, query: Query, num_users: int) -> Tensor:
     return scores
 
 
-def and_self(query: Query, *people: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Pairs (row [M], user [M]) that are no candidates, of any number of lists, and each row's own user."""
-    everybody = (torch.arange(len(query)), query.user), *people
-    return torch.cat([row for row, _ in everybody]), torch.cat([user for _, user in everybody])
+def exclude_self(query: Query, *excluded: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Join lists of excluded pairs (row [M], user [M]) int64, and add each query's own user."""
+    lists = (torch.arange(len(query)), query.user), *excluded
+    return torch.cat([row for row, _ in lists]), torch.cat([user for _, user in lists])

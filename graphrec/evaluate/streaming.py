@@ -1,4 +1,4 @@
-"""The streaming protocol: at each later event, where did the person turned to stand among everyone?"""
+"""The streaming protocol: the rank of each later event's target among all users, just before the event."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from torch import Tensor
 
 from graphrec.data import FriendGraph, Part, Query, TemporalSplit
 from graphrec.data.checks import check_choice, check_graph, check_index, check_time
-from graphrec.evaluate.protocol import Row, Scorer, and_self, check_unseen, judged_batches, sampled
+from graphrec.evaluate.protocol import (
+    Row,
+    Scorer,
+    check_not_fitted_on,
+    evaluate_batches,
+    exclude_self,
+    sample_rows,
+)
 from graphrec.metrics import count_above, mean_rank, ranking_metrics
 from graphrec.temporal import Timeline, contains
 
@@ -35,14 +42,14 @@ class StreamingRanks:
     """One recommender's ranks of the events of one part.
 
     Attributes:
-        name: of the recommender.
+        name: name of the recommender.
         part: 'val' or 'test'.
         event_id: [n] int64, positions in the log, ascending.
         time: [n] int64 seconds.
         actor: [n] int64.
-        rank_all: [n] float64, among everyone but the actor.
-        rank_slice: [n] float64, among the candidates of the event's own slice (repeat, reply or new).
-        members: for each slice but 'all', [n] bool.
+        rank_all: [n] float64, the target's rank among all users but the actor.
+        rank_slice: [n] float64, its rank among the candidates of the event's slice (repeat, reply or new).
+        members: for each slice but 'all', the events in it, [n] bool.
     """
 
     name: str
@@ -54,8 +61,17 @@ class StreamingRanks:
     rank_slice: np.ndarray
     members: dict[str, np.ndarray]
 
-    def of(self, slice_name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Ranks and actors of a slice, within repeat, reply or new where it is part of one."""
+    def select(self, slice_name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the ranks and actors of a slice.
+
+        Slices within repeat, reply or new have `rank_slice`, others `rank_all`.
+
+        Returns:
+            (rank [m] float64, actor [m] int64).
+
+        Raises:
+            KeyError: there is no such slice.
+        """
         if slice_name not in SLICES:
             raise KeyError(f"unknown slice {slice_name!r}; the slices are {', '.join(SLICES)}")
         everything = np.ones(len(self.event_id), dtype=bool)
@@ -64,10 +80,10 @@ class StreamingRanks:
         return (self.rank_slice if own else self.rank_all)[inside], self.actor[inside]
 
     def rows(self) -> list[Row]:
-        """A row of metrics for each slice that has events."""
+        """Return a row of metrics for each slice that has events."""
         out: list[Row] = []
         for name in SLICES:
-            ranks, actors = self.of(name)
+            ranks, actors = self.select(name)
             if len(ranks):
                 head: Row = {"model": self.name, "part": self.part, "slice": name, "n": len(ranks)}
                 out.append(head | ranking_metrics(ranks, actors))
@@ -83,21 +99,21 @@ def evaluate_streaming(
     progress: bool = True,
     in_sample: bool = False,
 ) -> StreamingRanks:
-    """Rank the person of each event of a part among all users, seeing everything strictly before it.
+    """Rank the target of each event of a part among all users, from all events strictly before it.
 
-    `repeat`: the actor had acted on the person; `reply`: only the person had acted on the actor; `new`:
-    neither. In `repeat` everyone but the actor is a candidate; in `reply` people the actor has acted upon are
-    not, in `new` nobody the actor has any contact with is; the person turned to always is. `hop_2` and
-    `hop_far` split `new` by whether the two have met a common person. `actor_*` count the actor's own earlier
-    acts. `target_unseen`: the person has no event in the training part.
+    Slices: `repeat`, the actor had acted on the target; `reply`, only the target had acted on the actor;
+    `new`, neither. Candidates of `repeat` are all users but the actor; of `reply`, all but those the actor
+    had acted on; of `new`, all but the actor's contacts; the target is always a candidate. `hop_2` and
+    `hop_far` split `new` by whether the two have a common contact. `actor_*` split by the number of the
+    actor's earlier acts. `target_unseen`: the target has no event in training.
 
     Args:
         scorer: fitted on events before the part.
         graph: the whole graph.
         part: 'val' or 'test'.
         split: by default the graph's `TemporalSplit`.
-        progress: show a bar, where there is a terminal.
-        in_sample: judge even by events that the recommender was fitted on (its `fitted_until`).
+        progress: show a progress bar, where there is a terminal.
+        in_sample: allow events that the recommender was fitted on (before its `fitted_until`).
 
     Raises:
         EvaluationError: a score is not finite; or the recommender was fitted on the events of the part.
@@ -106,7 +122,7 @@ def evaluate_streaming(
     check_graph(graph)
     check_choice("part", part, get_args(Part))
     split = split or TemporalSplit.of(graph)
-    chosen = np.sort(sampled(split.event_ids(part).numpy(), graph.num_users))
+    chosen = np.sort(sample_rows(split.event_ids(part).numpy(), graph.num_users))
     return rank_events(
         scorer,
         graph,
@@ -128,11 +144,21 @@ def rank_events(
     progress: bool = True,
     in_sample: bool = False,
 ) -> StreamingRanks:
-    """The streaming protocol for some events, [n] int64 positions in the log, ascending.
+    """Run the streaming protocol on some events.
+
+    Args:
+        scorer: fitted on events before these.
+        graph: the whole graph.
+        event_id: [n] int64 positions in the log, ascending.
+        part: 'val' or 'test', for the result.
+        trained_until: seconds; users without an event before it are `target_unseen`.
+        progress: show a progress bar, where there is a terminal.
+        in_sample: allow events that the recommender was fitted on (before its `fitted_until`).
 
     Raises:
         EvaluationError: as in `evaluate_streaming`.
-        IndexError: an event that there is not.
+        IndexError: there is no such event.
+        ValueError: `event_id` is not ascending.
     """
     check_graph(graph)
     check_choice("part", part, get_args(Part))
@@ -140,7 +166,7 @@ def rank_events(
     event_id = check_index("event_id", event_id, graph.num_events)
     if bool((event_id.diff() < 0).any()):
         raise ValueError("event_id must be ascending")
-    check_unseen(scorer, graph.events().time[event_id], in_sample=in_sample)
+    check_not_fitted_on(scorer, graph.events().time[event_id], in_sample=in_sample)
     timeline = Timeline.of(graph)
     query = Query.of_events(graph, event_id)
     target = timeline.events.dst[event_id]
@@ -149,22 +175,22 @@ def rank_events(
     rank_slice = np.empty(len(query))
     members: dict[str, np.ndarray] = {name: np.zeros(len(query), dtype=bool) for name in SLICES[1:]}
 
-    def judge(rows: slice, asked: Query, scores: Tensor) -> None:
+    def rank_batch(rows: slice, batch: Query, scores: Tensor) -> None:
         goal = target[rows]
-        tick = timeline.tick(asked.time)
-        approached = timeline.acted_on.before(asked.user, tick)
-        met = timeline.contacts.before(asked.user, tick)
-        repeat = contains(approached, goal)
-        reply = contains(met, goal) & ~repeat
+        tick = timeline.tick(batch.time)
+        acted_on = timeline.acted_on.before(batch.user, tick)
+        contacts = timeline.contacts.before(batch.user, tick)
+        repeat = contains(acted_on, goal)
+        reply = contains(contacts, goal) & ~repeat
         new = ~repeat & ~reply
 
         counts = count_above(scores, goal)
-        hidden = and_self(asked, _of_rows(approached, reply), _of_rows(met, new))
-        rank_all[rows] = mean_rank(scores, goal, counts, and_self(asked))
+        hidden = exclude_self(batch, _select_rows(acted_on, reply), _select_rows(contacts, new))
+        rank_all[rows] = mean_rank(scores, goal, counts, exclude_self(batch))
         rank_slice[rows] = mean_rank(scores, goal, counts, hidden)
 
-        two_hops = new & _share_a_contact(timeline, met, goal, tick)
-        acts = timeline.num_acts(asked.user, tick)
+        two_hops = new & _have_common_contact(timeline, contacts, goal, tick)
+        acts = timeline.num_acts(batch.user, tick)
         unseen = (
             timeline.half_edges.count(goal, timeline.tick(torch.tensor(trained_until)).expand(len(goal))) == 0
         )
@@ -183,7 +209,7 @@ def rank_events(
             members[name][rows] = mask.numpy()
 
     title = f"{scorer.name} {part}"
-    for _ in judged_batches(scorer, query, graph.num_users, judge, title=title, progress=progress):
+    for _ in evaluate_batches(scorer, query, graph.num_users, rank_batch, title=title, progress=progress):
         pass
     return StreamingRanks(
         name=scorer.name,
@@ -197,15 +223,17 @@ def rank_events(
     )
 
 
-def _of_rows(people: tuple[Tensor, Tensor], inside: Tensor) -> tuple[Tensor, Tensor]:
-    """The pairs (row [M], user [M]) of some of B rows, given as [B] bool."""
-    row, user = people
+def _select_rows(pairs: tuple[Tensor, Tensor], inside: Tensor) -> tuple[Tensor, Tensor]:
+    """Select the pairs (row [M], user [M]) of some of B rows, given as [B] bool."""
+    row, user = pairs
     return row[inside[row]], user[inside[row]]
 
 
-def _share_a_contact(timeline: Timeline, met: tuple[Tensor, Tensor], target: Tensor, tick: Tensor) -> Tensor:
-    """Whether the row's user and the target had both met somebody, [B] bool."""
+def _have_common_contact(
+    timeline: Timeline, contacts: tuple[Tensor, Tensor], target: Tensor, tick: Tensor
+) -> Tensor:
+    """Tell which rows' users, with contacts (row [M], user [M]), share one with their target: [B] bool."""
     known = torch.zeros(len(target), timeline.num_users, dtype=torch.bool)
-    known[met] = True
+    known[contacts] = True
     row, user = timeline.contacts.before(target, tick)
     return torch.bincount(row[known[row, user]], minlength=len(target)) > 0

@@ -16,8 +16,8 @@ from torch import Tensor
 from graphrec.data import FriendGraph, Query
 from graphrec.data.checks import check_count, check_list_length, check_number, check_time
 from graphrec.data.precision import single_precision
-from graphrec.evaluate import Pairs
-from graphrec.evaluate.protocol import sampled
+from graphrec.evaluate import Initiations
+from graphrec.evaluate.protocol import sample_rows
 from graphrec.models.reciprocity import Reciprocity
 from graphrec.models.recommender import Recommender, best_of, latest
 from graphrec.models.saved import (
@@ -140,13 +140,16 @@ class Bidirectional(Recommender):
         start, end = check_time("start", start), check_time("end", end)
         if end <= start:
             raise ValueError(f"end must be later than start, got {end} and {start}")
-        pairs, num_users = Pairs.of(self.graph), self.graph.num_users
-        tie = np.flatnonzero((pairs.first >= start) & (pairs.answer >= 0) & (pairs.answer < end))
+        pairs, num_users = Initiations.of(self.graph), self.graph.num_users
+        tie = np.flatnonzero(
+            (pairs.initiation_time >= start) & (pairs.reply_time >= 0) & (pairs.reply_time < end)
+        )
         if len(tie) < LEAST_TIES:
             return self
-        tie = tie[np.lexsort((pairs.action[tie], pairs.first[tie]))]
+        tie = tie[np.lexsort((pairs.initiation_action[tie], pairs.initiation_time[tie]))]
         u, v, time, act = (
-            torch.from_numpy(part[tie]) for part in (pairs.u, pairs.v, pairs.first, pairs.action)
+            torch.from_numpy(part[tie])
+            for part in (pairs.initiator, pairs.recipient, pairs.initiation_time, pairs.initiation_action)
         )
         judged = np.arange(len(tie))
         if len(tie) > MOST_TIES:
@@ -159,7 +162,7 @@ class Bidirectional(Recommender):
         ]
         users = torch.cat([u, v]).unique()
         users = users[self._timeline.first_tick[users] < self._timeline.tick(torch.tensor(start))]
-        users = users[torch.from_numpy(np.sort(sampled(np.arange(len(users)), num_users)))]
+        users = users[torch.from_numpy(np.sort(sample_rows(np.arange(len(users)), num_users)))]
         if not len(users):
             return self
         moment = self._candidates(Query.of(self.graph, users, start, action), None)

@@ -600,7 +600,7 @@ class NeighborhoodModel(Recommender):
 
     def _worth(self, ranks: Sequence[StreamingRanks], names: Iterable[str]) -> dict[str, float]:
         """MRR of slices, all parts together; and their geometric mean, each by the root of its share."""
-        inside = {name: np.concatenate([part.of(name)[0] for part in ranks]) for name in names}
+        inside = {name: np.concatenate([part.select(name)[0] for part in ranks]) for name in names}
         scores = {f"val_{name}": float((1.0 / r).mean()) if len(r) else 0.0 for name, r in inside.items()}
         logs = np.log([score or 1.0 for score in scores.values()])
         weights = [len(rank) and self._weight_of[name] for name, rank in inside.items()]

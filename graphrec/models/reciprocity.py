@@ -28,7 +28,7 @@ from graphrec.data.checks import (
 )
 from graphrec.data.draws import hashed
 from graphrec.data.precision import single_precision
-from graphrec.evaluate import Maturity, Pairs
+from graphrec.evaluate import Initiations, ReplyDelayCurve
 from graphrec.models.saved import made_folder, uncompiled
 from graphrec.nn import AnswerNet, Profiles, approach_features
 from graphrec.temporal import ReplyHistory, ReplyIndex, Timeline
@@ -47,8 +47,9 @@ class Reciprocity:
     `graphrec.nn.approach_features`, the action and, where the graph has them, both users' profiles.
 
     An approach of age a that is still unanswered says little while a is small. It is neither left out nor
-    called a no: with m(a) the part of the answers that has come by that age (`graphrec.evaluate.Maturity`),
-    it has been unanswered so far with probability 1 - P m(a), and the likelihood of
+    called a no: with m(a) the part of the answers that has come by that age
+    (`graphrec.evaluate.ReplyDelayCurve`), it has been unanswered so far with probability 1 - P m(a), and the
+    likelihood of
 
         log P for the answered, log(1 - P m(a)) for the others
 
@@ -112,8 +113,12 @@ class Reciprocity:
         check_graph(graph)
         until, validate_until = check_until(until, validate_until)
         fitted_until, self.fitted_until = until, None
-        pairs = Pairs.of(graph)
-        opened = np.sort(pairs.first[(pairs.first < until) & (pairs.first != pairs.answer)])
+        pairs = Initiations.of(graph)
+        opened = np.sort(
+            pairs.initiation_time[
+                (pairs.initiation_time < until) & (pairs.initiation_time != pairs.reply_time)
+            ]
+        )
         if not len(opened):
             raise ValueError(f"the reciprocity model: there is no approach before until={until} to fit on")
         self._on(graph)
@@ -251,25 +256,28 @@ class Reciprocity:
         self._answers = ReplyIndex(self._timeline)
 
     def _examples(
-        self, pairs: Pairs, low: int | None, high: int, *, known: int
+        self, pairs: Initiations, low: int | None, high: int, *, known: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Features of the approaches made between two times; by `known`, whether answered, and how mature."""
-        inside = (pairs.first < high) & (pairs.first != pairs.answer)
+        inside = (pairs.initiation_time < high) & (pairs.initiation_time != pairs.reply_time)
         if low is not None:
-            inside &= pairs.first >= low
+            inside &= pairs.initiation_time >= low
         rows = np.flatnonzero(inside)
         user, person, time, action = (
-            torch.from_numpy(part[rows]) for part in (pairs.u, pairs.v, pairs.first, pairs.action)
+            torch.from_numpy(part[rows])
+            for part in (pairs.initiator, pairs.recipient, pairs.initiation_time, pairs.initiation_action)
         )
         features = self.features(Query(user, time, action), person)
         # Tied approaches in an order of what is seen of them, never of ids.
         seen = hashed(*features.view(torch.int32).long().unbind(1)).numpy()
-        order = np.lexsort((seen, pairs.action[rows], pairs.first[rows]))
+        order = np.lexsort((seen, pairs.initiation_action[rows], pairs.initiation_time[rows]))
         rows, features = rows[order], features[torch.from_numpy(order)]
-        answered = pairs.answered(until=known, wait=self.wait)[rows] == 1
+        answered = pairs.reply_labels(until=known, reply_window=self.wait)[rows] == 1
         part = np.ones(len(rows))
         if not self.naive:
-            part = Maturity.of(pairs, until=known, wait=self.wait).share(known - pairs.first[rows])
+            part = ReplyDelayCurve.of(pairs, until=known, reply_window=self.wait).arrived_fraction(
+                known - pairs.initiation_time[rows]
+            )
         return features, torch.from_numpy(answered), torch.from_numpy(part).float()
 
     def _calibrate(self, judged: tuple[Tensor, Tensor, Tensor]) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from graphrec.data import FriendGraph
-from graphrec.evaluate import Pairs
+from graphrec.evaluate import Initiations
 from graphrec.temporal import Timeline
 
 WEEK = 7 * 86_400
@@ -45,14 +45,14 @@ class Network:
     @classmethod
     def of(cls, graph: FriendGraph) -> Network:
         """Measure a graph."""
-        timeline, pairs = Timeline.of(graph), Pairs.of(graph)
+        timeline, pairs = Timeline.of(graph), Initiations.of(graph)
         start, end = int(timeline.instants[0]), int(timeline.instants[-1])
         everyone = torch.arange(graph.num_users)
         degrees = timeline.degree(everyone, torch.full_like(everyone, len(timeline.instants))).numpy()
-        mutual = pairs.answer >= 0
+        mutual = pairs.reply_time >= 0
         directed = len(mutual) + int(mutual.sum())
-        wait = pairs.answer - pairs.first
-        mature = pairs.first <= end - WEEK
+        wait = pairs.reply_time - pairs.initiation_time
+        mature = pairs.initiation_time <= end - WEEK
         quick = mutual & (wait <= WEEK)
         return cls(
             users=graph.num_users,

@@ -19,7 +19,7 @@ from torch import Tensor
 from graphrec.data import DataError, EventLog, FriendGraph, Id, Query, TemporalSplit, UserTable, digest_log
 from graphrec.decode import PrefixTree
 from graphrec.evaluate import StreamingRanks, evaluate_streaming, rank_events
-from graphrec.evaluate.protocol import sampled
+from graphrec.evaluate.protocol import sample_rows
 from graphrec.explain import Explanation, explain
 from graphrec.models import Recommender, Suggestions, build, load_recommender, suggested
 from graphrec.service import manifest
@@ -184,7 +184,7 @@ class Bundle:
         first = int(torch.searchsorted(later.events().time, seen))
         if first == later.num_events:
             raise DataError(f"no event is at or after {seen}: the bundle knows all before")
-        judged = np.sort(sampled(np.arange(first, later.num_events), later.num_users))
+        judged = np.sort(sample_rows(np.arange(first, later.num_events), later.num_users))
         return rank_events(
             self.recommender.on(later),
             later,
