@@ -30,9 +30,27 @@ def read_parquet(file: SourceFile, wanted: Sequence[str] | None = None) -> pa.Ta
             file.filesystem.open_input_file(file.path) as stream,
             pa.parquet.ParquetFile(stream, pre_buffer=True, page_checksum_verification=True) as parquet,
         ):
-            return parquet.read(columns=None if wanted is None else list(wanted))
+            table = parquet.read(columns=None if wanted is None else list(wanted))
+            _check_counts(parquet.metadata, table.num_rows)
+            return table
     except _FAULTS as error:
         raise _unreadable(file, error) from None
+
+
+def _check_counts(metadata: pa.parquet.FileMetaData, num_rows: int) -> None:
+    """Raise ValueError unless the footer counts the same rows everywhere: damage there would lose rows."""
+    counted = 0
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        counted += group.num_rows
+        for place in range(group.num_columns):
+            column = group.column(place)
+            flat = metadata.schema.column(place).max_repetition_level == 0
+            if flat and column.num_values != group.num_rows:
+                name, found = column.path_in_schema, column.num_values
+                raise ValueError(f"column {name!r} has {found} values for {group.num_rows} rows")
+    if not counted == metadata.num_rows == num_rows:
+        raise ValueError(f"its footer counts {metadata.num_rows} rows, its parts {counted}")
 
 
 def _unreadable(file: SourceFile, error: BaseException) -> DataError:

@@ -28,6 +28,9 @@ MAGIC = re.compile(r"[*?\[]")
 CONNECT_SECONDS = 10
 """How long an address may stay silent before it is given up."""
 
+RETRY_SECONDS = 4
+"""After this Google's client begins no new try; its waits double, so that 10 would be 24 in the end."""
+
 
 @dataclass(frozen=True)
 class SourceFile:
@@ -150,7 +153,7 @@ def _connect(scheme: str, address: str) -> tuple[pafs.FileSystem, str]:
         limits = {"connect_timeout": CONNECT_SECONDS, "request_timeout": 6 * CONNECT_SECONDS}
         return pafs.S3FileSystem(retry_strategy=retries, **limits, **options), path
     if scheme in ("gs", "gcs") and "@" not in parts.netloc and not options:
-        return pafs.GcsFileSystem(retry_time_limit=timedelta(seconds=CONNECT_SECONDS)), path
+        return pafs.GcsFileSystem(retry_time_limit=timedelta(seconds=RETRY_SECONDS)), path
     if scheme == "file" and not parts.netloc:
         return pafs.LocalFileSystem(), unquote(parts.path)
     where, path = pafs.FileSystem.from_uri(address)
