@@ -24,7 +24,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.data import DataLoader
 
 from graphrec.data import DataError
-from graphrec.loader.loaders import EpochShuffle
+from graphrec.loader import EpochShuffle
 from graphrec.train import ReplacedRunWarning, RowSparseAdamW, num_processes, train
 from graphrec.train.optim import clip_gradients
 

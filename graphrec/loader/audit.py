@@ -1,4 +1,4 @@
-"""Does a loader's batch depend on the future? Rewrite the future and see."""
+"""A test that no batch of a loader depends on the future: the future is rewritten, the batches compared."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from graphrec.data.draws import below, hashed
 
 
 class LeakageError(AssertionError):
-    """A batch changed when only events at or after its seeds' time did."""
+    """A batch changed although only events at or after its seeds' time did."""
 
 
 class Auditable(Protocol):
-    """What an audited loader offers: its graph, its seeds, and itself for some of them on another graph.
+    """A loader that can be audited: it has its graph, its seeds, and can be rebuilt on another graph.
 
     Attributes:
-        graph: what it reads.
+        graph: the graph that it reads.
         query: its seeds.
     """
 
@@ -33,7 +33,7 @@ class Auditable(Protocol):
     query: Query
 
     def rebuild(self, graph: FriendGraph, rows: Tensor, time: int) -> Iterable[Any]:
-        """Batches, in order, of the seeds at `rows`, all asked at `time`, from another graph.
+        """Return the batches, in order, of the seeds at `rows` [n] int64, at `time` (s), of another graph.
 
         A batch is a PyG data object, or any nesting of mappings, tuples and lists of tensors and plain
         values.
@@ -42,7 +42,13 @@ class Auditable(Protocol):
 
 @dataclass(frozen=True)
 class Audit:
-    """What was checked: seeds, moments at which the future was rewritten, and events rewritten in all."""
+    """The extent of an audit.
+
+    Attributes:
+        num_seeds: seeds whose batches were compared.
+        num_moments: moments at which the future was rewritten.
+        num_rewritten: events rewritten, over all moments.
+    """
 
     num_seeds: int
     num_moments: int
@@ -52,25 +58,25 @@ class Audit:
 def audit_leakage(
     loader: Auditable, *, num_moments: int = 20, seed: int = 0, progress: bool = False
 ) -> Audit:
-    """Prove that no batch of a loader depends on an event at or after the time of its seeds.
+    """Test that no batch of a loader depends on an event at or after the time of its seeds.
 
-    The seeds are put in order of time and cut into `num_moments` groups. Each group is asked at one moment T,
-    the time of its earliest seed, from the graph as it is and from a copy in which every event at or after T
-    has other ends, another action and another time, T itself among them. Both must give identical batches:
+    The seeds are put in order of time and cut into `num_moments` groups. Each group is loaded at one moment
+    T, the time of its earliest seed, from the graph as it is and from a copy in which every event at or after
+    T has other users, another action and another time, T itself among them. Both must give identical batches:
     nodes, edges, times, features, negatives. A loader that reads events at T, a later one, the reverse of a
     held-out edge, a newer edge at a second hop, or negatives from the future fails.
 
-    Other people's loaders pass through an object with `graph`, `query` and `rebuild` (see `Auditable`).
+    Any other loader can be wrapped in an object with `graph`, `query` and `rebuild` (see `Auditable`).
 
     Args:
         loader: `QueryLoader`, `EventLoader`, or anything with these three members.
-        num_moments: how often the future is rewritten; seeds of one group are judged at the same moment.
-        seed: fixes the rewriting.
-        progress: show a bar, where there is a terminal.
+        num_moments: the number of groups, and so of rewritten futures.
+        seed: fixes the rewritten events.
+        progress: show a progress bar, where there is a terminal.
 
     Raises:
-        LeakageError: naming the place in the batch and the moment.
-        ValueError: the loader cannot be judged: it yields nothing, or something else each time it is asked.
+        LeakageError: a batch differs; the message names the place in the batch and the moment.
+        ValueError: the loader cannot be audited: it yields no batch, or other batches each time.
     """
     num_moments = check_count("num_moments", num_moments)
     check_seed(seed)
@@ -93,12 +99,12 @@ def audit_leakage(
 
 
 def rewrite_future(graph: FriendGraph, time: int, *, near: Tensor, seed: int) -> FriendGraph:
-    """A copy of a graph with the same past and another future.
+    """Copy a graph with the same past and another future.
 
     Args:
         graph: the graph.
-        time: seconds; what is strictly older stays.
-        near: [n] int64, users who take part in half of the new events.
+        time: seconds; events strictly before it stay.
+        near: [n] int64 user indices; one of these users takes part in every second new event.
         seed: fixes the new events.
     """
     events, n = graph.events(), graph.num_users
@@ -142,7 +148,7 @@ def rewrite_future(graph: FriendGraph, time: int, *, near: Tensor, seed: int) ->
 
 
 def _rewritten(column: Tensor, is_past: Tensor, event_id: Tensor, seed: int, number: int) -> Tensor:
-    """A column of edges [E, ...] with the same past and, for the other new events, other values."""
+    """A column of edges [E, ...] with the same past, and other values for the new events."""
     past = column[is_past]
     added = event_id.numel() - past.size(0)
     rows = torch.cat([column, column.new_zeros(1, *column.shape[1:])])
@@ -151,20 +157,20 @@ def _rewritten(column: Tensor, is_past: Tensor, event_id: Tensor, seed: int, num
 
 
 def _differences(one: Iterable[Any], other: Iterable[Any]) -> Iterator[str]:
-    """Where two sequences of batches do not agree, one name for each place."""
-    nothing = True
+    """Yield the name of each place where two sequences of batches differ."""
+    is_empty = True
     for a, b in zip_longest(one, other):
-        nothing = False
+        is_empty = False
         if a is None or b is None:
             yield "the number of batches"
             return
         yield from _unequal(a, b, "the batch")
-    if nothing:
+    if is_empty:
         raise ValueError("the loader yields no batch for its own seeds")
 
 
 def _unequal(a: Any, b: Any, place: str) -> Iterator[str]:
-    """Every place at which two values differ."""
+    """Yield the name of each place where two values differ."""
     a, b = (value.to_dict() if hasattr(value, "to_dict") else value for value in (a, b))
     if isinstance(a, (tuple, list)) and isinstance(b, (tuple, list)):
         a, b = dict(enumerate(a)), dict(enumerate(b))

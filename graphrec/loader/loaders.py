@@ -2,118 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, Self
+from collections.abc import Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor
-from torch.utils.data import Sampler
 from torch_geometric.data import HeteroData
 from torch_geometric.loader import LinkLoader, NodeLoader
 from torch_geometric.sampler import HeteroSamplerOutput
 
 from graphrec.data import USER, FriendGraph, Query
-from graphrec.data.checks import check_count, check_index, check_query, check_time
-from graphrec.data.draws import below, epoch_order, hashed
-from graphrec.loader.temporal_sampler import EVENT_TYPE, TemporalSampler, message_graph
-
-Strategy = Literal["last", "uniform"]
-
-MAX_NEGATIVES = 2**20
-"""Negatives of a seed."""
-
-RUNNING = (
-    "batch_sampler",
-    "drop_last",
-    "multiprocessing_context",
-    "num_workers",
-    "persistent_workers",
-    "pin_memory",
-    "prefetch_factor",
-    "timeout",
-    "worker_init_fn",
-)
-"""Options that say how a loader runs, not what is in a batch: `rebuild` leaves them out."""
-
-
-def _contents(options: dict[str, Any]) -> dict[str, Any]:
-    """The options of a loader that say what is in a batch; without its batch sampler, batches are of 256."""
-    kept = {key: value for key, value in options.items() if key not in RUNNING}
-    return kept | {"batch_size": 256} if "batch_sampler" in options else kept
-
-
-class EpochShuffle(Sampler[int]):
-    """A new order each epoch, fixed by (seed, epoch) alone: a resumed run goes on as it would have."""
-
-    def __init__(self, size: int, *, seed: int) -> None:
-        self._size = size
-        self._seed = seed
-        self._epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Start an epoch; training engines call this."""
-        self._epoch = epoch
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __iter__(self) -> Iterator[int]:
-        yield from epoch_order(self._size, seed=self._seed, epoch=self._epoch).tolist()
-
-
-class Seeds:
-    """What a batch says of its own seeds: ids, times, actions and negatives."""
-
-    def __init__(
-        self, graph: FriendGraph, query: Query, sampler: TemporalSampler, num_negatives: int
-    ) -> None:
-        check_query(graph, query)
-        check_count("num_negatives", num_negatives, minimum=0, maximum=MAX_NEGATIVES)
-        if not len(query):
-            raise ValueError("a loader needs at least one seed, got none")
-        if graph.num_users < 2 and num_negatives:
-            raise ValueError("negatives need a second user, the graph has one")
-        self.query = query
-        self.sampler = sampler
-        self._num_users = graph.num_users
-        self._num_negatives = num_negatives
-
-    def set_epoch(self, epoch: int) -> None:
-        """Start an epoch."""
-        self.sampler.set_epoch(epoch)
-
-    def mark(self, batch: HeteroData, input_id: Tensor, time: Tensor) -> None:
-        """Write `input_id`, `seed_time`, `seed_action` and `negatives` into a batch."""
-        batch.input_id = input_id
-        batch.seed_time = time
-        batch.seed_action = self.query.action[input_id]
-        if self._num_negatives:
-            salt = hashed(self.sampler.seed, self.sampler.epoch, input_id[:, None])
-            number = torch.arange(self._num_negatives)
-            drawn = below(hashed(salt, number, -1), self._num_users - 1)
-            batch.negatives = drawn + (drawn >= self.query.user[input_id, None])
+from graphrec.data.checks import check_index, check_time
+from graphrec.loader.seeds import Seeds, Strategy, Transform
+from graphrec.loader.temporal_sampler import EVENT_TYPE, message_graph
 
 
 class QueryLoader(NodeLoader):
-    """Batches of queries: each user's strictly-past neighbourhood at the query's own time.
+    """Batches of queries: each user's strictly-past neighborhood at the query's own time.
 
-    A batch is a `HeteroData` that any PyG layer takes: node type `user` with `n_id`, `batch` (which query)
-    and `x` where there is one; for each action drawn an edge type and its reverse, `reverse_of(ACTION)`, with
-    `edge_index`, `time`, `event_id` and what else the action's edges have, such as `edge_attr`. The first B
-    nodes are the queries' users. The batch itself carries `input_id`, `seed_time` and `seed_action`, [B]
-    int64 each, and, if asked for, `negatives` [B, num_negatives] int64, user indices.
+    A batch is a `HeteroData` that any PyG layer takes: node type `user` with `n_id`, `batch` (the position of
+    the query in the batch) and, if the graph has it, `x`; for each sampled action an edge type and its
+    reverse, `reverse_of(ACTION)`, with `edge_index`, `time`, `event_id` and the other columns of the action's
+    edges, such as `edge_attr`. The first B nodes are the queries' users. The batch itself has `input_id`,
+    `seed_time` and `seed_action`, [B] int64 each, and, if asked for, `negatives` [B, num_negatives] int64,
+    user indices.
 
     Args:
         graph: the whole graph.
         query: the seeds.
         num_neighbors: events drawn for each user, one number a hop; -1 takes the whole timeline.
         strategy: 'last' or 'uniform' (see `TemporalSampler`).
-        actions: only these are drawn; all by default.
+        actions: actions whose events are drawn; all by default.
         num_negatives: users drawn for each seed, uniformly among all but the seed's own user.
         shuffle: a new order each epoch.
-        seed: fixes order, draws and negatives, with the epoch; workers make no difference.
+        seed: with the epoch it fixes order, draws and negatives; workers make no difference.
         transform: applied to each batch.
         **kwargs: for `torch.utils.data.DataLoader`, such as batch_size and num_workers.
+
+    Attributes:
+        graph: the whole graph.
+        query: the seeds.
+        seeds: the seeds with their sampler.
     """
 
     def __init__(
@@ -127,42 +56,42 @@ class QueryLoader(NodeLoader):
         num_negatives: int = 0,
         shuffle: bool = False,
         seed: int = 0,
-        transform: Callable[[HeteroData], HeteroData] | None = None,
+        transform: Transform | None = None,
         **kwargs: Any,
     ) -> None:
-        sampler = TemporalSampler(graph, num_neighbors, strategy=strategy, actions=actions, seed=seed)
         self.graph, self.query = graph, query
-        self.seeds = Seeds(graph, query, sampler, num_negatives)
-        self._options = {
-            "num_neighbors": num_neighbors,
-            "strategy": strategy,
-            "actions": actions,
-            "num_negatives": num_negatives,
-            "seed": seed,
-            "transform": transform,
-            **_contents(kwargs),
-        }
+        self.seeds = Seeds(
+            graph,
+            query,
+            num_neighbors,
+            strategy=strategy,
+            actions=actions,
+            num_negatives=num_negatives,
+            shuffle=shuffle,
+            seed=seed,
+            transform=transform,
+            loader_options=kwargs,
+        )
         super().__init__(
-            message_graph(graph, sampler.actions),
-            sampler,
+            message_graph(graph, self.seeds.sampler.actions),
+            self.seeds.sampler,
             input_nodes=(USER, query.user),
             input_time=query.time,
-            sampler=EpochShuffle(len(query), seed=seed) if shuffle else None,
+            sampler=self.seeds.order,
             **kwargs,
         )
-        del self.collate_fn  # of the instance: it held the loader, and so its graph, in a ring with itself
-        self._finish = transform
+        del self.collate_fn  # of the instance: a reference cycle that keeps the loader and its graph alive
 
     @classmethod
     def of_timelines(
         cls, graph: FriendGraph, *, until: int, users: Tensor | None = None, **kwargs: Any
     ) -> QueryLoader:
-        """Whole timelines as they were at a time, for training on every prefix in one causal pass.
+        """Load whole timelines as they were at a time, for training on every prefix in one causal pass.
 
         Args:
             graph: the whole graph.
-            until: seconds; the timelines hold what is strictly older.
-            users: [n] int64 indices; by default everyone with an event before `until`.
+            until: seconds; the timelines hold all events strictly before it.
+            users: [n] int64 indices; by default all users with an event before `until`.
             **kwargs: as for `QueryLoader`.
         """
         until = check_time("until", until)
@@ -172,39 +101,44 @@ class QueryLoader(NodeLoader):
         return cls(graph, Query.of(graph, users, until), [-1], **kwargs)
 
     def rebuild(self, graph: FriendGraph, rows: Tensor, time: int) -> Self:
-        """The same loader, in order and without workers, for some seeds asked at `time` on another graph."""
-        return type(self)(graph, self.query[rows].at(time), **self._options)
+        """Return such a loader of another graph, for the seeds at `rows` [n] int64, all at `time` (s).
+
+        It keeps the seeds in order and has no workers.
+        """
+        return type(self)(graph, self.query[rows].at(time), **self.seeds.options)
 
     def set_epoch(self, epoch: int) -> None:
         """Start an epoch: draws, negatives and order change."""
-        self.seeds.set_epoch(epoch)
-        for order in (self.sampler, self.batch_sampler):
-            if hasattr(order, "set_epoch"):
-                order.set_epoch(epoch)
+        self.seeds.set_epoch(epoch, self.batch_sampler)
 
     def filter_fn(self, out: HeteroSamplerOutput) -> HeteroData:
-        """A sampler's output as a batch."""
+        """Turn a sampler's output into a batch."""
         batch = super().filter_fn(out)
         store = batch[USER]
-        self.seeds.mark(batch, store.pop("input_id"), store.pop("seed_time"))
         del store["batch_size"]
-        return batch if self._finish is None else self._finish(batch)
+        return self.seeds.finish(batch, store.pop("input_id"), store.pop("seed_time"))
 
 
 class EventLoader(LinkLoader):
-    """Batches of events: the strictly-past neighbourhoods of both ends, at the event's own time.
+    """Batches of events: the strictly-past neighborhoods of both users, at the event's own time.
 
-    Batches are as `QueryLoader`'s, but the first B nodes are the users who ask and the next B the targets,
-    and both have the event's number in `batch`. A batch also carries `src_index` and `dst_index` [B], their
-    places among the nodes. The event itself, tied events and everything later, in either direction, are not
-    in it.
+    Batches are as `QueryLoader`'s, but the first B nodes are the queries' users and the next B the targets,
+    and both have the event's position in `batch`. A batch also has `src_index` and `dst_index` [B] int64,
+    their positions among the nodes. The event itself, tied events and all later ones, in either direction,
+    are not in it.
 
     Args:
         graph: the whole graph.
         query: the seeds' users, times and actions.
-        target: [n] int64, the seeds' other ends.
+        target: [n] int64, the other users of the seeds.
         num_neighbors, strategy, actions, num_negatives, shuffle, seed, transform, **kwargs: as for
             `QueryLoader`.
+
+    Attributes:
+        graph: the whole graph.
+        query: the seeds' users, times and actions.
+        target: [n] int64.
+        seeds: the seeds with their sampler.
     """
 
     def __init__(
@@ -219,36 +153,35 @@ class EventLoader(LinkLoader):
         num_negatives: int = 0,
         shuffle: bool = False,
         seed: int = 0,
-        transform: Callable[[HeteroData], HeteroData] | None = None,
+        transform: Transform | None = None,
         **kwargs: Any,
     ) -> None:
         if not isinstance(target, Tensor) or target.shape != query.user.shape:
             shape = list(target.shape) if isinstance(target, Tensor) else type(target).__name__
             raise ValueError(f"one target for each seed: {len(query)} seeds, targets {shape}")
-        target = check_index("target", target, graph.num_users)
-        sampler = TemporalSampler(graph, num_neighbors, strategy=strategy, actions=actions, seed=seed)
         self.graph, self.query = graph, query
-        self.seeds = Seeds(graph, query, sampler, num_negatives)
-        self.target = target
-        self._options = {
-            "num_neighbors": num_neighbors,
-            "strategy": strategy,
-            "actions": actions,
-            "num_negatives": num_negatives,
-            "seed": seed,
-            "transform": transform,
-            **_contents(kwargs),
-        }
+        self.target = check_index("target", target, graph.num_users)
+        self.seeds = Seeds(
+            graph,
+            query,
+            num_neighbors,
+            strategy=strategy,
+            actions=actions,
+            num_negatives=num_negatives,
+            shuffle=shuffle,
+            seed=seed,
+            transform=transform,
+            loader_options=kwargs,
+        )
         super().__init__(
-            message_graph(graph, sampler.actions),
-            sampler,
-            edge_label_index=(EVENT_TYPE, torch.stack([query.user, target])),
+            message_graph(graph, self.seeds.sampler.actions),
+            self.seeds.sampler,
+            edge_label_index=(EVENT_TYPE, torch.stack([query.user, self.target])),
             edge_label_time=query.time,
-            sampler=EpochShuffle(len(query), seed=seed) if shuffle else None,
+            sampler=self.seeds.order,
             **kwargs,
         )
-        del self.collate_fn  # of the instance: it held the loader, and so its graph, in a ring with itself
-        self._finish = transform
+        del self.collate_fn  # of the instance: a reference cycle that keeps the loader and its graph alive
 
     @classmethod
     def of_events(
@@ -259,7 +192,14 @@ class EventLoader(LinkLoader):
         event_ids: Tensor | None = None,
         **kwargs: Any,
     ) -> EventLoader:
-        """Seeds are events of the log, [n] int64 positions; all by default."""
+        """Load events of the log as seeds.
+
+        Args:
+            graph: the whole graph.
+            num_neighbors: as for `QueryLoader`.
+            event_ids: [n] int64 positions in the log; all by default.
+            **kwargs: as for `QueryLoader`.
+        """
         if event_ids is None:
             event_ids = torch.arange(graph.num_events)
         event_ids = check_index("event_ids", event_ids, graph.num_events)
@@ -267,21 +207,20 @@ class EventLoader(LinkLoader):
         return cls(graph, Query.of_events(graph, event_ids), target, num_neighbors, **kwargs)
 
     def rebuild(self, graph: FriendGraph, rows: Tensor, time: int) -> Self:
-        """The same loader, in order and without workers, for some seeds asked at `time` on another graph."""
-        return type(self)(graph, self.query[rows].at(time), self.target[rows], **self._options)
+        """Return such a loader of another graph, for the seeds at `rows` [n] int64, all at `time` (s).
+
+        It keeps the seeds in order and has no workers.
+        """
+        return type(self)(graph, self.query[rows].at(time), self.target[rows], **self.seeds.options)
 
     def set_epoch(self, epoch: int) -> None:
         """Start an epoch: draws, negatives and order change."""
-        self.seeds.set_epoch(epoch)
-        for order in (self.sampler, self.batch_sampler):
-            if hasattr(order, "set_epoch"):
-                order.set_epoch(epoch)
+        self.seeds.set_epoch(epoch, self.batch_sampler)
 
     def filter_fn(self, out: HeteroSamplerOutput) -> HeteroData:
-        """A sampler's output as a batch, without the virtual edge type."""
+        """Turn a sampler's output into a batch, without the virtual edge type."""
         batch = super().filter_fn(out)
         store = batch[EVENT_TYPE]
         batch.src_index, batch.dst_index = store.edge_label_index
-        self.seeds.mark(batch, store.input_id, store.edge_label_time)
         del batch[EVENT_TYPE]
-        return batch if self._finish is None else self._finish(batch)
+        return self.seeds.finish(batch, store.input_id, store.edge_label_time)

@@ -1,4 +1,4 @@
-"""Strictly-past neighbourhoods of seeds, for PyG's loaders."""
+"""Strictly-past neighborhoods of seeds, for PyG's loaders."""
 
 from __future__ import annotations
 
@@ -18,16 +18,20 @@ from graphrec.data.draws import distinct_below, hashed
 from graphrec.temporal.timeline import Timeline
 
 EVENT_TYPE = (USER, "event", USER)
-"""The virtual edge type that seeds all actions of a `LinkLoader`."""
+"""The virtual edge type of the seeds of a `LinkLoader`, whatever their actions."""
 
 
 def message_graph(graph: FriendGraph, actions: Sequence[str] | None = None) -> HeteroData:
-    """The graph that batches are cut from: each action in both directions of message passing.
+    """Build the graph that batches are cut from: each action in both directions of message passing.
 
     An event (src, dst, action) is an edge src -> dst of type `action`, and an edge dst -> src of type
-    `reverse_of(action)`, so that either side hears of it. Edges keep all they have,
-    `time`, `event_id`, `weight`, `edge_attr` and others; derived and untimed edge types are left out, since a
-    query must not read them. With `actions`, only these are in.
+    `reverse_of(action)`, so that messages reach both users. Edges keep all their columns, such as `time`,
+    `event_id`, `weight` and `edge_attr`. Derived and untimed edge types are left out, because a query must
+    not read them.
+
+    Args:
+        graph: the whole graph.
+        actions: names of the actions to keep; all by default.
     """
     out = HeteroData()
     out[USER].num_nodes = graph.num_users
@@ -44,18 +48,27 @@ def message_graph(graph: FriendGraph, actions: Sequence[str] | None = None) -> H
 
 
 class TemporalSampler(BaseSampler):
-    """Samples, around each seed, what happened strictly before the seed's own time.
+    """Samples, around each seed, events strictly before the seed's own time.
 
-    Every seed has a tree of its own: a user met in two trees is two nodes (disjoint sampling), and each edge
-    at each hop is older than the seed at its root. Edges point from the person met to the person asked about,
-    so messages flow to the seeds, whichever of both acted (see `message_graph`).
+    Every seed has a tree of its own: a user in two trees is two nodes (disjoint sampling), and each edge at
+    each hop is older than the seed at its root. Edges point towards the root, so messages flow to the seeds,
+    whichever of both users acted (see `message_graph`).
 
     Args:
         graph: the whole graph.
         num_neighbors: events drawn for each user, one number a hop; -1 takes all.
         strategy: 'last' takes the latest events, 'uniform' draws without replacement.
-        actions: only these are drawn; all by default.
+        actions: actions whose events are drawn; all by default.
         seed: with the epoch and the seed's `input_id` it fixes every draw.
+
+    Attributes:
+        actions: the actions drawn.
+        num_neighbors, strategy, seed: as given.
+
+    Raises:
+        TypeError: `num_neighbors` is not a sequence of whole numbers.
+        ValueError: a number of neighbors is 0 or below -1, there is none, or the strategy is unknown.
+        KeyError: an unknown action.
     """
 
     def __init__(
@@ -100,37 +113,37 @@ class TemporalSampler(BaseSampler):
 
     @property
     def edge_permutation(self) -> None:
-        """None: sampled edges refer to the graph's own order."""
+        """None: sampled edges are positions in the graph's own order."""
         return None
 
     @property
     def epoch(self) -> int:
-        """The epoch that draws are made for."""
+        """The epoch of the draws."""
         return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Start an epoch: 'uniform' draws anew."""
+        """Start an epoch: 'uniform' draws other events."""
         self._epoch.fill_(epoch)
 
     def sample_from_nodes(self, inputs: NodeSamplerInput) -> HeteroSamplerOutput:
-        """Trees of B users at their times; the seeds are the first B nodes."""
-        time = _required(inputs.time)
-        out = self._sample(inputs.node, time, _ids(inputs))
+        """Sample the trees of B users at their times; the seeds are the first B nodes."""
+        time = _require_time(inputs.time)
+        out = self._sample(inputs.node, time, _require_ids(inputs))
         out.metadata = (inputs.input_id, inputs.time)
         return out
 
     def sample_from_edges(
         self, inputs: EdgeSamplerInput, neg_sampling: Any | None = None
     ) -> HeteroSamplerOutput:
-        """Trees of both ends of B events at their times; the first B nodes are the sources, then the ends.
+        """Sample the trees of both users of B events; the first B nodes are the sources, then the targets.
 
-        Both trees of an event share its number in the `batch` vector, and no node.
+        Both trees of an event have its position in the `batch` vector, and share no node.
         """
         if neg_sampling is not None:
             raise ValueError("negatives come from the loader's `num_negatives`; neg_sampling must be None")
-        time, size = _required(inputs.time), inputs.row.numel()
+        time, size = _require_time(inputs.time), inputs.row.numel()
         seeds = torch.cat([inputs.row, inputs.col])
-        out = self._sample(seeds, time.repeat(2), _ids(inputs).repeat(2))
+        out = self._sample(seeds, time.repeat(2), _require_ids(inputs).repeat(2))
         assert out.batch is not None
         out.batch = {USER: out.batch[USER] % size}
         label_index = torch.arange(2 * size).view(2, size)
@@ -140,7 +153,10 @@ class TemporalSampler(BaseSampler):
     def _sample(self, seed: Tensor, time: Tensor, input_id: Tensor) -> HeteroSamplerOutput:
         timeline, n = self._timeline, self._num_users
         tick, size = timeline.tick(time), seed.numel()
-        user, tree = seed, torch.arange(size)  # of the nodes that came last, those numbered from `first` on
+        user, tree = (
+            seed,
+            torch.arange(size),
+        )  # of the nodes of the last hop, which are numbered from `first` on
         first, known = 0, tree * n + seed
         nodes, trees = [user], [tree]
         half, row, col = [], [], []
@@ -156,7 +172,7 @@ class TemporalSampler(BaseSampler):
                 edges += start.index_select(0, drawn)
             # One node for each user of a tree, found again by (tree, user).
             base = tree.index_select(0, drawn) * n
-            place, fresh = _number(known, base + timeline.half_edges.other.index_select(0, edges))
+            place, fresh = _number_keys(known, base + timeline.half_edges.other.index_select(0, edges))
             half.append(edges)
             row.append(place)
             col.append(first + drawn)
@@ -205,11 +221,11 @@ class TemporalSampler(BaseSampler):
         )
 
 
-def _number(known: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-    """The place of each key [M] among distinct known keys [K], or behind them, one for each fresh key.
+def _number_keys(known: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+    """Number keys [M] by their place among distinct known keys [K], or behind them if they are new.
 
     Returns:
-        (place [M] int64, fresh [F] int64 ascending, whose places are K .. K+F-1).
+        (place [M] int64, new keys [F] int64 ascending, whose places are K .. K+F-1).
     """
     size, total = known.numel(), known.numel() + key.numel()
     both, bits = torch.cat([known, key]).numpy(), total.bit_length()
@@ -232,13 +248,13 @@ def _number(known: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
     return out[size:], torch.from_numpy(both[starts])[fresh]
 
 
-def _required(time: Tensor | None) -> Tensor:
+def _require_time(time: Tensor | None) -> Tensor:
     if time is None:
         raise ValueError("every seed needs a time: pass edge_label_time or input_time")
     return time
 
 
-def _ids(inputs: NodeSamplerInput | EdgeSamplerInput) -> Tensor:
+def _require_ids(inputs: NodeSamplerInput | EdgeSamplerInput) -> Tensor:
     if inputs.input_id is None:
         raise ValueError("every seed needs an input_id")
     ids: Tensor = inputs.input_id

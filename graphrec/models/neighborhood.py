@@ -239,7 +239,7 @@ class NeighborhoodModel(Recommender):
             self._before(num_known=len(known))
             self.network = self._build(num_known=len(known))
         batches = TimelineBatches(
-            lengths[known], budget=self.batch_acts, most=self.epoch_batches, seed=self.seed
+            lengths[known], events_per_batch=self.batch_acts, max_batches=self.epoch_batches, seed=self.seed
         )
         return QueryLoader.of_timelines(
             graph, until=until, users=known, batch_sampler=batches, seed=self.seed

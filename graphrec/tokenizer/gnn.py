@@ -279,8 +279,8 @@ class GNNRQVAE(Tokenizer):
         trained = ties.take(order[judged:]).with_random_pairs(views)
         batches = TimelineBatches(
             torch.ones(len(trained), dtype=torch.int64),
-            budget=self.batch_size,
-            most=self.epoch_batches,
+            events_per_batch=self.batch_size,
+            max_batches=self.epoch_batches,
             seed=self.seed,
         )
         loader = trained.loader(views, self.num_neighbors, seed=self.seed, batch_sampler=batches)
