@@ -324,6 +324,29 @@ def test_networkx_keeps_integer_ids_and_needs_no_features() -> None:
     assert "weight" not in FriendGraph.from_networkx(graph.to_networkx())[CALL]
 
 
+def test_networkx_keeps_the_columns_of_edges() -> None:
+    log = EventLog.from_arrays(
+        ["a", "b", "c", "a", "a"],
+        ["b", "c", "a", "c", "a"],
+        [3, 1, 1, 2, 0],
+        action=["m", "m", "l", "m", "m"],
+    )
+    graph = FriendGraph.from_events(log)
+    graph[USER, "m", USER].edge_attr = torch.rand(3, 2)
+    graph[USER, "l", USER].kind = torch.tensor([2])
+    back = FriendGraph.from_networkx(graph.to_networkx())
+    back.validate()
+    assert torch.equal(back[USER, "m", USER].edge_attr, graph[USER, "m", USER].edge_attr)
+    assert torch.equal(back[USER, "l", USER].kind, graph[USER, "l", USER].kind)
+    assert "kind" not in back[USER, "m", USER]
+    source = nx.MultiDiGraph()
+    for u, v, time in [("a", "b", 9), ("b", "b", 1), ("c", "a", 3), ("b", "a", 3)]:
+        source.add_edge(u, v, time=time, edge_attr=[float(time), float(ord(u))])
+    (read,) = [store for store in FriendGraph.from_networkx(source).edge_stores if "event_id" in store]
+    assert read.edge_attr[:, 0].tolist() == read.time.tolist()
+    assert read.edge_attr[:, 1].tolist() == [ord("abc"[index]) for index in read.edge_index[0].tolist()]
+
+
 def lopsided(**attributes: object) -> nx.DiGraph:
     source = nx.DiGraph()
     source.add_edge("a", "b", time=1, action="x", weight=1.0)
@@ -344,6 +367,9 @@ def ragged() -> nx.DiGraph:
         (nx.DiGraph(), "no events"),
         (lopsided(action="x"), "from 'b' to 'c' has no attribute 'time'"),
         (lopsided(time=1, weight=1.0), "from 'b' to 'c' has no attribute 'action'"),
+        (lopsided(time=1, action="x", weight=1.0, kind=3), "from 'a' to 'b' has no attribute 'kind'"),
+        (nx.DiGraph([("a", "b", {"time": 1, "text": "hi"})]), "'text' .* is not made of numbers"),
+        (nx.DiGraph([("a", "b", {"time": 1, "v": [1, [2]]})]), "'v' .* is not made of numbers"),
         (nx.DiGraph([(1, "a", {"time": 1})]), "one type"),
         (nx.DiGraph([((1, 2), (3, 4), {"time": 1})]), "integers or strings"),
         (ragged(), "vectors of one length"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -72,15 +72,8 @@ class EventLog:
         """Validate parallel sequences (lists, NumPy arrays, tensors, Arrow arrays) of equal length."""
         where = "the events given"
         columns = {"src": src, "dst": dst, "time": time, "action": action, "weight": weight}
-        given = {
-            name: to_arrow(values, where=where, column=name)
-            for name, values in columns.items()
-            if values is not None
-        }
-        lengths = {name: len(values) for name, values in given.items()}
-        if len(set(lengths.values())) > 1:
-            raise DataError(f"event columns differ in length: {lengths}")
-        return cls.from_table(pa.table(given), where=where, time="time")
+        given = {name: values for name, values in columns.items() if values is not None}
+        return cls.from_table(as_columns(given, where=where), where=where, time="time")
 
     @classmethod
     def from_table(
@@ -112,32 +105,47 @@ class EventLog:
         Raises:
             DataError: naming `where`, the row (counted from 1, header excluded) and the column.
         """
-        table = as_table(source, where)
-        if table.num_rows == 0:
-            raise DataError(f"{where}: there are no events")
-        roles = event_columns(table.column_names, src=src, dst=dst, time=time, action=action, weight=weight)
-        times = parse_times(get_column(table, roles["time"], where), where=where, column=roles["time"])
-        sources, targets, user_ids = _index_users(table, src, dst, where)
-        codes, actions = _index_actions(table, roles.get("action"), where)
-        weights = _parse_weights(table, roles.get("weight"), where)
+        return read_rows(source, where=where, src=src, dst=dst, time=time, action=action, weight=weight)[0]
 
-        keep = sources != targets
-        num_self_loops = int(len(keep) - keep.sum())
-        if num_self_loops == len(keep):
-            raise DataError(f"{where}: every row has the same user as src and dst")
-        order = np.flatnonzero(keep)
-        if np.any(np.diff(times[order]) < 0):
-            order = order[np.argsort(times[order], kind="stable")]
-        return cls(
-            src=torch.from_numpy(sources[order]),
-            dst=torch.from_numpy(targets[order]),
-            time=torch.from_numpy(times[order]),
-            action=torch.from_numpy(codes[order]),
-            actions=actions,
-            user_ids=user_ids,
-            weight=None if weights is None else torch.from_numpy(weights[order]),
-            num_self_loops=num_self_loops,
-        )
+
+def read_rows(
+    source: ArrowTable,
+    *,
+    where: str,
+    src: str = "src",
+    dst: str = "dst",
+    time: str | None = None,
+    action: str | None = None,
+    weight: str | None = None,
+) -> tuple[EventLog, Tensor]:
+    """The log of `EventLog.from_table`, and the rows [E] int64 of the table, from 0, that its events are."""
+    table = as_table(source, where)
+    if table.num_rows == 0:
+        raise DataError(f"{where}: there are no events")
+    roles = event_columns(table.column_names, src=src, dst=dst, time=time, action=action, weight=weight)
+    times = parse_times(get_column(table, roles["time"], where), where=where, column=roles["time"])
+    sources, targets, user_ids = _index_users(table, src, dst, where)
+    codes, actions = _index_actions(table, roles.get("action"), where)
+    weights = _parse_weights(table, roles.get("weight"), where)
+
+    keep = sources != targets
+    num_self_loops = int(len(keep) - keep.sum())
+    if num_self_loops == len(keep):
+        raise DataError(f"{where}: every row has the same user as src and dst")
+    order = np.flatnonzero(keep)
+    if np.any(np.diff(times[order]) < 0):
+        order = order[np.argsort(times[order], kind="stable")]
+    log = EventLog(
+        src=torch.from_numpy(sources[order]),
+        dst=torch.from_numpy(targets[order]),
+        time=torch.from_numpy(times[order]),
+        action=torch.from_numpy(codes[order]),
+        actions=actions,
+        user_ids=user_ids,
+        weight=None if weights is None else torch.from_numpy(weights[order]),
+        num_self_loops=num_self_loops,
+    )
+    return log, torch.from_numpy(order)
 
 
 def event_columns(
@@ -291,6 +299,15 @@ def parse_numbers(values: pa.ChunkedArray, *, where: str, column: str) -> np.nda
     if len(bad):
         raise RowError(where, bad[0], column, f"{numbers[bad[0]]} is not a finite 32-bit number")
     return np.asarray(numbers)
+
+
+def as_columns(columns: Mapping[str, Column], *, where: str) -> pa.Table:
+    """A table of columns of one length. Raises DataError where they are not."""
+    given = {name: to_arrow(values, where=where, column=name) for name, values in columns.items()}
+    lengths = {name: len(values) for name, values in given.items()}
+    if len(set(lengths.values())) > 1:
+        raise DataError(f"event columns differ in length: {lengths}")
+    return pa.table(given)
 
 
 def to_arrow(values: Column, *, where: str, column: str) -> pa.ChunkedArray:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 import numpy as np
 import pyarrow as pa
+import torch
+from torch import Tensor
 
 from graphrec.data.columns import edge_columns
 from graphrec.data.errors import DataError
-from graphrec.data.events import EventLog, to_arrow
+from graphrec.data.events import EventLog, as_columns, read_rows, to_arrow
 from graphrec.data.users import UserTable
 
 if TYPE_CHECKING:
     from graphrec.data.graph import FriendGraph
+
+EDGE_ATTRIBUTES = ("time", "action", "weight", "edge_index", "event_id")
+"""Attributes of networkx edges that are no columns of one's own."""
 
 
 def to_networkx(graph: FriendGraph) -> nx.MultiDiGraph:
@@ -38,7 +44,22 @@ def to_networkx(graph: FriendGraph) -> nx.MultiDiGraph:
     return out
 
 
-def read_networkx(source: nx.Graph) -> tuple[EventLog, UserTable]:
+@dataclass(frozen=True)
+class NetworkxContent:
+    """What a networkx graph holds.
+
+    Attributes:
+        log: the events.
+        users: all nodes.
+        columns: by action, further attributes of its edges by name, [n, ...] in the order of its events.
+    """
+
+    log: EventLog
+    users: UserTable
+    columns: dict[str, dict[str, Tensor]]
+
+
+def read_networkx(source: nx.Graph) -> NetworkxContent:
     """The events and users of a networkx graph; see `FriendGraph.from_networkx`."""
     if not source.is_directed():
         raise DataError("an undirected networkx graph does not say who acted; use a DiGraph")
@@ -54,12 +75,13 @@ def read_networkx(source: nx.Graph) -> tuple[EventLog, UserTable]:
                 u, v, _ = edges[present.index(False)]
                 raise DataError(f"the edge from {u!r} to {v!r} has no attribute {key!r}, others do")
             optional[key] = [attributes[key] for _, _, attributes in edges]
-    log = EventLog.from_arrays(
-        [u for u, _, _ in edges],
-        [v for _, v, _ in edges],
-        [attributes["time"] for _, _, attributes in edges],
-        **optional,
+    ends = {"src": [u for u, _, _ in edges], "dst": [v for _, v, _ in edges]}
+    times = [attributes["time"] for _, _, attributes in edges]
+    given = "the events given"
+    log, rows = read_rows(
+        as_columns(ends | {"time": times} | optional, where=given), where=given, time="time"
     )
+    extra = _edge_columns(log, [edges[row] for row in rows.tolist()])
     where, names = "the networkx nodes", list(source.nodes)
     columns: dict[str, Any] = {"user": to_arrow(names, where=where, column="user")}
     features = [source.nodes[name].get("x") for name in names]
@@ -72,4 +94,30 @@ def read_networkx(source: nx.Graph) -> tuple[EventLog, UserTable]:
     joined = [source.nodes[name].get("join_time") for name in names]
     if all(value is not None for value in joined):
         columns["join_time"] = joined
-    return log, UserTable.from_table(pa.table(columns), where=where)
+    return NetworkxContent(log, UserTable.from_table(pa.table(columns), where=where), extra)
+
+
+def _edge_columns(
+    log: EventLog, edges: list[tuple[Any, Any, dict[str, Any]]]
+) -> dict[str, dict[str, Tensor]]:
+    """Attributes of edges, given in the order of the log, beside those that the log has."""
+    out: dict[str, dict[str, Tensor]] = {}
+    for code, action in enumerate(log.actions):
+        own = [edges[event] for event in (log.action == code).nonzero().flatten().tolist()]
+        names = dict.fromkeys(name for _, _, attributes in own for name in attributes)
+        for name in [name for name in names if name not in EDGE_ATTRIBUTES]:
+            lacking = [(u, v) for u, v, attributes in own if name not in attributes]
+            if lacking:
+                u, v = lacking[0]
+                raise DataError(
+                    f"the edge from {u!r} to {v!r} has no attribute {name!r}, others of {action!r} do"
+                )
+            try:
+                column = torch.tensor([attributes[name] for _, _, attributes in own])
+            except (TypeError, ValueError, OverflowError, RuntimeError):
+                raise DataError(
+                    f"the attribute {name!r} of the edges of {action!r} is not made of numbers, or of lists "
+                    "of them of one length; remove it"
+                ) from None
+            out.setdefault(action, {})[name] = column
+    return out

@@ -235,7 +235,7 @@ class FriendGraph(HeteroData):
         self[USER, name, USER].edge_index = to_undirected(edge, num_nodes=self.num_users)
 
     def to_networkx(self) -> nx.MultiDiGraph:
-        """A multigraph of raw ids whose edges carry `time`, `action` and, where known, `weight`.
+        """A multigraph of raw ids whose edges carry `time`, `action`, and `weight` or `edge_attr` where known.
 
         Edges are added in the order of the log. Mutual ties follow from the events and are not added.
         """
@@ -245,10 +245,18 @@ class FriendGraph(HeteroData):
     def from_networkx(cls, source: nx.Graph) -> FriendGraph:
         """The graph of a directed (multi)graph whose edges have `time` and, optionally, `action`, `weight`.
 
+        Further attributes of edges, numbers or lists of numbers such as `edge_attr`, become columns of their
+        action.
+
         Raises:
-            DataError: the graph is undirected (who acted is then unknown), or an edge has no time.
+            DataError: the graph is undirected (who acted is then unknown), an edge has no time, or a further
+                attribute is not made of numbers or not on all edges of an action.
         """
-        return cls.from_events(*read_networkx(source))
+        content = read_networkx(source)
+        graph = cls.from_events(content.log, content.users)
+        for action, columns in content.columns.items():
+            graph[USER, action, USER].update(columns)
+        return graph
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the graph as a dict of tensors and plain values."""
