@@ -139,7 +139,7 @@ def test_cards_say_what_the_classes_say(dataset: type[FriendDataset]) -> None:
     stated += [f"{events:,}" for events in dataset.expected_events.values()]
     stated += [f"`{action}`" for action in dataset.expected_events]
     stated += [text for file in dataset.files for text in (file.sha256, file.path)]
-    stated += [dataset.citation.rpartition(" ")[2], dataset.licence.partition(",")[0].partition(":")[0]]
+    stated += [dataset.citation.rpartition(" ")[2], dataset.license_terms.partition(",")[0].partition(":")[0]]
     assert [text for text in stated if text not in card] == []
 
 

@@ -19,9 +19,17 @@ from scipy.special import expit, ndtr
 from graphrec.data import USER, DataError, EventLog, FriendGraph, Query, TemporalSplit
 from graphrec.datasets import SyntheticFriends, World, load_dataset
 from graphrec.datasets import world as law
-from graphrec.datasets.growing import Groups, Keys, Lists
+from graphrec.datasets.growing_collections import ArrivingGroups, GrowingKeySet, GrowingLists
 from graphrec.datasets.simulation import Simulation
-from graphrec.datasets.world import ACCEPT, ACTIONS, DAY, MECHANISMS, REQUEST, SLICE, START
+from graphrec.datasets.world import (
+    ACCEPT,
+    ACTIONS,
+    DAY_SECONDS,
+    HOUR_SECONDS,
+    MECHANISMS,
+    REQUEST,
+    START_TIME,
+)
 from graphrec.evaluate import evaluate_streaming
 from graphrec.models import HEURISTICS, Oracle
 
@@ -68,7 +76,7 @@ def test_it_is_a_data_set(tmp_path: Path) -> None:
     assert torch.equal(graph[USER].x[:, 1:].argmax(1), dataset.world.region)
     assert torch.equal(graph[USER].join_time, dataset.world.join_time)
     assert Path(dataset.processed_paths[0]).is_relative_to(tmp_path / "home" / "SyntheticFriends")
-    assert len(dataset.world.answer_probability) == graph[USER, "friend_request", USER].num_edges
+    assert len(dataset.world.reply_probability) == graph[USER, "friend_request", USER].num_edges
     named = load_dataset("synthetic", num_users=60, num_events=500, seed=3, num_days=4)
     assert torch.equal(named.events().dst, graph.events().dst)
 
@@ -76,7 +84,7 @@ def test_it_is_a_data_set(tmp_path: Path) -> None:
 def same(one: SyntheticFriends, other: SyntheticFriends) -> bool:
     ours, theirs = one[0].events(), other[0].events()
     columns = all(torch.equal(a, b) for a, b in zip(vars(ours).values(), vars(theirs).values(), strict=True))
-    return columns and torch.equal(one.world.answer_probability, other.world.answer_probability)
+    return columns and torch.equal(one.world.reply_probability, other.world.reply_probability)
 
 
 def test_the_same_arguments_give_the_same_world(tmp_path: Path) -> None:
@@ -119,15 +127,15 @@ def test_events_follow_the_rules() -> None:
     events = graph.events()
     assert graph.num_events == 6_000
     assert (events.time.diff() >= 0).all()
-    assert events.time[0] >= START
-    assert events.time[-1] < START + 11 * DAY
-    begins = START + world.slice_of(events.time) * SLICE
+    assert events.time[0] >= START_TIME
+    assert events.time[-1] < START_TIME + 11 * DAY_SECONDS
+    begins = START_TIME + world.hour_of(events.time) * HOUR_SECONDS
     assert (world.join_time[events.src] < begins).all()
     assert (world.join_time[events.dst] < begins).all()
 
     asked: dict[tuple[int, int], int] = {}
     for src, dst, time, action in zip(*(column.tolist() for column in vars(events).values()), strict=True):
-        number = (time - START) // SLICE
+        number = (time - START_TIME) // HOUR_SECONDS
         if action == REQUEST:  # nobody is asked who has been, or has asked, in an earlier hour
             assert asked.get((src, dst), number) == asked.get((dst, src), number) == number
             asked.setdefault((src, dst), number)
@@ -148,7 +156,11 @@ def test_it_is_like_real_networks() -> None:
     assert 0.05 < len(first) / len(pair) < 0.5
     when = {int(pair[i]): int(events.time[i]) for i in first}
     approaches = [(t, when.get(p % n * n + p // n, 2**62)) for p, t in when.items()]
-    early = [later - t <= 7 * DAY for t, later in approaches if t < later and t < START + 3 * DAY]
+    early = [
+        later - t <= 7 * DAY_SECONDS
+        for t, later in approaches
+        if t < later and t < START_TIME + 3 * DAY_SECONDS
+    ]
     assert len(early) > 150
     assert 0.3 < np.mean(early) < 0.7
 
@@ -189,7 +201,7 @@ def watching(graph: FriendGraph, world: World) -> float:
     acts = {u: events.time[events.src == u] for u in range(graph.num_users)}
     rows = (events.action == REQUEST).nonzero().squeeze(1).tolist()
     when = ((acts[int(events.dst[i])], events.time[i]) for i in rows)
-    return float(np.mean([bool(((past < t) & (past >= t - DAY)).any()) for past, t in when]))
+    return float(np.mean([bool(((past < t) & (past >= t - DAY_SECONDS)).any()) for past, t in when]))
 
 
 def again(graph: FriendGraph, world: World) -> float:
@@ -206,13 +218,13 @@ def again(graph: FriendGraph, world: World) -> float:
 
 def evening(graph: FriendGraph, world: World) -> float:
     events = graph.events()
-    hour = (events.time // SLICE + world.region[events.src]) % 24
+    hour = (events.time // HOUR_SECONDS + world.region[events.src]) % 24
     return float((hour >= 12).double().mean())
 
 
 def weekend(graph: FriendGraph, world: World) -> float:
     events = graph.events()
-    return float(((events.time - START) // DAY % 7 >= 5).double().mean())
+    return float(((events.time - START_TIME) // DAY_SECONDS % 7 >= 5).double().mean())
 
 
 def bursty(graph: FriendGraph, world: World) -> float:
@@ -221,11 +233,11 @@ def bursty(graph: FriendGraph, world: World) -> float:
     order = torch.from_numpy(np.lexsort((events.time.numpy(), events.src.numpy())))
     gap, src = events.time[order].diff(), events.src[order]
     few = torch.bincount(src)[src[1:]] <= 40
-    return float((gap[few & (src.diff() == 0)] < 2 * SLICE).double().mean())
+    return float((gap[few & (src.diff() == 0)] < 2 * HOUR_SECONDS).double().mean())
 
 
 def late(graph: FriendGraph, world: World) -> float:
-    return float((world.join_time >= START).double().mean())
+    return float((world.join_time >= START_TIME).double().mean())
 
 
 def slow(graph: FriendGraph, world: World) -> float:
@@ -235,7 +247,7 @@ def slow(graph: FriendGraph, world: World) -> float:
         if action == REQUEST:
             asked.setdefault((src, dst), time)
         if action == ACCEPT:
-            delays.append(time - asked[dst, src] >= 2 * SLICE)
+            delays.append(time - asked[dst, src] >= 2 * HOUR_SECONDS)
     return float(np.mean(delays))
 
 
@@ -251,7 +263,7 @@ CONTRASTS: dict[str, tuple[Callable[[FriendGraph, World], float], float]] = {
     "bursts": (bursty, 0.05),
     "arrivals": (late, 0.5),
     "delays": (slow, 0.5),
-    "two_sided_answers": (lambda g, w: float(w.answer_probability.std()), 0.1),
+    "two_sided_replies": (lambda g, w: float(w.reply_probability.std()), 0.1),
 }
 
 
@@ -281,8 +293,8 @@ def test_a_mechanism_switched_off(mechanism: str) -> None:
 
 def naive(graph: FriendGraph, world: World, user: int, time: int, action: int) -> np.ndarray:
     """The law, read aloud: one person after the other."""
-    n, number = graph.num_users, (time - START) // SLICE
-    begins = START + number * SLICE
+    n, number = graph.num_users, (time - START_TIME) // HOUR_SECONDS
+    begins = START_TIME + number * HOUR_SECONDS
     columns = (column.tolist() for column in vars(graph.events()).values())
     log_ = [row for row in zip(*columns, strict=True) if row[2] < begins]
     friends: dict[int, set[int]] = {u: set() for u in range(n)}
@@ -308,15 +320,15 @@ def naive(graph: FriendGraph, world: World, user: int, time: int, action: int) -
         for v, when in asked.items():
             if v in friends[user]:
                 continue
-            first = (when - START) // SLICE
-            then = befriended(START + first * SLICE)
+            first = (when - START_TIME) // HOUR_SECONDS
+            then = befriended(START_TIME + first * HOUR_SECONDS)
             score = -0.6 + float(world.openness[user]) + float(world.charm[v])
             score += 0.8 * (community[v] == community[user]) + 0.5 * (cell[v] == cell[user])
             ever = expit(score + 0.7 * log1p(len(then[v] & then[user])))
             by = [0.0 if k < 1 else ndtr(log(k / 8) / 1.5) for k in (number - first - 1, number - first)]
             chance[v] = ever * (by[1] - by[0]) / (1 - ever * by[0])
     else:
-        weight = law.CHOICE[ACTIONS[action]]
+        weight = law.MECHANISM_PROBABILITIES[ACTIONS[action]]
         contacts = [(when, dst if src == user else src) for src, dst, when, _ in log_ if user in (src, dst)]
         memory = [0.7**j / sum(0.7**i for i in range(12)) for j in range(12)]
         for j, (_, v) in zip(range(12), sorted(contacts, reverse=True), strict=False):
@@ -325,7 +337,7 @@ def naive(graph: FriendGraph, world: World, user: int, time: int, action: int) -
             chance[w] += weight.get("friends", 0) / len(friends[user])
             for v in friends[w]:
                 chance[v] += weight.get("triadic_closure", 0) / len(friends[user]) / len(friends[w])
-        day = [src for src, _, when, _ in log_ if when >= begins - 24 * SLICE]
+        day = [src for src, _, when, _ in log_ if when >= begins - 24 * HOUR_SECONDS]
         for v in range(n):
             if log_:
                 received = sum(dst == v for _, dst, _, _ in log_)
@@ -350,10 +362,10 @@ def test_the_oracle_equals_the_law_read_aloud() -> None:
     made = simulation(40, 1200, num_days=6, seed=4)
     made.run()
     graph, world = made.graph(), made.truth()
-    sage = Oracle(world).fit(graph, until=START + DAY)
+    sage = Oracle(world).fit(graph, until=START_TIME + DAY_SECONDS)
     generator = torch.Generator().manual_seed(0)
     user = torch.randint(40, (100,), generator=generator)
-    time = START + torch.randint(-SLICE, 6 * DAY, (100,), generator=generator)
+    time = START_TIME + torch.randint(-HOUR_SECONDS, 6 * DAY_SECONDS, (100,), generator=generator)
     asked = Query(user, time, torch.arange(100) % 5)
     found = sage.probabilities(asked).numpy()
     rows = zip(user.tolist(), time.tolist(), asked.action.tolist(), strict=True)
@@ -365,9 +377,9 @@ def test_the_oracle_equals_the_law_read_aloud() -> None:
 
 def until_slice(number: int, **arguments: int) -> Simulation:
     made = simulation(60, 3000, **arguments)
-    while made.slice < number:
+    while made.hour < number:
         made.arrive()
-        made.pass_slice()
+        made.simulate_hour()
     made.arrive()
     return made
 
@@ -378,7 +390,7 @@ def test_many_draws_from_one_state_follow_the_oracle(action: int) -> None:
     made = until_slice(150, seed=2)
     graph, world = made.graph(), made.truth()
     user = int(torch.bincount(graph.events().src).argsort()[-8])
-    moment = torch.tensor([START + 150 * SLICE + 1234])
+    moment = torch.tensor([START_TIME + 150 * HOUR_SECONDS + 1234])
     sage = Oracle(world).fit(graph, until=2**37)
     chance = sage.probabilities(Query(torch.tensor([user]), moment, torch.tensor([action])))[0].numpy()
     size = 20_000
@@ -397,10 +409,10 @@ def test_many_draws_from_one_state_follow_the_oracle(action: int) -> None:
 
 def test_answers_come_as_the_law_says() -> None:
     world = lived()[1]
-    delay = world.delays(100_000, torch.Generator().manual_seed(0))
+    delay = world.draw_reply_delays(100_000, torch.Generator().manual_seed(0))
     assert delay.min() == 1
     for k in (0, 1, 2, 8, 24, 168):
-        share_, expected = float((delay <= k).double().mean()), float(world.answered_within(torch.tensor(k)))
+        share_, expected = float((delay <= k).double().mean()), float(world.reply_delay_cdf(torch.tensor(k)))
         assert abs(share_ - expected) <= 5 * sqrt(expected * (1 - expected) / 1e5)
 
 
@@ -411,13 +423,13 @@ def test_requests_are_answered_as_often_as_their_kept_probability() -> None:
         graph, world = lived(seed=seed)
         requests, accepts = graph[USER, "friend_request", USER], graph[USER, "friend_accept", USER]
         (src, dst), (one, other) = requests.edge_index, accepts.edge_index
-        late = world.slice_of(graph.events().time[-1:] - 1) - 1 - world.slice_of(requests.time)
-        chance = world.answer_probability * world.answered_within(late)
+        late = world.hour_of(graph.events().time[-1:] - 1) - 1 - world.hour_of(requests.time)
+        chance = world.reply_probability * world.reply_delay_cdf(late)
         # Of requests in both directions or twice in one hour, the others cannot be answered any more.
         low, high = torch.minimum(src, dst), torch.maximum(src, dst)
         _, which, times = torch.unique(low * 200 + high, return_inverse=True, return_counts=True)
         once = times[which] == 1
-        hour = START + SLICE * world.slice_of(graph.events().time[-1:])
+        hour = START_TIME + HOUR_SECONDS * world.hour_of(graph.events().time[-1:])
         in_time = accepts.time < hour
         came = torch.isin(src * 200 + dst, (other * 200 + one)[in_time])
         answered += int(came[once].sum())
@@ -461,14 +473,14 @@ def test_only_earlier_slices_are_seen() -> None:
     """Another world from the start of the query's slice on, and the slice's rows in another order before."""
     graph, world = lived()
     events = graph.events()
-    number = int(world.slice_of(events.time[5_000]))
-    begins = START + number * SLICE
+    number = int(world.hour_of(events.time[5_000]))
+    begins = START_TIME + number * HOUR_SECONDS
     asked = Query(
         torch.arange(200).repeat(5),
-        torch.full((1000,), begins + SLICE - 1),
+        torch.full((1000,), begins + HOUR_SECONDS - 1),
         torch.arange(5).repeat_interleave(200),
     )
-    assert (world.slice_of(events.time) == number).sum() > 5
+    assert (world.hour_of(events.time) == number).sum() > 5
     before = events.time < begins
     shuffled = torch.randperm(6_000, generator=torch.Generator().manual_seed(0))
     other = torch.where(before, events.dst, (events.src + 1) % 200)[shuffled]
@@ -487,7 +499,7 @@ def test_refused() -> None:
     with pytest.raises(RuntimeError, match="oracle has to be fitted first"):
         Oracle(world).score(Query.of_events(graph, torch.arange(2)))
     with pytest.raises(ValueError, match="oracle: there is no event before until="):
-        Oracle(world).fit(graph, until=START)
+        Oracle(world).fit(graph, until=START_TIME)
     with pytest.raises(ValueError, match=r"a graph of 60 users .* is none of a world of 200 users"):
         Oracle(world).fit(until_slice(40).graph(), until=2**37)
 
@@ -510,7 +522,7 @@ batches = st.lists(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 99)), ma
 @checked
 @given(batches)
 def test_lists_are_lists(added: list[list[tuple[int, int]]]) -> None:
-    lists, expected = Lists(5), {owner: [] for owner in range(5)}
+    lists, expected = GrowingLists(5), {owner: [] for owner in range(5)}
     for batch in added:
         owner, item = np.array(batch, dtype=np.int64).reshape(-1, 2).T
         lists.extend(owner, item)
@@ -529,8 +541,8 @@ def test_lists_are_lists(added: list[list[tuple[int, int]]]) -> None:
 @given(st.lists(st.lists(st.integers(0, 50), max_size=9), max_size=8), st.integers(1, 20))
 def test_keys_are_a_set(added: list[list[int]], merge_at: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("graphrec.datasets.growing.MERGE_AT", merge_at)
-        keys, expected = Keys(), set()
+        patch.setattr("graphrec.datasets.growing_collections.MAX_UNMERGED_KEYS", merge_at)
+        keys, expected = GrowingKeySet(), set()
         for batch in added:
             keys.add(np.array(batch, dtype=np.int64))
             expected |= set(batch)
@@ -539,7 +551,7 @@ def test_keys_are_a_set(added: list[list[int]], merge_at: int) -> None:
 
 def test_groups_give_those_who_have_arrived() -> None:
     group, arrivals = np.array([0, 1, 0, 1, 0]), np.array([4, 1, 0, 2, 3])
-    groups = Groups(group, arrivals)
+    groups = ArrivingGroups(group, arrivals)
     groups.arrive(arrivals[:3])
     picked = groups.pick(np.zeros(4, dtype=np.int64), np.arange(4) / 4)
     assert Counter(picked.tolist()) == {4: 2, 0: 2}

@@ -122,7 +122,7 @@ def true_chances(dataset: SyntheticFriends, pairs: Initiations) -> np.ndarray:
     requests, size = dataset[0]["user", "friend_request", "user"], dataset[0].num_users
     key, order = (requests.edge_index[0] * size + requests.edge_index[1]).sort(stable=True)
     place = np.searchsorted(key.numpy(), pairs.initiator * size + pairs.recipient)
-    chance: np.ndarray = dataset.world.answer_probability[order].numpy()[place]
+    chance: np.ndarray = dataset.world.reply_probability[order].numpy()[place]
     return chance
 
 
@@ -139,7 +139,7 @@ def late(seeds: Sequence[int]) -> None:
         graph = dataset[0].select_actions(["friend_accept", "friend_request"])
         pairs = Initiations.of(graph)
         chance = true_chances(dataset, pairs)
-        within = float(dataset.world.answered_within(torch.tensor(wait // 3600)))
+        within = float(dataset.world.reply_delay_cdf(torch.tensor(wait // 3600)))
         begin, end = int(pairs.initiation_time.min()), int(pairs.initiation_time.max())
         for day in MOMENTS:
             until = begin + day * DAY
@@ -174,7 +174,7 @@ def young_network(seed: int, wait: int) -> list[list[float]]:
     dataset = SyntheticFriends(20_000, 200_000, seed=seed, num_days=10)
     graph = dataset[0].select_actions(["friend_accept", "friend_request"])
     pairs = Initiations.of(graph)
-    chance = true_chances(dataset, pairs) * float(dataset.world.answered_within(torch.tensor(wait // 3600)))
+    chance = true_chances(dataset, pairs) * float(dataset.world.reply_delay_cdf(torch.tensor(wait // 3600)))
     begin = int(pairs.initiation_time.min())
     until, end = begin + 3 * DAY, begin + 7 * DAY
     out = []

@@ -1,4 +1,4 @@
-"""What all data sets share: fetch, verify, process, load."""
+"""The base of all data sets: fetch, verify, process, load."""
 
 from __future__ import annotations
 
@@ -20,31 +20,32 @@ HOME_VARIABLE = "GRAPHREC_HOME"
 class FriendDataset(InMemoryDataset):
     """A PyG data set of one `FriendGraph`, which is `dataset[0]`.
 
-    A subclass declares its files and what they must hold, and says in `read` how they become a graph.
+    A subclass declares its files and the counts that they must give, and implements `read`, which builds the
+    graph from them.
 
     Args:
         root: folder for the raw and the processed file; by default the class's name inside the folder named
             by the environment variable GRAPHREC_HOME, or else inside ~/.cache/graphrec.
         transform: applied at every access.
         pre_transform: applied once, when the graph is made or loaded; it must give a valid `FriendGraph`,
-            which is not saved, since two functions cannot be told apart by their content.
+            which is not saved, because functions cannot be compared by content.
         force_reload: process the raw files again.
-        mirror: a folder or URL prefix to take raw files from before their original address; by default
-            the environment variable GRAPHREC_MIRROR.
+        mirror: a folder or URL prefix where raw files are looked for before their original address; by
+            default the environment variable GRAPHREC_MIRROR.
 
     Attributes:
-        name: what the data set is called, also by `load_dataset`.
+        name: name of the data set, also for `load_dataset`.
         source: page of its publisher.
-        licence: terms of the data.
-        citation: what to cite.
+        license_terms: terms of the data.
+        citation: the reference to cite.
         files: the raw files.
-        expected_users: how many ids the files hold, with or without an event.
-        expected_events: how many events of each action, self-loops dropped.
+        expected_users: number of ids in the files, with or without an event.
+        expected_events: number of events of each action, without self-loops.
     """
 
     name: ClassVar[str]
     source: ClassVar[str]
-    licence: ClassVar[str]
+    license_terms: ClassVar[str]
     citation: ClassVar[str]
     files: ClassVar[tuple[RawFile, ...]]
     expected_users: ClassVar[int]
@@ -82,11 +83,11 @@ class FriendDataset(InMemoryDataset):
 
     @property
     def processed_file_names(self) -> list[str]:
-        """Name of the graph's file in `processed_dir`: it has digests of what the graph is made from."""
+        """Name of the graph's file in `processed_dir`: its digests cover all that the graph depends on."""
         return [f"graph-{self.content_key()}.pt"]
 
     def content_key(self) -> str:
-        """Names the content by class, files' checksums and `settings`, and then the code that reads them."""
+        """Return two digests: of class, files' checksums and `settings`, and of the code that reads them."""
         kinds = [kind for kind in type(self).__mro__ if issubclass(kind, FriendDataset)]
         files = [(file.name, file.sha256) for file in self.files]
         names = [(kind.__module__, kind.__qualname__) for kind in kinds]
@@ -96,7 +97,7 @@ class FriendDataset(InMemoryDataset):
         return f"{content[:16]}-{code[:16]}"
 
     def settings(self) -> dict[str, Any]:
-        """Arguments on which the graph depends; plain values."""
+        """Return the arguments on which the graph depends, as plain values."""
         return {}
 
     def download(self) -> None:
@@ -122,7 +123,7 @@ class FriendDataset(InMemoryDataset):
         self.delete_outdated()
 
     def delete_outdated(self) -> None:
-        """Delete the processed files that other code has made from the same files and settings."""
+        """Delete processed files that other versions of the code made of the same files and settings."""
         content, _, code = self.content_key().partition("-")
         for path in Path(self.processed_dir).glob(f"*-{content}-*.pt"):
             if f"-{content}-{code}." not in path.name:

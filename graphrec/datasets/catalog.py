@@ -24,11 +24,11 @@ DATASETS: dict[str, type[FriendDataset]] = {
         TwitchGermany,
     )
 }
-"""Every data set of real people, by the name that `load_dataset` knows it by."""
+"""Every data set of real users, by its name for `load_dataset`."""
 
 
 def load_dataset(name: str, **kwargs: Any) -> FriendGraph:
-    """The graph of a data set.
+    """Load the graph of a data set.
 
     Args:
         name: its name in `DATASETS`, 'Synthetic', or its class's; case, dashes and underscores do not
@@ -36,14 +36,14 @@ def load_dataset(name: str, **kwargs: Any) -> FriendGraph:
         **kwargs: for the data set's constructor (see `FriendDataset`).
 
     Raises:
-        KeyError: there is no data set of that name; the message lists those there are.
+        KeyError: there is no data set of that name; the message lists all names.
     """
-    everything = DATASETS | {SyntheticFriends.name: SyntheticFriends}
-    for known, dataset in everything.items():
-        if _plain(name) in (_plain(known), _plain(dataset.__name__)):
+    datasets = DATASETS | {SyntheticFriends.name: SyntheticFriends}
+    for known, dataset in datasets.items():
+        if _normalize(name) in (_normalize(known), _normalize(dataset.__name__)):
             return cast(FriendGraph, dataset(**kwargs)[0])
-    raise KeyError(f"unknown data set {name!r}; known are {', '.join(everything)}")
+    raise KeyError(f"unknown data set {name!r}; known are {', '.join(datasets)}")
 
 
-def _plain(name: str) -> str:
+def _normalize(name: str) -> str:
     return name.lower().replace("-", "").replace("_", "")

@@ -27,13 +27,13 @@ class CopenhagenNetworks(FriendDataset):
     From `"Interaction data from the Copenhagen Networks Study"
     <https://doi.org/10.1038/s41597-019-0325-x>`_. 844 users, of whom 608 have an event; 27,933 events of the
     actions `sms`, `call` and `missed_call`. The 6,418 Facebook friendships are the untimed edge type
-    `facebook_friend`, in both directions. `x` is [844, 2]: `female`, and `female_missing` for the 57 users
-    whose gender is unknown.
+    `facebook_friend`, in both directions. `x` is [844, 2]: `female`, and `female_missing`, 1 for the 57 users
+    of unknown gender.
     """
 
     name = "Copenhagen"
     source = _DOI
-    licence = "CC BY 4.0"
+    license_terms = "CC BY 4.0"
     citation = (
         "Piotr Sapiezynski, Arkadiusz Stopczynski, David Dreyer Lassen, Sune Lehmann: Interaction data from "
         "the Copenhagen Networks Study. Scientific Data 6, 315, 2019. "
@@ -49,7 +49,7 @@ class CopenhagenNetworks(FriendDataset):
     expected_events: ClassVar[Mapping[str, int]] = {"sms": 24_333, "call": 3_234, "missed_call": 366}
 
     def read(self, paths: list[Path]) -> FriendGraph:
-        """Build the graph of everyone met in any of the files."""
+        """Build the graph of all users in any of the files."""
         sms, calls, friends, genders = (pa.csv.read_csv(path).combine_chunks() for path in paths)
         texted = sms.select(["sender", "recipient", "timestamp"]).append_column(
             "action", pa.repeat("sms", sms.num_rows)
@@ -64,11 +64,11 @@ class CopenhagenNetworks(FriendDataset):
 
         person, female = genders.columns
         one, other = friends.columns
-        everyone = pa.chunked_array(
+        all_users = pa.chunked_array(
             [log.user_ids.values, *one.chunks, *other.chunks, *person.chunks]
         ).unique()
-        known = female.take(pc.index_in(everyone, value_set=person))  # null for those without a gender
-        users = UserTable.from_table(pa.table({"user": everyone, "female": known}), where=self.name)
+        known = female.take(pc.index_in(all_users, value_set=person))  # null for those without a gender
+        users = UserTable.from_table(pa.table({"user": all_users, "female": known}), where=self.name)
         graph = FriendGraph.from_events(log, users)
         graph.add_untimed("facebook_friend", one.to_pylist(), other.to_pylist())
         return graph

@@ -1,4 +1,4 @@
-"""Raw files as their sources publish them: found, copied whole, verified."""
+"""Raw files of data sets: found, copied, verified by checksum."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from graphrec.data import DataError
 _BROKEN_ARCHIVE = (EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile)
 MIRROR_VARIABLE = "GRAPHREC_MIRROR"
 TIMEOUT_SECONDS = 60
+"""Of a download without an answer."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,12 @@ class RawFile:
     """One file of a data set.
 
     Attributes:
-        path: where it lies in a mirror and among the bundled files, such as `snap/CollegeMsg.txt.gz`; a
-            mirror may also hold it compressed, with `.gz` at the end.
+        path: its path in a mirror and among the bundled files, such as `snap/CollegeMsg.txt.gz`; in a mirror
+            it may also be compressed, with `.gz` appended.
         sha256: checksum of the published file.
-        source: its original address; a page to visit where the file has no address of its own.
-        downloadable: whether `source` is the file itself, or the archive.
-        archive: whether `source` is an archive (zip or tar) that holds the file, under whatever name: it is
-            known by its checksum.
+        source: its original URL, or that of a page where it can be obtained by hand.
+        downloadable: whether `source` is the file itself, or an archive of it.
+        archive: whether `source` is a zip or tar archive; the file in it is found by its checksum.
     """
 
     path: str
@@ -49,17 +49,17 @@ class RawFile:
 
     @property
     def name(self) -> str:
-        """The file's own name, without folders."""
+        """The file's name, without folders."""
         return self.path.rpartition("/")[2]
 
     def fetch(self, folder: Path, mirror: str | os.PathLike[str] | None = None) -> None:
-        """Put a verified copy into `folder`, from the first place that has one.
+        """Put a verified copy into `folder`, from the first of these places that has it.
 
-        The places: the files bundled with graphrec; the mirror, if one is named here or in the environment
-        variable GRAPHREC_MIRROR; the original address.
+        The places: the files bundled with graphrec; the mirror, given here or by the environment variable
+        GRAPHREC_MIRROR; the original URL.
 
         Raises:
-            DataError: no place has it; the message says what was tried and how to get the file by hand.
+            DataError: no place has it; the message lists the attempts and how to get the file by hand.
         """
         failures = []
         for place in self._places(mirror):
@@ -71,7 +71,7 @@ class RawFile:
                 return
             except (OSError, HTTPException, ValueError, *_BROKEN_ARCHIVE) as error:
                 failures.append(f"{place} ({error})")
-        tried = "; ".join(failures) or "nothing, since no mirror is named and it has no address of its own"
+        tried = "; ".join(failures) or "nothing, because no mirror is given and it has no URL of its own"
         raise DataError(f"{self.name} could not be obtained. Tried: {tried}. {self._by_hand(folder)}")
 
     def verify(self, folder: Path) -> None:
@@ -101,7 +101,7 @@ class RawFile:
         source = f"the archive {self.source}" if self.archive else self.source
         return (
             f"To get it by hand, take {self.name} from {source} (SHA-256 {self.sha256}) and put it at "
-            f"{folder / self.name}; or name a mirror, a folder or URL prefix that holds {self.path}, by the "
+            f"{folder / self.name}; or give a mirror, a folder or URL prefix that holds {self.path}, by the "
             f"argument `mirror` or the environment variable {MIRROR_VARIABLE}."
         )
 
@@ -127,7 +127,7 @@ def _open(place: str) -> IO[bytes]:
 
 
 def _members(archive: IO[bytes]) -> Iterator[bytes]:
-    """The content of each file in a zip or tar archive."""
+    """Yield the content of each file in a zip or tar archive."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as opened:
             yield from (opened.read(name) for name in opened.namelist())
@@ -139,7 +139,7 @@ def _members(archive: IO[bytes]) -> Iterator[bytes]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place at the end, unless an error comes first."""
+    """Yield a temporary path beside `path`, which replaces it on exit unless there was an error."""
     partial = path.with_name(f".{path.name}.{uuid4().hex}.part")
     try:
         yield partial

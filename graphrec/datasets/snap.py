@@ -48,7 +48,7 @@ class CollegeMsg(SnapDataset):
 
     name = "CollegeMsg"
     source = "https://snap.stanford.edu/data/CollegeMsg.html"
-    licence = "none stated: cite, do not redistribute"
+    license_terms = "none stated: cite, do not redistribute"
     citation = (
         "Pietro Panzarasa, Tore Opsahl, Kathleen M. Carley: Patterns and dynamics of users' behavior and "
         "interaction: Network analysis of an online community. Journal of the American Society for "
@@ -70,7 +70,7 @@ class EmailEuCore(SnapDataset):
 
     name = "Email-Eu-core"
     source = "https://snap.stanford.edu/data/email-Eu-core-temporal.html"
-    licence = "none stated: cite, do not redistribute"
+    license_terms = "none stated: cite, do not redistribute"
     citation = (
         "Ashwin Paranjape, Austin R. Benson, Jure Leskovec: Motifs in temporal networks. Proceedings of the "
         "Tenth ACM International Conference on Web Search and Data Mining, 601-610, 2017. "
@@ -96,7 +96,7 @@ class MathOverflow(SnapDataset):
 
     name = "MathOverflow"
     source = "https://snap.stanford.edu/data/sx-mathoverflow.html"
-    licence = "CC BY-SA, from Stack Exchange"
+    license_terms = "CC BY-SA, from Stack Exchange"
     citation = EmailEuCore.citation
     files = (
         _snap_file(
@@ -126,7 +126,7 @@ class AskUbuntu(SnapDataset):
 
     name = "AskUbuntu"
     source = "https://snap.stanford.edu/data/sx-askubuntu.html"
-    licence = MathOverflow.licence
+    license_terms = MathOverflow.license_terms
     citation = EmailEuCore.citation
     files = (
         _snap_file(

@@ -15,8 +15,8 @@ import pyarrow.csv
 
 from graphrec.data import FriendGraph, UserTable
 from graphrec.datasets.base import FriendDataset
-from graphrec.datasets.pairs import BEFRIEND, static_split
 from graphrec.datasets.raw import RawFile
+from graphrec.datasets.static_split import BEFRIEND, static_split
 
 
 def _archived(path: str, sha256: str, archive: str) -> RawFile:
@@ -26,11 +26,11 @@ def _archived(path: str, sha256: str, archive: str) -> RawFile:
 class StaticDataset(FriendDataset):
     """Undirected friendships without times, each two events of the action `befriend`: see `static_split`.
 
-    The first file lists the pairs, under a header; the others tell of the users.
+    The first file lists the pairs, under a header; the others have features of the users.
 
     Args:
         root, transform, pre_transform, force_reload, mirror: as in `FriendDataset`.
-        seed: of the split; each has its own processed file.
+        seed: fixes the split (see `static_split`).
     """
 
     def __init__(
@@ -53,12 +53,12 @@ class StaticDataset(FriendDataset):
     def read(self, paths: list[Path]) -> FriendGraph:
         """Build the graph, split by the seed."""
         pairs = pa.csv.read_csv(paths[0])
-        users = UserTable.from_table(self.read_people(paths[1:]), where=self.name)
+        users = UserTable.from_table(self.read_users(paths[1:]), where=self.name)
         return static_split(pairs[0], pairs[1], users=users, seed=self.seed)
 
     @abstractmethod
-    def read_people(self, paths: list[Path]) -> pa.Table:
-        """The table of users (see `UserTable.from_table`) from the files after the first."""
+    def read_users(self, paths: list[Path]) -> pa.Table:
+        """Read the table of users (see `UserTable.from_table`) from the files after the first."""
 
 
 class DeezerHungary(StaticDataset):
@@ -70,7 +70,7 @@ class DeezerHungary(StaticDataset):
 
     name = "DeezerHungary"
     source = "https://snap.stanford.edu/data/gemsec-Deezer.html"
-    licence = "MIT"
+    license_terms = "MIT"
     citation = (
         "Benedek Rozemberczki, Ryan Davies, Rik Sarkar, Charles Sutton: GEMSEC: Graph embedding with self "
         "clustering. Proceedings of the 2019 IEEE/ACM International Conference on Advances in Social "
@@ -91,9 +91,9 @@ class DeezerHungary(StaticDataset):
     expected_users = 47_538
     expected_events: ClassVar[Mapping[str, int]] = {BEFRIEND: 2 * 222_887}
 
-    def read_people(self, paths: list[Path]) -> pa.Table:
-        """One multi-hot feature, `genre`."""
-        return _lists(paths[0], "genre")
+    def read_users(self, paths: list[Path]) -> pa.Table:
+        """Read one multi-hot feature, `genre`."""
+        return _table_of_lists(paths[0], "genre")
 
 
 class LastFMAsia(StaticDataset):
@@ -105,7 +105,7 @@ class LastFMAsia(StaticDataset):
 
     name = "LastFMAsia"
     source = "https://snap.stanford.edu/data/feather-lastfm-social.html"
-    licence = "MIT"
+    license_terms = "MIT"
     citation = (
         "Benedek Rozemberczki, Rik Sarkar: Characteristic functions on graphs: Birds of a feather, from "
         "statistical descriptors to parametric models. Proceedings of the 29th ACM International Conference "
@@ -126,14 +126,14 @@ class LastFMAsia(StaticDataset):
     expected_users = 7_624
     expected_events: ClassVar[Mapping[str, int]] = {BEFRIEND: 2 * 27_806}
 
-    def read_people(self, paths: list[Path]) -> pa.Table:
-        """One categorical feature, `country`."""
+    def read_users(self, paths: list[Path]) -> pa.Table:
+        """Read one categorical feature, `country`."""
         people = pa.csv.read_csv(paths[0])
         return pa.table({"user": people["id"], "country": people["target"].dictionary_encode()})
 
 
 class TwitchGermany(StaticDataset):
-    """Friendships of German streamers on Twitch, with what they play and what became of their channels.
+    """Friendships of German streamers on Twitch, with features of their channels.
 
     From `"Multi-scale Attributed Node Embedding" <https://doi.org/10.1093/comnet/cnab014>`_. 9,498 users,
     153,138 friendships. `x` is [9498, 2518] (91 MiB): `days`, `mature`, `views`, `partner`, and a one for
@@ -142,7 +142,7 @@ class TwitchGermany(StaticDataset):
 
     name = "TwitchGermany"
     source = "https://snap.stanford.edu/data/twitch-social-networks.html"
-    licence = "MIT"
+    license_terms = "MIT"
     citation = (
         "Benedek Rozemberczki, Carl Allen, Rik Sarkar: Multi-scale attributed node embedding. Journal of "
         "Complex Networks 9(2), cnab014, 2021. https://doi.org/10.1093/comnet/cnab014"
@@ -167,9 +167,9 @@ class TwitchGermany(StaticDataset):
     expected_users = 9_498
     expected_events: ClassVar[Mapping[str, int]] = {BEFRIEND: 2 * 153_138}
 
-    def read_people(self, paths: list[Path]) -> pa.Table:
-        """Numbers of the channel, and the multi-hot `feature`; the files' key is `new_id`."""
-        channels, played = pa.csv.read_csv(paths[0]), _lists(paths[1], "feature")
+    def read_users(self, paths: list[Path]) -> pa.Table:
+        """Read numbers of the channel, and the multi-hot `feature`; the files' key is `new_id`."""
+        channels, played = pa.csv.read_csv(paths[0]), _table_of_lists(paths[1], "feature")
         row = pc.index_in(channels["new_id"], value_set=played["user"])
         names = ["days", "mature", "views", "partner"]
         return (
@@ -179,7 +179,7 @@ class TwitchGermany(StaticDataset):
         )
 
 
-def _lists(path: Path, name: str) -> pa.Table:
-    """What a JSON object of lists tells, by user."""
+def _table_of_lists(path: Path, name: str) -> pa.Table:
+    """A table of users and their lists, from a JSON object of lists by user."""
     lists = json.loads(path.read_text())
     return pa.table({"user": [int(user) for user in lists], name: list(lists.values())})

@@ -1,4 +1,4 @@
-"""A synthetic world of friends, whose true probabilities are known."""
+"""A synthetic social network with known true probabilities."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ MAX_USERS = 2**24
 class SyntheticFriends(FriendDataset):
     """A simulated social network: a PyG data set of one `FriendGraph`, with the `World` that drives it.
 
-    Five actions (`ACTIONS`), hours as slices of time. Whom an act of a user turns to is a mixture of ways
-    (`WAYS`) over the state at the start of the slice, so its probability is known exactly
-    (`graphrec.models.Oracle`). Requests are answered after a delay, with a probability that depends on both
-    sides and is kept (`World.answer_probability`). `x` is [N, 9]: `age`, and `region=0` to `region=7`;
-    communities, openness, charm and activity are hidden. The same arguments give the same world.
+    Five actions (`ACTIONS`); time is cut into hours. The target of an act is drawn from a mixture of
+    mechanisms (`TARGET_MECHANISMS`) over the state at the start of the hour, so its probability is known
+    exactly (`graphrec.models.Oracle`). Requests are accepted after a delay, with a probability that depends
+    on both sides and is known too (`World.reply_probability`). `x` is [N, 9]: `age`, and `region=0` to
+    `region=7`; communities, openness, charm and activity are hidden. The same arguments give the same world.
 
     Args:
-        num_users: N, at least 2; not all of them need have an event.
-        num_events: exactly so many.
-        seed: of everything random.
-        num_days: span, from Monday, 1 January 2024.
+        num_users: N, at least 2; some may be without an event.
+        num_events: the number of events.
+        seed: fixes all draws.
+        num_days: the span, from Monday, 1 January 2024.
         without: mechanisms to switch off, of `MECHANISMS`.
         root: folder for the processed files; by default as for every `FriendDataset`.
         transform: applied at every access.
         force_reload: simulate again.
 
     Attributes:
-        world: the truth, by user index.
+        world: the hidden state and true probabilities, by user index.
 
     Raises:
         ValueError: a number is out of range, or a mechanism unknown.
@@ -45,7 +45,7 @@ class SyntheticFriends(FriendDataset):
 
     name = "Synthetic"
     source = "simulated"
-    licence = "MIT"
+    license_terms = "MIT"
     citation = "graphrec"
     files = ()
 
@@ -63,9 +63,9 @@ class SyntheticFriends(FriendDataset):
     ) -> None:
         limits = {"num_users": (num_users, 2, MAX_USERS), "num_events": (num_events, 1, 2**31)}
         limits["num_days"] = (num_days, 1, 3650)
-        for name, (value, least, most) in limits.items():
-            if not least <= value <= most:
-                raise ValueError(f"{name} must lie in {least}..{most}, got {value}")
+        for name, (value, low, high) in limits.items():
+            if not low <= value <= high:
+                raise ValueError(f"{name} must lie in {low}..{high}, got {value}")
         self.num_users, self.num_events, self.seed, self.num_days = num_users, num_events, seed, num_days
         self.without = tuple(sorted(set(without)))
         super().__init__(root, transform, force_reload=force_reload)
@@ -73,11 +73,11 @@ class SyntheticFriends(FriendDataset):
 
     @property
     def processed_file_names(self) -> list[str]:
-        """Names of the files of the graph and of its world, which say how they were made."""
+        """Names of the files of the graph and of its world."""
         return [f"{kind}-{self.content_key()}.pt" for kind in ("graph", "world")]
 
     def settings(self) -> dict[str, Any]:
-        """The arguments of the simulation."""
+        """Return the arguments of the simulation."""
         names = ("num_users", "num_events", "seed", "num_days", "without")
         return {name: getattr(self, name) for name in names}
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from graphrec.data import FriendGraph, Query
 from graphrec.data.checks import check_graph
-from graphrec.datasets.world import ACCEPT, ACTIONS, REQUEST, SLICE, START, WATCHED, World
+from graphrec.datasets.world import ACCEPT, ACTIONS, HOUR_SECONDS, PRESENCE_HOURS, REQUEST, START_TIME, World
 from graphrec.models.recommender import Recommender
 from graphrec.temporal import TimedAdjacency, Timeline, dense, ragged
 
@@ -78,17 +78,17 @@ class Oracle(Recommender):
     def _turning(self, query: Query) -> Tensor:
         """The mixture of all ways to choose, [B, N], where people who do not fit have none."""
         world, timeline, num_users = self.world, self._timeline, self.graph.num_users
-        user, now = query.user, world.slice_of(query.time)
-        begins = START + SLICE * now
+        user, now = query.user, world.hour_of(query.time)
+        begins = START_TIME + HOUR_SECONDS * now
         tick = timeline.tick(begins)
-        weight = world.choice[query.action]  # [B, 8], in the order of WAYS
+        weight = world.mechanism_weights[query.action]  # [B, 8], in the order of TARGET_MECHANISMS
         recency, friends, two_hops, popularity, presence, community, cell, anyone = weight.t()
         chance = torch.zeros(len(query), num_users, dtype=torch.float64)
 
         def add(row: Tensor, person: Tensor, amount: Tensor) -> None:
             chance.view(-1).index_add_(0, row * num_users + person, amount)
 
-        end, memory = self._contacts.end(user, tick), world.memory
+        end, memory = self._contacts.end(user, tick), world.recency_weights
         row, back = ragged(torch.zeros_like(end), (end - self._contacts.ptr[user]).clamp(max=len(memory)))
         add(row, self._contacts.other[end[row] - 1 - back].long(), (recency[row] * memory[back]))
 
@@ -103,7 +103,7 @@ class Oracle(Recommender):
         moment, which = tick.unique(return_inverse=True)
         received = dense.num_received(timeline, moment)[which]
         acts = timeline.num_acts(people, moment[:, None])[which].double()
-        moment, which = timeline.tick(begins - WATCHED * SLICE).unique(return_inverse=True)
+        moment, which = timeline.tick(begins - PRESENCE_HOURS * HOUR_SECONDS).unique(return_inverse=True)
         acts -= timeline.num_acts(people, moment[:, None])[which]
         for way, count in ((popularity, received), (presence, acts)):
             chance += count * (way / count.sum(1).clamp(min=1))[:, None]
@@ -126,20 +126,20 @@ class Oracle(Recommender):
     def _accepting(self, query: Query) -> Tensor:
         """The probability that each open request is answered in the slice, [B, N]."""
         world, timeline = self.world, self._timeline
-        now = world.slice_of(query.time)
-        tick = timeline.tick(START + SLICE * now)
+        now = world.hour_of(query.time)
+        tick = timeline.tick(START_TIME + HOUR_SECONDS * now)
         row, asker = self._requests.before(query.user, tick)
         user = query.user[row]
         is_open = self._friends.since(user, asker) >= tick[row]
         row, asker, user = row[is_open], asker[is_open], user[is_open]
-        asked = world.slice_of(timeline.instants[self._requests.since(user, asker)])
-        ever = world.answered(
-            asker, user, self._num_common(asker, user, timeline.tick(START + SLICE * asked))
+        asked = world.hour_of(timeline.instants[self._requests.since(user, asker)])
+        ever = world.request_reply_probability(
+            asker, user, self._num_common(asker, user, timeline.tick(START_TIME + HOUR_SECONDS * asked))
         )
         late = now[row] - asked
-        before = world.answered_within(late - 1)
+        before = world.reply_delay_cdf(late - 1)
         chance = torch.zeros(len(query), self.graph.num_users, dtype=torch.float64)
-        chance[row, asker] = ever * (world.answered_within(late) - before) / (1 - ever * before)
+        chance[row, asker] = ever * (world.reply_delay_cdf(late) - before) / (1 - ever * before)
         return chance
 
     def _num_common(self, one: Tensor, other: Tensor, tick: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Friendships without a time, split into parts so that what is held out comes later."""
+"""Friendships without a time, split into parts so that held-out pairs come later."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from graphrec.data import DataError, EventLog, FriendGraph, UserTable
 from graphrec.data.events import Column
 
 BEFRIEND = "befriend"
+"""Name of the only action."""
+
 MIN_PAIRS = 10
+"""Distinct pairs without which there is nothing to split."""
 
 
 def static_split(one: Column, other: Column, *, users: UserTable | None = None, seed: int = 0) -> FriendGraph:
-    """A graph of untimed, undirected friendships that the temporal protocol splits by pairs, never by edges.
+    """Build a graph of untimed, undirected friendships that the temporal protocol splits by pairs.
 
     Of P distinct pairs, floor(0.8 P) drawn at random are events at time 0, those up to floor(0.9 P) at time
     1, the rest at time 2, each pair in both directions at once. `TemporalSplit.of` then finds `t_val` = 1 and
@@ -22,10 +25,10 @@ def static_split(one: Column, other: Column, *, users: UserTable | None = None, 
 
     Args:
         one: raw ids of one end of each friendship.
-        other: of the other end. A pair counts once, however often and either way round it is given, and
-            nobody is a friend of themselves.
-        users: features, and users who may have no friend.
-        seed: of the draw, which depends on the set of pairs alone and not on the order given.
+        other: raw ids of the other end. Repeated pairs count once, in either direction; self-loops are
+            dropped.
+        users: features of users, who may be without friends.
+        seed: fixes the split, together with the set of pairs but not their order.
 
     Returns:
         A graph whose events all have the action `befriend`.
