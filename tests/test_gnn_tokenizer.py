@@ -14,15 +14,16 @@ import torch.nn.functional as F
 from graphs import Row, graph_of, planted_rows, rewritten
 from torch import Tensor, nn
 
-import graphrec.tokenizer.gnn
+import graphrec.tokenizer.gnn.inputs as module
 from benchmarks.correctness.planted_codes import adjusted_mutual_information
 from graphrec.data import EventLog, FriendGraph, UserTable
 from graphrec.loader import audit_leakage
 from graphrec.nn.graph_encoder import GraphEncoder
 from graphrec.tokenizer import code_drift, evaluate_tokenizer
 from graphrec.tokenizer.gnn import GNNRQVAE
-from graphrec.tokenizer.objective import Objective
-from graphrec.tokenizer.views import Pairs, Past, Views
+from graphrec.tokenizer.gnn.newcomers import place_newcomers
+from graphrec.tokenizer.gnn.objective import TieObjective
+from graphrec.tokenizer.gnn.snapshots import SnapshotPairs, Snapshots, TrainingHistory
 
 pytestmark = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.TokenizerQualityWarning")
 
@@ -64,7 +65,7 @@ def test_training_tells_ties_that_were_held_out() -> None:
     curve = fitted().curve
     assert [row["epoch"] for row in curve] == [0, 1]
     assert curve[1]["val_score"] > curve[0]["val_score"]
-    assert curve[0]["loss"] == pytest.approx(curve[0]["finding"] + curve[0]["agreeing"], abs=1e-4)
+    assert curve[0]["loss"] == pytest.approx(curve[0]["retrieval"] + curve[0]["code_agreement"], abs=1e-4)
 
 
 def test_a_newcomer_joins_the_circle_of_three_contacts() -> None:
@@ -88,7 +89,7 @@ def test_a_newcomer_starts_amid_contacts_of_whom_hubs_count_less() -> None:
     places = torch.zeros(9, 3)
     places[0], places[1], places[2:6] = torch.eye(3)
     before = places.clone()
-    new = GNNRQVAE()._settle(places, Past.of(graph, seed=0).timeline)
+    new = place_newcomers(places, TrainingHistory.of(graph, seed=0).timeline)
     assert new.tolist() == [user == 6 for user in range(9)]
     assert torch.equal(places[~new], before[~new])
     expected = torch.tensor([(1 + 2) ** -0.5, (1 + 4) ** -0.5, 0.0])  # of 2 and of 4 contacts
@@ -113,7 +114,7 @@ def test_a_second_fit_knows_nothing_of_the_first() -> None:
 def test_an_interrupted_fit_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = GNNRQVAE(codebook_size=GROUPS, folder=tmp_path, **SMALL)
     with monkeypatch.context() as patch:
-        presence, calls = graphrec.tokenizer.gnn.presence, []
+        presence, calls = module.presence_features, []
 
         def interrupted(*args: Any) -> Tensor:
             calls.append(1)
@@ -121,7 +122,7 @@ def test_an_interrupted_fit_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
                 raise KeyboardInterrupt
             return presence(*args)
 
-        patch.setattr(graphrec.tokenizer.gnn, "presence", interrupted)
+        patch.setattr(module, "presence_features", interrupted)
         with pytest.raises(KeyboardInterrupt):
             tokenizer.fit(graph_of(ROWS), until=UNTIL)
     again = GNNRQVAE(codebook_size=GROUPS, folder=tmp_path, **SMALL).fit(graph_of(ROWS), until=UNTIL)
@@ -178,20 +179,20 @@ def test_features_place_whoever_has_no_contact(columns: int) -> None:
 def test_to_know_the_moment_tells_no_tie_from_other_pairs() -> None:
     """Embeddings that say at which of two moments somebody is looked at are as good as none."""
     view, met = torch.arange(64) % 2, torch.arange(64) < 40
-    objective = Objective(2)
+    objective = TieObjective(2)
     objective.codebook = nn.Parameter(torch.eye(2))
     z = torch.eye(2)[view].repeat(2, 1)
     with torch.no_grad():
         terms = objective(z, torch.arange(128), met, view)
-    assert float(terms["finding"]) == pytest.approx(np.log(20), abs=1e-5)  # of 20 ties at its moment
-    assert float(terms["agreeing"]) == pytest.approx(0.0, abs=1e-5)
+    assert float(terms["retrieval"]) == pytest.approx(np.log(20), abs=1e-5)  # of 20 ties at its moment
+    assert float(terms["code_agreement"]) == pytest.approx(0.0, abs=1e-5)
 
 
 def test_views_are_strictly_past_and_ties_come_after() -> None:
-    views = Views.of(Past.of(graph_of(ROWS), seed=0), torch.randn(USERS, 8))
-    ties = Pairs.of(views)
+    views = Snapshots.of(TrainingHistory.of(graph_of(ROWS), seed=0), torch.randn(USERS, 8))
+    ties = SnapshotPairs.of(views)
     seen: dict[int, set[frozenset[int]]] = {}
-    instants = views.past.timeline.instants
+    instants = views.history.timeline.instants
     expected = set()
     for view, tick in enumerate(views.tick.tolist()):
         start = int(instants[tick - 1])
@@ -202,7 +203,7 @@ def test_views_are_strictly_past_and_ties_come_after() -> None:
         expected |= {(pair, view) for pair in new if pair <= known}
     found = [
         (frozenset((u, v)), view)
-        for u, v, view in zip(ties.src.tolist(), ties.dst.tolist(), ties.view.tolist(), strict=True)
+        for u, v, view in zip(ties.src.tolist(), ties.dst.tolist(), ties.snapshot.tolist(), strict=True)
     ]
     assert len(found) == len(set(found)) > 50
     assert set(found) == expected
@@ -212,31 +213,31 @@ def test_views_are_strictly_past_and_ties_come_after() -> None:
 def test_places_of_a_view_do_not_see_what_follows() -> None:
     """Up to a turn, since they are turned to where people stand in the end."""
 
-    def views_of(rows: list[Row]) -> Views:
+    def views_of(rows: list[Row]) -> Snapshots:
         torch.manual_seed(0)
-        return Views.of(Past.of(graph_of(rows, USERS), seed=0), torch.eye(USERS, 8))
+        return Snapshots.of(TrainingHistory.of(graph_of(rows, USERS), seed=0), torch.eye(USERS, 8))
 
     views = views_of(ROWS)
-    moment = int(views.past.timeline.instants[views.tick[0] - 1]) + 1
+    moment = int(views.history.timeline.instants[views.tick[0] - 1]) + 1
     other = rewritten(ROWS, moment, num_users=USERS, seed=1)[: len(ROWS)]
     again = views_of(other)
     assert int(again.tick[0]) == int(views.tick[0])
-    gram = [view.places[0] @ view.places[0].T for view in (views, again)]
+    gram = [view.spectral[0] @ view.spectral[0].T for view in (views, again)]
     assert gram[0].abs().max() > 0.5
     assert float((gram[0] - gram[1]).abs().max()) < 1e-4
 
 
 def test_batches_do_not_see_what_follows() -> None:
-    views = Views.of(Past.of(graph_of(ROWS), seed=0), torch.randn(USERS, 8))
-    ties = Pairs.of(views).with_random_pairs(views)
-    assert 10 < int((~ties.met).sum()) < len(ties) / 4
+    views = Snapshots.of(TrainingHistory.of(graph_of(ROWS), seed=0), torch.randn(USERS, 8))
+    ties = SnapshotPairs.of(views).with_random_pairs(views)
+    assert 10 < int((~ties.is_tie).sum()) < len(ties) / 4
     assert audit_leakage(ties.loader(views, [4, 2], seed=0, batch_size=64), num_moments=2)
 
 
 def test_a_drawn_order_keeps_pairs_together() -> None:
     pairs = [(0, 1), (1, 0), (2, 3), (3, 2), (1, 2), (0, 3), (0, 1)]
     graph = graph_of([Row(*pair, time=5, action="ab"[i % 2]) for i, pair in enumerate(pairs)])
-    past = Past.of(graph, seed=0)
+    past = TrainingHistory.of(graph, seed=0)
     events = past.timeline.events
     assert (events.time.diff() >= 0).all()
     times: dict[frozenset[int], set[int]] = {}

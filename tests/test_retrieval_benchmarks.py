@@ -42,7 +42,7 @@ def test_the_generic_search_finds_what_ours_finds() -> None:
     scorer = towers.asked(torch.randn(6, 4))
     found = generic_search(scorer, trie_of(codes), [set()] * 6)
     # Without renormalising, both multiply the same numbers.
-    ours = beam_search(scorer, tree, 6, 20, beam_size=50, renormalise=False)[0]
+    ours = beam_search(scorer, tree, 6, 20, beam_size=50, renormalize=False)[0]
     assert found == ours.tolist()
     barred = [{people[0]} for people in found]
     again = generic_search(scorer, trie_of(codes), barred)

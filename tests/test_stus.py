@@ -59,7 +59,7 @@ def test_buckets_are_in_order_of_rank() -> None:
     assert lists(stus.users_of(torch.tensor([[1, 0, 2], [1, 0, 0]])), 2) == [[3, 0], [4]]
     more = stus.append(torch.tensor([[1, 0, 2]]), torch.tensor([0.4]))
     assert lists(more.users_of(torch.tensor([[1, 0, 2]])), 1) == [[3, 7, 0]]
-    with pytest.raises(ValueError, match="everybody has a rank or nobody"):
+    with pytest.raises(ValueError, match="a rank for all users or for none"):
         stus.append(torch.tensor([[1, 0, 2]]))
 
 
@@ -106,8 +106,8 @@ def test_everybody_gets_a_place(n: int, seed: int, alike: float, taken: int) -> 
         with pytest.raises(ValueError, match=rf"{n} users want .* {64 - taken} of 4\^3 are free"):
             table.place(x, quantizer)
         return
-    for wished in (None, quantizer.assign(x)):
-        codes = table.place(x, quantizer, wished, balanced=wished is not None)
+    for raw_codes in (None, quantizer.assign(x)):
+        codes = table.place(x, quantizer, raw_codes, balanced=raw_codes is not None)
         both = torch.cat([codes, table.codes])
         assert len(both.unique(dim=0)) == len(both)
         assert (codes >= 0).all()
@@ -118,26 +118,26 @@ def test_whoever_is_alone_keeps_the_wish() -> None:
     x = torch.randn(400, 6, generator=generator())
     x[200:240] = x[200]
     quantizer = quantizer_of(x, 16)
-    wished = quantizer.encode(x)
-    codes = STUs(wished[:0], 16).place(x, quantizer, wished)
-    _, bucket, size = wished.unique(dim=0, return_inverse=True, return_counts=True)
-    beside = (wished[:, :2] == wished[200, :2]).all(1)  # the forty, and whoever shares their prefix
+    raw_codes = quantizer.encode(x)
+    codes = STUs(raw_codes[:0], 16).place(x, quantizer, raw_codes)
+    _, bucket, size = raw_codes.unique(dim=0, return_inverse=True, return_counts=True)
+    beside = (raw_codes[:, :2] == raw_codes[200, :2]).all(1)  # the forty, and whoever shares their prefix
     alone = (size[bucket] == 1) & ~beside
     assert alone.sum() > 100
-    assert torch.equal(codes[alone], wished[alone])
-    prefix = (codes[:, :2] == wished[:, :2]).all(1)
+    assert torch.equal(codes[alone], raw_codes[alone])
+    prefix = (codes[:, :2] == raw_codes[:, :2]).all(1)
     assert prefix[~beside].all()  # there is room for 16 below each
     assert prefix[beside].sum() == 16
-    assert (codes[:, 0] == wished[:, 0]).all()
+    assert (codes[:, 0] == raw_codes[:, 0]).all()
 
 
 def test_the_last_code_is_near_the_best() -> None:
     """The distortion that uniqueness adds is within a tenth of what the Hungarian method would add."""
     x = torch.randn(300, 4, generator=generator())
     quantizer = quantizer_of(x, 8, num_codebooks=2)
-    wished = quantizer.encode(x)
-    x, wished = x[wished[:, 0] == 0][:8], wished[wished[:, 0] == 0][:8]
-    codes = STUs(wished[:0], 8).place(x, quantizer, wished)
+    raw_codes = quantizer.encode(x)
+    x, raw_codes = x[raw_codes[:, 0] == 0][:8], raw_codes[raw_codes[:, 0] == 0][:8]
+    codes = STUs(raw_codes[:0], 8).place(x, quantizer, raw_codes)
     cost = torch.cdist(x - quantizer.codebooks[0, 0], quantizer.codebooks[1]).square()
     row, column = linear_sum_assignment(cost.numpy())
     best, found = float(cost[row, column].sum()), float(cost.gather(1, codes[:, 1:]).sum())
@@ -153,10 +153,10 @@ def test_newcomers_take_the_nearest_that_is_free() -> None:
     new = torch.randn(5, 4, generator=generator(1))
     for vector in new:
         (code,) = table.place(vector[None], quantizer).unbind()
-        wished = quantizer.encode(vector[None])[0]
-        assert torch.equal(code[:2], wished[:2])
-        free = table.children(wished[None, :2])[0] == 0
-        residual = vector - quantizer.decode(wished[None, :2])[0]
+        raw_codes = quantizer.encode(vector[None])[0]
+        assert torch.equal(code[:2], raw_codes[:2])
+        free = table.children(raw_codes[None, :2])[0] == 0
+        residual = vector - quantizer.decode(raw_codes[None, :2])[0]
         distance = (residual - quantizer.codebooks[2]).norm(dim=1).masked_fill(~free, torch.inf)
         assert distance[code[2]] == pytest.approx(float(distance.min()))
         table = table.append(code[None])
@@ -166,8 +166,8 @@ def test_resolution_keeps_the_balance() -> None:
     """Half of all are twins of one another, so that the nearest last codes would be the same for most."""
     x = torch.randn(600, 4, generator=generator()).repeat_interleave(2, dim=0)
     quantizer = quantizer_of(x, 24)
-    wished = quantizer.assign(x)
-    codes = STUs(wished[:0], 24).place(x, quantizer, wished, balanced=True)
+    raw_codes = quantizer.assign(x)
+    codes = STUs(raw_codes[:0], 24).place(x, quantizer, raw_codes, balanced=True)
     assert len(codes.unique(dim=0)) == 1200
     for level in codes.unbind(1):
         assert int(torch.bincount(level).max()) <= 1.25 * 1200 / 24

@@ -165,14 +165,14 @@ def test_names_do_not_matter() -> None:
 def test_counts_of_a_fit() -> None:
     graph = circles()
     tokenizer = ResidualKMeans(dim=8, unique=True).fit(graph, until=10**9)
-    said, table, wished = tokenizer.report, tokenizer.table, tokenizer._wished
+    said, table, raw_codes = tokenizer.report, tokenizer.table, tokenizer.members.raw_codes
     assert (said.num_users, said.codebook_size, said.num_codebooks) == (128, 16, 3)
     share = np.bincount(table.codes[:, 0], minlength=16) / 128
     assert said.perplexity[0] == pytest.approx(
         np.exp(-(share[share > 0] * np.log(share[share > 0])).sum()) / 16
     )
     assert said.dead_codes[0] == (share == 0).sum()
-    _, size = np.unique(wished.numpy(), axis=0, return_counts=True)
+    _, size = np.unique(raw_codes.numpy(), axis=0, return_counts=True)
     assert said.colliding == pytest.approx(size[size > 1].sum() / 128)
     assert said.largest_bucket == size.max()
     assert (said.resolved_colliding, said.resolved_largest_bucket) == (0, 1)

@@ -304,7 +304,7 @@ def test_as_many_users_as_stus(name: str) -> None:
     tokenizer = TOKENIZERS[name](codebook_size=2).fit(graph_of(rows, 9), until=100)
     assert len(tokenizer.table.codes.unique(dim=0)) == len(tokenizer.table) == 8
     full = graph_of([*rows, Row(8, 0, 200)])
-    with pytest.raises(ValueError, match=r"want an STU of their own, 0 of 2\^3 are free"):
+    with pytest.raises(ValueError, match=r"need an STU each, 0 of 2\^3 are free"):
         tokenizer.encode(full, torch.tensor([8]))
 
 
@@ -542,7 +542,10 @@ def edited(path: Path, **changes: str | int) -> None:
         (lambda folder: damaged(folder / "report.json"), "report.json is not the file"),
         (lambda folder: (folder / "tokenizer.json").write_text("{"), "damaged"),
         (lambda folder: (folder / "tokenizer.json").write_text("{}"), "damaged"),
-        (lambda folder: edited(folder / "tokenizer.json", format="other"), "its format is not"),
+        (
+            lambda folder: edited(folder / "tokenizer.json", format="other"),
+            "it holds 'other', not 'graphrec.Tokenizer/2': fit again",
+        ),
         (lambda folder: edited(folder / "tokenizer.json", dim=3), "damaged"),
         (lambda folder: edited(folder / "tokenizer.json", codebook_size=2), "damaged"),
         (lambda folder: edited(folder / "tokenizer.json", **{"class": "Other"}), "it holds a Other"),

@@ -392,7 +392,7 @@ def test_another_run_is_not_resumed_but_starts_anew_and_says_so(
     with pytest.warns(ReplacedRunWarning) as caught:
         curve = fit(resumed, folder=tmp_path, **({"max_epochs": 2} | changed))
     assert [str(one.message) for one in caught] == [
-        f"{tmp_path}: its checkpoints are of a run with {said}; training starts anew"
+        f"{tmp_path}: its checkpoints are of a run with {said}; training starts from the beginning"
     ]
     fresh = network()
     assert fit(fresh, **({"max_epochs": 2} | changed)) == curve

@@ -43,9 +43,9 @@ from graphrec.tokenizer import (
     default_codebook_size,
     score_ties,
 )
+from graphrec.tokenizer.fit import RefitStart
 from graphrec.tokenizer.quality.evaluate import REFIT_EVENT_RATIO
 from graphrec.tokenizer.quality.tie_report import BASELINES, MIN_TIES
-from graphrec.tokenizer.tokenizer import Before
 
 PEER, PASSES, BATCH = "vector_quantize_pytorch", 20, 8192
 FIRST_TIES, KEPT_OUT = 3, 20
@@ -55,8 +55,8 @@ Figures = dict[str, float | None]
 class Peer(GNNRQVAE):
     """Another library's codebooks: k-means on all vectors, then moving averages; a refit starts cold."""
 
-    def quantise(
-        self, vectors: Tensor, codebook_size: int, generator: torch.Generator, before: Before | None = None
+    def quantize(
+        self, vectors: Tensor, codebook_size: int, generator: torch.Generator, start: RefitStart | None = None
     ) -> ResidualQuantizer:
         """Plain nearest codes."""
         with torch.random.fork_rng(), torch.no_grad():

@@ -1,4 +1,4 @@
-"""The prefix trees of one moment after another, side by side in flat arrays."""
+"""Prefix trees at several moments, in joint flat arrays."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from graphrec.temporal import ragged
 
 
 class Forest:
-    """Prefix trees of the same users and depth, whose nodes are numbered on from tree to tree.
+    """Prefix trees of the same users and depth, with consecutive node numbers from tree to tree.
 
     Args:
-        trees: S of them, on the CPU.
+        trees: S trees, on the CPU.
 
     Attributes:
         trees: as given.
         num_codebooks: L.
-        num_nodes: of all trees together.
+        num_nodes: number of nodes of all trees.
         root: [S] int64, the first node of each tree.
-        size: [num_nodes] int64, how many users there are below each node.
+        size: [num_nodes] int64, number of users below each node.
         code: [num_nodes] int64, the last code of each node's prefix; 0 of a root.
         first_user: [num_nodes] int64, the first user below each node.
-        level: [num_nodes] int64, how long each node's prefix is.
+        level: [num_nodes] int64, length of each node's prefix.
     """
 
     def __init__(self, trees: Sequence[PrefixTree]) -> None:
@@ -61,7 +61,7 @@ class Forest:
             self.level[nodes] = level
 
     def path(self, tree: Tensor, user: Tensor) -> Tensor:
-        """The nodes that users [n] of trees [n] are below, root to leaf: [n, L + 1] int64; -1 without STU."""
+        """The nodes from root to leaf above users [n] in trees [n]: [n, L + 1] int64; -1 without an STU."""
         place = self.place[tree, user]
         nodes = [
             at[(torch.searchsorted(self.start[at], place.contiguous(), right=True) - 1).clamp(min=0)]
@@ -74,7 +74,7 @@ class Forest:
         return ragged(self._child_ptr[node], self._child_ptr[node] + self._num_children[node])
 
     def first_child(self, node: Tensor) -> Tensor:
-        """The first child of nodes that are no leaves (int64, same shape)."""
+        """The first child of inner nodes (int64, same shape)."""
         return self._child_ptr[node]
 
     def means(self, tree: int, values: Tensor, level: int) -> tuple[Tensor, Tensor]:

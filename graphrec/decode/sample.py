@@ -1,4 +1,4 @@
-"""Drawing people down the prefix tree, never anybody who does not exist or is not allowed."""
+"""Sampling down the prefix tree: draws only users who exist and are allowed."""
 
 from __future__ import annotations
 
@@ -6,16 +6,21 @@ import torch
 from torch import Tensor
 
 from graphrec.data.checks import check_count, check_flags, check_list_length, check_number
-from graphrec.decode.search import Descent, Scorer, asking, table, top, walk
-from graphrec.decode.tree import Excluded, PrefixTree
+from graphrec.decode.descent import Descent
+from graphrec.decode.exclusions import ExclusionIndex
+from graphrec.decode.scorer import NextCodeScorer
+from graphrec.decode.scoring import follow_paths
+from graphrec.decode.search import answerable_queries
+from graphrec.decode.topk import padded_lists, top_positions
+from graphrec.decode.tree import PrefixTree
 
 MIN_TEMPERATURE = 1e-6
-"""Below, logits over it are no numbers of single precision any more."""
+"""Temperature below which scaled logits overflow single precision."""
 
 
 @torch.no_grad()
 def sample(
-    scorer: Scorer,
+    scorer: NextCodeScorer,
     tree: PrefixTree,
     num_queries: int,
     k: int,
@@ -27,37 +32,40 @@ def sample(
     replace: bool = False,
     exclude: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Draw k people for each query.
+    """Draw k users for each query.
 
-    The distribution is the scorer's over everyone in the tree, its logits divided by the temperature, given
-    that nobody excluded is drawn: what the excluded would have had is worked out first, along their STUs, so
-    nothing is drawn in vain. `top_k` and `top_p` then cut each level's codes, not the people of a bucket.
+    The distribution is the scorer's over all users in the tree, its logits divided by the temperature,
+    conditional on drawing an allowed user: the probability of excluded users is computed first, along their
+    STUs, so no draw is rejected. `top_k` and `top_p` then truncate each level's codes, not the users of a
+    bucket.
 
-    Without replacement, all queries' draws are made in one pass by stochastic beam search (Kool et al. 2019,
-    https://arxiv.org/abs/1903.06059): Gumbel noise, drawn from the top down, makes the k largest the same as
-    k draws one after another.
+    Without replacement, the draws of all queries are made in one pass by stochastic beam search (Kool et al.
+    2019, https://arxiv.org/abs/1903.06059): with Gumbel noise, drawn from the top down, the k largest values
+    are distributed as k successive draws.
 
     Args:
         scorer: the model, bound to the B queries.
-        tree: everyone's STUs.
+        tree: the STUs of all users.
         num_queries: B.
-        k: how many people; at most 10,000, or the number of users where that is more.
-        generator: of the tree's device.
+        k: draws for each query; at most 10,000, or the number of users if that is more.
+        generator: source of randomness, on the tree's device.
         temperature: above 1 for more variety, below for less; at least 1e-6.
-        top_k: only the so many likeliest codes of each level (Fan et al. 2018).
-        top_p: only the likeliest codes that together reach this probability (Holtzman et al. 2020).
-        replace: k independent draws, the same person perhaps twice, instead of k distinct people.
-        exclude: (row [E] of the query, user [E]) integers, people never to draw.
+        top_k: number of most likely codes of each level to draw from (Fan et al. 2018).
+        top_p: draw from the most likely codes that together reach this probability (Holtzman et al. 2020).
+        replace: make k independent draws, which may repeat a user, instead of k distinct users.
+        exclude: (row [E] of the query, user [E]) integers, users not to draw.
 
     Returns:
-        users [B, k] int64, in the order drawn, padded with -1 where fewer are allowed (and left by top_k and
-        top_p); log_probs [B, k] float64, of a single draw of each, padded with -inf. People whom the scorer
-        holds impossible come last without replacement, and never with it while there are others.
+        users [B, k] int64, in the order drawn, padded with -1 if fewer users are allowed (and left by top_k
+        and top_p); log_probs [B, k] float64, of a single draw of each, padded with -inf. Users whom the
+        scorer gives no probability come last without replacement, and only if there are no others with
+        replacement.
 
     Raises:
-        TypeError: an argument of another kind.
-        ValueError: the tree is empty, a number is out of its range, or the scorer returned nonsense.
-        IndexError: an excluded row or user that there is not.
+        TypeError: an argument has a wrong type.
+        ValueError: the tree is empty, a number is out of its range, or the scorer returned NaN, +inf
+            or a wrong shape.
+        IndexError: an excluded row or user is out of range.
     """
     num_queries = check_count("num_queries", num_queries, minimum=0)
     k = check_list_length(k, tree.num_users)
@@ -68,30 +76,30 @@ def sample(
         check_number("top_p", top_p, above=0.0, maximum=1.0)
     if not isinstance(generator, torch.Generator):
         raise TypeError(f"generator must be a torch.Generator, got a {type(generator).__name__}")
-    excluded = Excluded(tree, num_queries, exclude)
-    row = asking(excluded, tree, num_queries)
+    excluded = ExclusionIndex(tree, num_queries, exclude)
+    row = answerable_queries(excluded, tree, num_queries)
     if not len(row):
-        return table(row, row, row, row.double(), (num_queries, k))
-    left = _allowed(scorer, tree, excluded, temperature)
+        return padded_lists(row, row, row, row.double(), (num_queries, k))
+    left = _allowed_log_share(scorer, tree, excluded, temperature)
     descent = Descent(scorer, tree, row)
-    draws = (_Independent if replace else _Distinct)(len(row), k, num_queries, generator, tree.device)
+    draws = (_WithReplacement if replace else _GumbelTopK)(len(row), k, num_queries, generator, tree.device)
     for level in range(1, tree.num_codebooks + 1):
-        value = descent.children(renormalise=True, temperature=temperature).double()
+        value = descent.children(renormalize=True, temperature=temperature).double()
         dirty, node, _ = excluded.nodes(level)
         found, child = descent.locate_children(dirty, node)
         value[child] += left[level][found]
-        value = _cut(value.log_softmax(1), top_k, top_p)
+        value = _truncate(value.log_softmax(1), top_k, top_p)
         descent.descend(*draws.step(value, descent.beam.row))
-    allowed = descent.bucket(excluded)
+    allowed = descent.allowed_in_bucket(excluded)
     value = torch.zeros((), dtype=torch.float64, device=tree.device).masked_fill(~allowed, -torch.inf)
     at, column = draws.step(value.log_softmax(1), descent.beam.row)
     at, column, order_by, log_prob = draws.result(at, column)
     user = tree.users[tree.start[descent.beam.node[at]] + column]
-    return table(descent.beam.row[at], user, order_by, log_prob, (num_queries, k))
+    return padded_lists(descent.beam.row[at], user, order_by, log_prob, (num_queries, k))
 
 
-class _Distinct:
-    """Gumbel top-k: each prefix has its log-probability, and the largest noisy one of the people below."""
+class _GumbelTopK:
+    """Draws without replacement: each prefix has its log-probability, and the largest noisy one below it."""
 
     def __init__(self, rows: int, k: int, num_queries: int, generator: torch.Generator, device: torch.device):
         self._k, self._num_queries, self._generator = k, num_queries, generator
@@ -99,7 +107,7 @@ class _Distinct:
         self.noisy = self.log_prob
 
     def step(self, value: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
-        """From log-probabilities [R, C] of children to those kept: (prefix, column), ascending."""
+        """Choose children from log-probabilities [R, C]: (prefix [n], column [n]) int64, ascending."""
         log_prob = self.log_prob[:, None] + value
         gumbel = -torch.empty_like(value).exponential_(generator=self._generator).clamp(min=1e-300).log()
         noisy = log_prob + gumbel
@@ -110,17 +118,17 @@ class _Distinct:
         v = above - noisy + log1mexp
         noisy = above - v.clamp(min=0) - (-v.abs()).exp().log1p()
         noisy = noisy.masked_fill(value == -torch.inf, -torch.inf)
-        flat = top(noisy, row, self._k, self._num_queries)
+        flat = top_positions(noisy, row, self._k, self._num_queries)
         self.log_prob, self.noisy = log_prob.flatten()[flat], noisy.flatten()[flat]
         return flat // value.size(1), flat % value.size(1)
 
     def result(self, at: Tensor, column: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(prefix, column, what to order by, log-probability) of the people drawn."""
+        """(prefix, column, value to order by, log-probability) of the users drawn."""
         return at, column, self.noisy, self.log_prob
 
 
-class _Independent:
-    """k draws a query, by the inverse of the cumulative distribution; those at one prefix ask only once."""
+class _WithReplacement:
+    """k independent draws a query, by the inverse of the cumulative distribution."""
 
     def __init__(self, rows: int, k: int, num_queries: int, generator: torch.Generator, device: torch.device):
         self._generator = generator
@@ -129,7 +137,7 @@ class _Independent:
         self._log_prob = torch.zeros(len(self._at), dtype=torch.float64, device=device)
 
     def step(self, value: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
-        """From log-probabilities [R, C] of children to those drawn: (prefix, column), ascending."""
+        """Draw children from log-probabilities [R, C]: (prefix [n], column [n]) int64, ascending."""
         columns, mass = value.size(1), value.exp()
         last = columns - 1 - (mass > 0).flip(1).int().argmax(1)
         # One ascending list for all prefixes: the cumulative probabilities of the r-th lie in r..r+1.
@@ -145,15 +153,17 @@ class _Independent:
         return key // columns, key % columns
 
     def result(self, at: Tensor, column: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(prefix, column, what to order by, log-probability) of the people drawn."""
+        """(prefix, column, value to order by, log-probability) of the users drawn."""
         return at[self._at], column[self._at], self._order, self._log_prob
 
 
-def _allowed(scorer: Scorer, tree: PrefixTree, excluded: Excluded, temperature: float) -> list[Tensor]:
-    """How likely those allowed are, given a prefix that excluded users are below: log, for each level.
+def _allowed_log_share(
+    scorer: NextCodeScorer, tree: PrefixTree, excluded: ExclusionIndex, temperature: float
+) -> list[Tensor]:
+    """Log of the probability that a user below a prefix is allowed, for each level 0..L.
 
-    A level's values belong to `excluded.nodes(level)`. They are summed from the leaves up, over those
-    allowed, so that nothing is lost where the excluded have nearly all.
+    The values of a level belong to `excluded.nodes(level)`. They are summed from the leaves up, over allowed
+    users, so that they stay exact if excluded users have nearly all of the probability.
     """
     _, leaf, count = excluded.nodes(tree.num_codebooks)
     size = tree.size(leaf)
@@ -161,7 +171,7 @@ def _allowed(scorer: Scorer, tree: PrefixTree, excluded: Excluded, temperature: 
     if not len(leaf):
         return out * (tree.num_codebooks + 1)
     descent = Descent(scorer, tree, excluded.row.unique_consecutive())
-    steps = walk(descent, excluded.row, excluded.place, temperature=temperature, renormalise=True)
+    steps = follow_paths(descent, excluded.row, excluded.place, temperature=temperature, renormalize=True)
     for value, at, column in reversed([(v.double(), a, c) for v, a, c in steps]):
         child = (at * value.size(1) + column).unique_consecutive()
         value = value.flatten().index_add(0, child, out[-1]).view_as(value)
@@ -169,8 +179,8 @@ def _allowed(scorer: Scorer, tree: PrefixTree, excluded: Excluded, temperature: 
     return out[::-1]
 
 
-def _cut(value: Tensor, top_k: int | None, top_p: float | None) -> Tensor:
-    """Log-probabilities [R, C] of the likeliest alone, summing to one again."""
+def _truncate(value: Tensor, top_k: int | None, top_p: float | None) -> Tensor:
+    """Renormalized log-probabilities [R, C] of the most likely children; -inf for the others."""
     if top_k is None and top_p is None:
         return value
     best, order = value.sort(dim=1, descending=True, stable=True)

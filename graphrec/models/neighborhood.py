@@ -53,7 +53,7 @@ from graphrec.temporal import (
 )
 from graphrec.threads import one_intra_op_thread
 from graphrec.tokenizer import Tokenizer
-from graphrec.tokenizer.tokenizer import positions
+from graphrec.tokenizer.id_positions import id_positions
 from graphrec.train import num_processes, train
 
 STRUCTURE_DIM = 32
@@ -400,7 +400,7 @@ class NeighborhoodModel(Recommender):
         if graph.actions != actions:
             raise ValueError(f"{self.name} knows the actions {actions}, the graph has {graph.actions}")
         out = copy.copy(self)
-        there = positions(UserIds(self.graph[USER].raw_id[self._known]), graph.user_ids)
+        there = id_positions(UserIds(self.graph[USER].raw_id[self._known]), graph.user_ids)
         out.network = self._kept(1 + (there >= 0).nonzero().squeeze(1))
         out._settle(graph, there[there >= 0])
         if out._profile_columns != self._profile_columns:
@@ -460,7 +460,7 @@ class NeighborhoodModel(Recommender):
             out._half_life = content["half_life"]
             power, factor = content["favours"]
             out._favours = Favours(float(power), float(factor))
-            known = positions(UserIds(tensors["known"]), graph.user_ids)
+            known = id_positions(UserIds(tensors["known"]), graph.user_ids)
             if bool((known < 0).any()):
                 raise DataError(f"it knows {int((known < 0).sum())} people who are not in the graph")
             out._settle(graph, known)

@@ -168,7 +168,7 @@ class Writer:
 
 
 class Mixed:
-    """The mixture as a search sees it (`graphrec.decode.Scorer`): queries of one moment, one tree.
+    """The mixture as a search sees it (`graphrec.decode.NextCodeScorer`): queries of one moment, one tree.
 
     Going down, it keeps what share of a prefix's probability is the generator's; the rest is that of the
     people around who are below it. So what the search multiplies is the mixture's exact probability; only in

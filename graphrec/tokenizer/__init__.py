@@ -1,6 +1,7 @@
 """STUs: every user as a short sequence of codes."""
 
 from graphrec.tokenizer.cluster_codes import ClusterCodes as ClusterCodes
+from graphrec.tokenizer.fit import default_codebook_size as default_codebook_size
 from graphrec.tokenizer.gnn import GNNRQVAE as GNNRQVAE
 from graphrec.tokenizer.quality.evaluate import code_drift as code_drift
 from graphrec.tokenizer.quality.evaluate import evaluate_tokenizer as evaluate_tokenizer
@@ -14,5 +15,4 @@ from graphrec.tokenizer.random_codes import RandomCodes as RandomCodes
 from graphrec.tokenizer.residual_kmeans import ResidualKMeans as ResidualKMeans
 from graphrec.tokenizer.stus import STUs as STUs
 from graphrec.tokenizer.tokenizer import Tokenizer as Tokenizer
-from graphrec.tokenizer.tokenizer import default_codebook_size as default_codebook_size
 from graphrec.tokenizer.tokenizer import load_tokenizer as load_tokenizer

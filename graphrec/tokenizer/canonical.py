@@ -1,9 +1,9 @@
-"""A graph as a tokenizer sees it: the strict past alone, under names that tell nothing.
+"""A canonical form of a graph for tokenizers: the strict past alone, without information in numbers or order.
 
-Whoever learns from a graph learns from the numbers of its users and the order of its rows too, if only by
-where a draw falls or in which order a sum is taken. So people are numbered by a hash of what they did, with
-whom and when, and tied rows put in the order of a hash of theirs: to rename people, or to shuffle tied rows,
-changes nothing, up to people whom nothing tells apart.
+Fitting depends on the numbers of users and the order of rows, if only through random draws and the order of
+sums. So users are numbered by a hash of their events and features, and events of equal time are ordered by a
+hash of their content: renaming users or shuffling events of equal time changes nothing, except among users
+whose events and features are the same.
 """
 
 from __future__ import annotations
@@ -15,31 +15,33 @@ from torch import Tensor
 from graphrec.data import USER, FriendGraph
 from graphrec.data.draws import hashed, mix
 
-ROUNDS = 4
-"""Two people of equal marks have done the same at the same times with people of equal marks, so many times
-over."""
+HASH_ROUNDS = 4
+"""Weisfeiler-Lehman rounds of hashing: how many steps away events of contacts count."""
 
 
-def marks(graph: FriendGraph) -> Tensor:
-    """A hash of what is known of each user, [N] int64: of events (Weisfeiler-Lehman) and features."""
+def user_hashes(graph: FriendGraph) -> Tensor:
+    """Hash each user's events, those of contacts (Weisfeiler-Lehman), and features: [N] int64."""
     events = graph.events()
-    mark = hashed(_features(graph))
-    names = torch.tensor([_hash_of_text(name) for name in graph.actions])
-    act = hashed(events.time, names[events.action])
-    for _ in range(ROUNDS):
-        met = torch.zeros_like(mark)
-        met.index_add_(0, events.src, mix(act + mark[events.dst]))
-        met.index_add_(0, events.dst, mix(~act + mark[events.src]))
-        mark = hashed(mark, met)
-    return mark
+    out = hashed(_feature_hashes(graph))
+    names = torch.tensor([_text_hash(name) for name in graph.actions])
+    event = hashed(events.time, names[events.action])
+    for _ in range(HASH_ROUNDS):
+        around = torch.zeros_like(out)
+        around.index_add_(0, events.src, mix(event + out[events.dst]))
+        around.index_add_(0, events.dst, mix(~event + out[events.src]))
+        out = hashed(out, around)
+    return out
 
 
-def renumbered(graph: FriendGraph, users: Tensor) -> FriendGraph:
-    """The graph of these users alone, numbered in the order given; tied rows in an order of their content.
+def renumber_users(graph: FriendGraph, users: Tensor) -> FriendGraph:
+    """The graph of some users, in a given order; events of equal time are ordered by their content.
 
     Args:
-        graph: nobody else has an event in it.
-        users: [M] int64, distinct; -1 for somebody whom the graph does not know, all of whose values are 0.
+        graph: only these users have events in it.
+        users: [M] int64, distinct; -1 makes a user without events, whose attributes are 0.
+
+    Returns:
+        a new graph whose user i is `users[i]`.
     """
     known = users >= 0
     new = torch.full((graph.num_users,), -1)
@@ -55,10 +57,12 @@ def renumbered(graph: FriendGraph, users: Tensor) -> FriendGraph:
     out[USER].num_nodes = len(users)
     events = graph.events()
     rank = torch.empty(len(events), dtype=torch.int64)
-    rank[_order(new[events.src], new[events.dst], events.time, events.action)] = torch.arange(len(events))
+    rank[_event_order(new[events.src], new[events.dst], events.time, events.action)] = torch.arange(
+        len(events)
+    )
     for edge_type, store in graph.edge_items():
         src, dst = new[store.edge_index]
-        order = rank[store.event_id].argsort() if "event_id" in store else _order(src, dst, store.time)
+        order = rank[store.event_id].argsort() if "event_id" in store else _event_order(src, dst, store.time)
         for key, value in store.items():
             if store.is_edge_attr(key) and key not in ("edge_index", "event_id"):
                 value = value[order]
@@ -69,14 +73,14 @@ def renumbered(graph: FriendGraph, users: Tensor) -> FriendGraph:
     return out
 
 
-def _order(src: Tensor, dst: Tensor, time: Tensor, *more: Tensor) -> Tensor:
-    """By time, then by content."""
+def _event_order(src: Tensor, dst: Tensor, time: Tensor, *more: Tensor) -> Tensor:
+    """The order of events [E] by time, then by a hash of their content: [E] int64."""
     order = hashed(src, dst, *more).argsort(stable=True)
     return order[time[order].argsort(stable=True)]
 
 
-def _features(graph: FriendGraph) -> Tensor:
-    """A hash of each user's features and join time, [N] int64; 0 where there are none."""
+def _feature_hashes(graph: FriendGraph) -> Tensor:
+    """Hash each user's features and join time: [N] int64; 0 if the graph has neither."""
     out = torch.zeros(graph.num_users, dtype=torch.int64)
     if "x" in graph[USER]:
         x = graph[USER].x.float().contiguous().view(torch.int32).long()
@@ -87,6 +91,6 @@ def _features(graph: FriendGraph) -> Tensor:
     return out
 
 
-def _hash_of_text(text: str) -> int:
+def _text_hash(text: str) -> int:
     values = np.frombuffer(text.encode(), dtype=np.uint8).astype(np.int64)
     return int(hashed(*torch.from_numpy(values)))

@@ -1,4 +1,4 @@
-"""Codes whose first level was learned elsewhere: the clusters of a model that predicts who comes next."""
+"""Codes whose first level is given: the clusters of a model that predicts the next contact."""
 
 from __future__ import annotations
 
@@ -11,22 +11,26 @@ from torch import Tensor
 from graphrec.data import FriendGraph, UserIds
 from graphrec.data.checks import check_graph, check_index
 from graphrec.nn import ResidualQuantizer
-from graphrec.tokenizer.names import positions
+from graphrec.tokenizer.fit import RefitStart, default_codebook_size
+from graphrec.tokenizer.id_positions import id_positions
 from graphrec.tokenizer.residual_kmeans import ResidualKMeans
-from graphrec.tokenizer.tokenizer import MAX_CODES, Before, default_codebook_size
+from graphrec.tokenizer.tokenizer import MAX_CODES
 
-CLUSTER_DIM, CLUSTER_NORM = 64, 0.98
-"""Width of what stands for a cluster, and its part in a vector of norm 1: nearly all, so that it decides."""
+CLUSTER_DIM = 64
+"""Width of the random direction that represents a cluster in a vector."""
+
+CLUSTER_NORM = 0.98
+"""Norm of that part of a vector of norm 1: nearly all, so that it decides the first code."""
 
 
 class ClusterCodes(ResidualKMeans):
-    """First codes that are given, further ones by residual k-means over spectral embeddings inside of them.
+    """First codes from given clusters, further ones by residual k-means over spectral embeddings.
 
-    `assign` says who is in which cluster, before the fit. Whoever is in none, and newcomers, have the code of
-    the cluster that their contacts are mostly in, or near.
+    `assign` sets the clusters before the fit. Users without a cluster, and newcomers, get the code of the
+    cluster that most of their contacts are in, or near.
 
     Args:
-        dim, num_codebooks, codebook_size, unique, seed: as in `ResidualKMeans`; there are at least as many
+        dim, num_codebooks, codebook_size, unique, seed: as in `ResidualKMeans`; with at least as many
             codes as clusters.
     """
 
@@ -45,10 +49,18 @@ class ClusterCodes(ResidualKMeans):
         self._assigned: tuple[UserIds, Tensor] | None = None
 
     def assign(self, graph: FriendGraph, cluster: Tensor) -> Self:
-        """Say who is in which cluster: [N] int64, -1 for whoever is in none. The next fit uses it.
+        """Set the clusters for the next fit.
+
+        Args:
+            graph: whose users are in the clusters.
+            cluster: [N] int64; -1 for users without a cluster.
+
+        Returns:
+            this tokenizer.
 
         Raises:
-            ValueError: it is not one number a user, or there are more clusters than codes.
+            TypeError: clusters are not integers.
+            ValueError: `cluster` is not [N], or there are more clusters than codes.
         """
         check_graph(graph)
         if not isinstance(cluster, Tensor) or cluster.is_floating_point() or cluster.dtype == torch.bool:
@@ -66,31 +78,31 @@ class ClusterCodes(ResidualKMeans):
         return self
 
     def learn(self, graph: FriendGraph, until: int) -> None:
-        """Embed the graph, and put the clusters beside it."""
+        """Compute spectral embeddings, and join them with the directions of clusters."""
         if self._assigned is None:
-            raise ValueError("say who is in which cluster first: assign(graph, cluster)")
+            raise ValueError("set the clusters first: assign(graph, cluster)")
         ids, cluster = self._assigned
-        self._assigned = None  # nothing of people is kept but their places
+        self._assigned = None  # ids are not kept beyond the fit
         super().learn(graph, until)
-        position = positions(UserIds(graph.user_ids.raw), ids)
+        position = id_positions(UserIds(graph.user_ids.raw), ids)
         cluster = torch.where(position >= 0, cluster[position], -1)
-        stands = self._directions()[cluster] * (cluster >= 0)[:, None]
-        rest = (1.0 - CLUSTER_NORM**2) ** 0.5 * self._places
-        self._places = F.normalize(torch.cat([CLUSTER_NORM * stands, rest], dim=1), dim=1)
+        direction = self._directions()[cluster] * (cluster >= 0)[:, None]
+        rest = (1.0 - CLUSTER_NORM**2) ** 0.5 * self._vectors
+        self._vectors = F.normalize(torch.cat([CLUSTER_NORM * direction, rest], dim=1), dim=1)
 
-    def quantise(
+    def quantize(
         self,
         vectors: Tensor,
         codebook_size: int,
         generator: torch.Generator,
-        before: Before | None = None,
+        start: RefitStart | None = None,
     ) -> ResidualQuantizer:
-        """The clusters, and residual k-means of what is left."""
+        """The mean vectors of clusters, and residual k-means of the remainders."""
         out = ResidualQuantizer(
             vectors.size(1), num_codebooks=self.num_codebooks, codebook_size=codebook_size
         )
-        stands = vectors[:, :CLUSTER_DIM] @ self._directions().T
-        code = stands.argmax(1)
+        similarity = vectors[:, :CLUSTER_DIM] @ self._directions().T
+        code = similarity.argmax(1)
         total = torch.zeros(codebook_size, vectors.size(1)).index_add_(0, code, vectors)
         size = torch.bincount(code, minlength=codebook_size)[:, None]
         empty = F.pad(CLUSTER_NORM * self._directions(), (0, vectors.size(1) - CLUSTER_DIM))
@@ -104,7 +116,7 @@ class ClusterCodes(ResidualKMeans):
         return out
 
     def _directions(self) -> Tensor:
-        """What stands for the clusters, [K, CLUSTER_DIM], of norm 1."""
+        """Random directions that represent clusters: [K, CLUSTER_DIM], of norm 1."""
         assert self.codebook_size is not None
         generator = torch.Generator().manual_seed(self.seed)
         return F.normalize(torch.randn(self.codebook_size, CLUSTER_DIM, generator=generator), dim=1)

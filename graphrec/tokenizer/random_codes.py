@@ -1,4 +1,4 @@
-"""The control: codes that know nothing of the graph."""
+"""The control: random codes, independent of the graph."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from torch import Tensor
 from graphrec.data import USER, FriendGraph
 from graphrec.data.draws import below, hashed
 from graphrec.nn import ResidualQuantizer
-from graphrec.tokenizer.tokenizer import Before, Tokenizer, default_codebook_size
+from graphrec.tokenizer.fit import RefitStart, default_codebook_size
+from graphrec.tokenizer.tokenizer import Tokenizer
 
 
 class RandomCodes(Tokenizer):
-    """Every code is drawn uniformly, by a hash of the user's raw id.
+    """Random codes: each is drawn uniformly, by a hash of the user's raw id.
 
     Args:
         num_codebooks, codebook_size, unique, seed: as in `Tokenizer`.
@@ -37,11 +38,11 @@ class RandomCodes(Tokenizer):
         self.register_buffer("size", torch.zeros((), dtype=torch.int64))
 
     def learn(self, graph: FriendGraph, until: int) -> None:
-        """Only how many codes there are to draw from."""
+        """Store the codebook size to draw codes from."""
         self.size.fill_(self.codebook_size or default_codebook_size(graph.num_users, self.num_codebooks))
 
     def embed(self, graph: FriendGraph, users: Tensor, until: int) -> Tensor:
-        """The codes drawn, as coordinates around the middle: [n, L]."""
+        """The random codes of users as coordinates around 0: [n, L]."""
         raw = graph[USER].raw_id[users]
         if raw.dim() == 2:  # text, padded with zeros to any width
             place = torch.arange(raw.size(1))
@@ -49,14 +50,14 @@ class RandomCodes(Tokenizer):
         salt = hashed(self.seed, raw[:, None], torch.arange(self.num_codebooks))
         return _coordinate(below(salt, self.size), int(self.size))
 
-    def quantise(
+    def quantize(
         self,
         vectors: Tensor,
         codebook_size: int,
         generator: torch.Generator,
-        before: Before | None = None,
+        start: RefitStart | None = None,
     ) -> ResidualQuantizer:
-        """A lattice, which gives the codes back."""
+        """A lattice of codebooks, which reproduces the random codes."""
         quantizer = ResidualQuantizer(
             self.num_codebooks, num_codebooks=self.num_codebooks, codebook_size=codebook_size
         )
@@ -66,4 +67,5 @@ class RandomCodes(Tokenizer):
 
 
 def _coordinate(code: Tensor, size: int) -> Tensor:
-    return code - size / 2 + 0.25  # never 0, which would mean that nothing is known
+    """The coordinate of codes (float, same shape); never 0, since rows of 0 mean nothing to embed."""
+    return code - size / 2 + 0.25

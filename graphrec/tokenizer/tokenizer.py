@@ -1,112 +1,85 @@
-"""What every tokenizer does: from a graph up to a time to STUs that stay."""
+"""The contract of tokenizers: fitted on a graph up to a time, they give users STUs that never change."""
 
 from __future__ import annotations
 
 import copy
-import hashlib
-import inspect
-import json
 import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from graphrec.data import USER, DataError, FriendGraph, UserIds, as_indices
-from graphrec.data.checks import (
-    check_count,
-    check_flags,
-    check_folder,
-    check_graph,
-    check_seed,
-    check_time,
-)
+from graphrec.data import DataError, FriendGraph, as_indices
+from graphrec.data.checks import check_count, check_flags, check_graph, check_seed, check_time
 from graphrec.data.precision import single_precision
 from graphrec.nn import ResidualQuantizer
 from graphrec.threads import one_intra_op_thread
-from graphrec.tokenizer.canonical import marks, renumbered
-from graphrec.tokenizer.names import joined
-from graphrec.tokenizer.names import positions as positions
+from graphrec.tokenizer.checkpoint import (
+    constructor_arguments,
+    load_tokenizer_of,
+    read_class_name,
+    save_tokenizer,
+)
+from graphrec.tokenizer.fit import MIN_DEFAULT_SIZE, RefitStart, fit_codes
+from graphrec.tokenizer.id_positions import id_positions
+from graphrec.tokenizer.members import MemberIndex, Members, floor_to_events
+from graphrec.tokenizer.newcomers import admit_newcomers
 from graphrec.tokenizer.quality.report import (
     TokenizerQualityWarning,
     TokenizerReport,
-    report_of_fit,
     with_raw_last_code,
 )
 from graphrec.tokenizer.stus import MAX_KEYS, STUs
 
-FORMAT = "graphrec.Tokenizer/1"
-MANIFEST, TENSORS, REPORT = "tokenizer.json", "tokenizer.pt", "report.json"
-
-ROOM, KEPT_ROOM = 8, 2
-"""Places for each user known at the fit, at least, where the codebook size follows their number; and at a
-refit, where it is kept."""
-
-SMALLEST, LARGEST = 4, 10_000
-"""Codebook sizes that follow the number of users."""
-
-
 MAX_CODEBOOKS, MAX_CODES = 62, 2**20
-"""Codes of an STU, and codes to choose from, at most."""
+"""Largest number of codes of an STU, and of codes at a level."""
 
-
-class Before(NamedTuple):
-    """What a refit starts from.
-
-    Attributes:
-        quantizer: the codebooks before, turned to where the vectors are now.
-        codes: [M, L] int64, the codes before, as they were before collisions were resolved; -1 for the new.
-        stus: [M, L] int64, and after.
-    """
-
-    quantizer: ResidualQuantizer
-    codes: Tensor
-    stus: Tensor
+TOKENIZER_CLASSES: dict[str, type[Tokenizer]] = {}
+"""Every imported class of tokenizers by name, for loading."""
 
 
 class Tokenizer(nn.Module, ABC):
-    """Gives every user an STU: a short sequence of codes, coarse to fine, equal where people are alike.
+    """Gives every user an STU: a short sequence of codes, coarse to fine, equal for similar users.
 
-    A subclass says where people stand (`embed`), and learns it, where it learns (`learn`). It is given a
-    graph that holds nothing but the strict past, and in which nobody's number tells anything; it need not
-    care for either. Its modules belong into the constructor, whose arguments are kept as attributes of their
-    names; modules are reset before each fit, and saved with the rest.
+    A subclass computes vectors of users (`embed`) and trains, if it has parameters (`learn`). It is given a
+    graph that holds only the strict past, in a canonical numbering without information. Its modules are made
+    in the constructor, and its arguments are kept as attributes of the same names; modules are reset before
+    each fit, and saved.
 
-    `fit` embeds everybody with an event strictly before `until`, quantises the vectors (balanced residual
-    k-means), and gives all of them an STU. Newcomers get one from what is known of them strictly before the
-    time of the first `encode` that finds anything, and keep it until a refit. Nobody's STU ever changes.
-    Whoever nothing is known of has the *prior*, the codes of the mean vector, for the time being.
+    `fit` embeds every user with an event strictly before `until`, quantizes the vectors (balanced residual
+    k-means), and gives all of them an STU. A newcomer gets an STU from events and features strictly before
+    the time of the first `encode` that finds any, and keeps it until a refit. STUs of other users never
+    change. Users without events and features get the *prior*, the codes of the mean vector, for the time
+    being.
 
     Args:
         num_codebooks: L, codes of an STU.
-        codebook_size: K, codes to choose from at each level; by default the smallest power of two from 4 on
-            with K^L at least 8 times the users known at the fit, but at most 10,000. A refit keeps it while
-            K^L is at least twice the users.
-        unique: no two users have the same STU; otherwise they may, and are an ordered bucket.
-        balanced: at the fit, no code serves more than 1.25 times the mean at its level.
-        seed: fixes everything random.
+        codebook_size: K, codes of a level; by default the smallest power of two from 4 on with K^L at least 8
+            times the users known at the fit, but at most 10,000. A refit keeps it while K^L is at least twice
+            the users.
+        unique: every user has a different STU; otherwise equal STUs are allowed, as ordered buckets.
+        balanced: at the fit, no code has more than 1.25 times the mean number of users of its level.
+        seed: of all random numbers.
 
     Attributes:
         quantizer: the codebooks, after the fit.
-        until: seconds; the fit saw what is strictly older.
-        before: at a refit, [M] int64: the number each user had before, -1 for the new. None at a fit.
+        until: seconds; the fit used strictly older events.
+        prior: [1, L] int64, after the fit.
+        previous: at a refit, [M] int64, the previous number of each user, -1 for new users; None at a fit.
     """
 
     quantizer: ResidualQuantizer
     until: int
-    before: Tensor | None = None
     prior: Tensor
-    _ids: UserIds
-    _num_fitted: int
-    _since: Tensor
-    _wished: Tensor
-    _distance: Tensor
-    _report: TokenizerReport
+    previous: Tensor | None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        TOKENIZER_CLASSES[cls.__name__] = cls
 
     def __init__(
         self,
@@ -121,82 +94,114 @@ class Tokenizer(nn.Module, ABC):
         num_codebooks = check_count("num_codebooks", num_codebooks, maximum=MAX_CODEBOOKS)
         if codebook_size is not None:
             codebook_size = check_count("codebook_size", codebook_size, maximum=MAX_CODES)
-        if (codebook_size or SMALLEST) ** num_codebooks > MAX_KEYS:
-            size = f"{codebook_size or SMALLEST}^{num_codebooks}"
+        if (codebook_size or MIN_DEFAULT_SIZE) ** num_codebooks > MAX_KEYS:
+            size = f"{codebook_size or MIN_DEFAULT_SIZE}^{num_codebooks}"
             raise ValueError(f"{size} STUs are more than 2^62: ask for fewer codes or codebooks")
         check_flags(unique=unique, balanced=balanced)
         check_seed(seed)
         self.num_codebooks, self.codebook_size = num_codebooks, codebook_size
         self.unique, self.balanced, self.seed = unique, balanced, seed
-        self._table: STUs | None = None
-        self._looked_up: tuple[Tensor, int, Tensor] | None = None
+        self.previous = None
+        self._members: Members | None = None
+        self._report: TokenizerReport | None = None
+        self._member_index = MemberIndex()
 
-    # What a subclass says
+    # For subclasses
 
     def learn(self, graph: FriendGraph, until: int) -> None:
-        """Learn from the graph. Everything random is drawn from torch's global generator, seeded before.
+        """Train on a graph. Random numbers come from torch's global generator, which is seeded before.
 
         Args:
-            graph: people with an event strictly before `until`, and these events.
+            graph: the users with an event strictly before `until`, and these events.
             until: seconds.
         """
 
     @abstractmethod
     def embed(self, graph: FriendGraph, users: Tensor, until: int) -> Tensor:
-        """Where people stand, given what is known strictly before a time.
+        """Compute vectors of users from what is known strictly before a time.
 
         Args:
-            graph: nothing in it is as late as `until`. At the fit its users are 0..M-1; later, these keep
-                their numbers, and those who have come since follow.
+            graph: holds only events strictly before `until`. At the fit its users are 0..M-1; later, these
+                keep their numbers, and users seen since then follow.
             users: [n] int64.
             until: seconds.
 
         Returns:
-            [n, D] float32, finite; rows of 0 for those of whom the tokenizer can make nothing.
+            [n, D] float32, finite; rows of 0 for users with nothing to embed.
         """
 
-    def quantise(
+    def quantize(
         self,
         vectors: Tensor,
         codebook_size: int,
         generator: torch.Generator,
-        before: Before | None = None,
+        start: RefitStart | None = None,
     ) -> ResidualQuantizer:
-        """The codebooks for the vectors of a fit; by default residual k-means.
+        """Make the codebooks for the vectors of a fit; by default by residual k-means.
 
         Args:
             vectors: [M, D], of all users known at the fit.
             codebook_size: K.
-            generator: for whatever is random.
-            before: at a refit, what to start from.
+            generator: source of randomness.
+            start: at a refit, the state to start from.
+
+        Returns:
+            L codebooks of K vectors.
         """
         quantizer = ResidualQuantizer(
             vectors.size(1), num_codebooks=self.num_codebooks, codebook_size=codebook_size
         )
         keep = None
-        if before is not None:
-            quantizer.codebooks.copy_(before.quantizer.codebooks)
-            keep = before.codes
+        if start is not None:
+            quantizer.codebooks.copy_(start.quantizer.codebooks)
+            keep = start.raw_codes
         quantizer.initialise(vectors, generator, balanced=self.balanced, keep=keep)
         return quantizer
 
     def drop(self, stays: Tensor) -> None:
-        """Drop what is kept of single members, but of those who stay, [M] bool.
+        """Drop what is stored for single members, except those of a mask [M] bool.
 
-        The members of the fit come first, in the order of its graph. By default there is nothing to drop.
+        The members of the fit come first, in the order of its graph. By default nothing is stored.
         """
 
-    # What everybody asks
+    def reset(self) -> None:
+        """Reset the parameters of all modules before a fit."""
+        for module in self.modules():
+            reset = getattr(module, "reset_parameters", None)
+            if module is not self and callable(reset):
+                reset()
+
+    # Fits and codes
+
+    @property
+    def members(self) -> Members:
+        """The users with an STU. Raises RuntimeError before the fit."""
+        self.check_fitted()
+        assert self._members is not None
+        return self._members
 
     @property
     def table(self) -> STUs:
-        """The STUs of the members: who was known at the fit, and newcomers in the order they came."""
-        if self._table is None:
+        """The STUs of the members. Raises RuntimeError before the fit."""
+        return self.members.stus
+
+    @property
+    def report(self) -> TokenizerReport:
+        """The report of the fit; `evaluate_tokenizer` adds unseen ties and drift."""
+        self.check_fitted()
+        assert self._report is not None
+        return self._report
+
+    def check_fitted(self) -> None:
+        """Raise RuntimeError before the fit."""
+        if self._members is None:
             raise RuntimeError(f"{type(self).__name__} has to be fitted first: call fit(graph, until=time)")
-        return self._table
 
     def fit(self, graph: FriendGraph, *, until: int) -> Self:
-        """Give STUs to everybody with an event strictly before `until` (seconds), from those events alone.
+        """Give STUs to all users with an event strictly before `until` (seconds), from those events alone.
+
+        Returns:
+            this tokenizer.
 
         Raises:
             ValueError: there is no such event; or STUs are to be unique, and there are more users than STUs.
@@ -204,333 +209,174 @@ class Tokenizer(nn.Module, ABC):
         return self._fit(graph, until, None)
 
     def refit(self, graph: FriendGraph, *, until: int) -> Self:
-        """Another one, fitted until a later time, that starts from what this one is, so that codes keep."""
-        self.table  # noqa: B018  # fitted at all?
+        """Fit a new tokenizer that starts from this one, so that codes keep their meaning.
+
+        Args:
+            graph: the graph to fit on.
+            until: seconds; the fit uses strictly older events.
+
+        Returns:
+            another tokenizer; this one stays as it is.
+
+        Raises:
+            RuntimeError: this tokenizer is not fitted.
+            ValueError: as `fit`.
+        """
+        self.check_fitted()
         return copy.deepcopy(self)._fit(graph, until, self)
 
     @single_precision()
     def encode(
         self, graph: FriendGraph, users: Tensor | Sequence[int | str], *, until: int | None = None
     ) -> Tensor:
-        """STUs of users; newcomers of whom something is known by now are given theirs.
+        """STUs of users; newcomers with events or features get one, which they keep.
 
         Args:
-            graph: the one of the fit or another, also of more users: people are known by their raw ids.
+            graph: the graph of the fit or another, also with more users: users are recognized by raw id.
             users: raw ids, or [n] int64 indices into the graph.
-            until: seconds; newcomers are judged by what is strictly older. By default all of the graph.
+            until: seconds; newcomers are embedded from what is strictly older. By default all of the graph.
 
         Returns:
-            [n, L] int64. Of newcomers of whom nothing is known, the prior; of those whose STU was given at a
-            later time than `until`, what they would have been given at that time.
+            [n, L] int64. For newcomers without events and features, the prior; for users whose STU was
+            assigned later than `until`, the codes they would have been assigned at `until`.
 
         Raises:
-            KeyError, IndexError: an unknown user, named.
-            ValueError: the fit saw events at or after `until`; or all STUs are taken.
+            KeyError, IndexError: a user is unknown; it is named.
+            ValueError: the fit used events at or after `until`; or all STUs are taken.
         """
-        self.table  # noqa: B018  # fitted at all?
+        self.check_fitted()
         index, time = as_indices(graph, users), until
         if time is None:
             moments = graph.events().time
             time = max(self.until, int(moments[-1]) + 1) if len(moments) else self.until
         time = check_time("until", time)
         self._check_time(time)
-        who, back = index.unique(return_inverse=True)
-        member = self._members(graph)[who]
-        lacks = (member < 0) | (self._since[member] > time)
-        found, codes = self._welcome(graph, who[lacks], time)
-        out = self.prior.repeat(len(who), 1)
-        out[~lacks] = self.table.codes[member[~lacks]]
-        out[torch.searchsorted(who, found)] = codes
+        unique, back = index.unique(return_inverse=True)
+        position = self.member_positions(graph)[unique]
+        lacks = (position < 0) | (self.members.since[position] > time)
+        codes = self.table.codes
+        admission = admit_newcomers(self, graph, unique[lacks], time)
+        self._members = admission.members
+        out = self.prior.repeat(len(unique), 1)
+        out[~lacks] = codes[position[~lacks]]
+        out[torch.searchsorted(unique, admission.users)] = admission.codes
         return out[back]
 
     def codes_before(self, graph: FriendGraph, time: int) -> Tensor:
-        """Everyone's STU as it was given before a time, for training on events from then on.
-
-        Returns:
-            [N, L] int64; -1 for whoever had none.
-
-        Raises:
-            ValueError: the fit saw events at or after `time`.
-        """
-        self._check_time(time)
-        member = self._members(graph)
-        given = (member >= 0) & (self._since[member] <= time)
-        return torch.where(given[:, None], self.table.codes[member], -1)
-
-    def stus(self, graph: FriendGraph) -> STUs:
-        """The two-way table by the indices of a graph; buckets list first who is nearest to their codes."""
-        member = self._members(graph)
-        codes = torch.where((member >= 0)[:, None], self.table.codes[member], -1)
-        rank = self._distance.argsort(stable=True).argsort()
-        return STUs(codes, self.table.codebook_size, rank[member])
-
-    @property
-    def report(self) -> TokenizerReport:
-        """The report made by the fit; `evaluate_tokenizer` adds unseen ties and drift."""
-        self.table  # noqa: B018
-        return self._report
-
-    def codes_of_fit(self, graph: FriendGraph) -> Tensor:
-        """STUs of those known at the fit, to be judged by ties: [N, L] int64, -1 for others.
-
-        The last code is as it was before collisions were resolved.
-        """
-        codes = with_raw_last_code(self.table.codes, self._wished)
-        member = self._members(graph)
-        return torch.where(((member >= 0) & (member < self._num_fitted))[:, None], codes[member], -1)
-
-    def shared_codes(self, other: Tokenizer) -> tuple[Tensor, Tensor]:
-        """The STUs that this tokenizer and another give to those known at both their fits: [n, L] each."""
-        position = positions(other._ids, self._ids)[: other._num_fitted]
-        here = (position >= 0) & (position < self._num_fitted)
-        return self.table.codes[position[here]], other.table.codes[: other._num_fitted][here]
-
-    def forget(self, users: Sequence[int | str]) -> None:
-        """Drop all that is kept of people, given by raw ids; those who have no STU do not matter.
-
-        Nobody else's STU changes, nor do the codebooks and the report, which are of all together. The
-        STUs are free again, and should these people come back, they are newcomers.
-        """
-        member = self._ids.find(users)
-        stays = torch.ones(len(self._ids), dtype=torch.bool)
-        stays[member[member >= 0]] = False
-        self._keep(stays)
-
-    def forget_absent(self, graph: FriendGraph) -> None:
-        """Drop all that is kept of people who are not in a graph, as `forget` does."""
-        self._keep(positions(self._ids, graph.user_ids) >= 0)
-
-    def forget_times(self, graph: FriendGraph) -> None:
-        """Keep no time of an event that a graph lacks: the end of the fit, and since when STUs are known.
-
-        Each becomes one second after the last event of the graph before it, so that the graph's events are
-        before or after it as they were.
-        """
-        moments = torch.cat([torch.tensor([torch.iinfo(torch.int64).min]), graph.events().time + 1])
-
-        def left(time: Tensor) -> Tensor:
-            at = torch.searchsorted(moments, time, right=True) - 1
-            return torch.where(at > 0, moments[at], time)
-
-        self.until, self._since = int(left(torch.tensor(self.until))), left(self._since)
-        self._report = replace(self.report, until=self.until)
-        self.before = self._looked_up = None
-
-    def _keep(self, stays: Tensor) -> None:
-        table = self.table
-        self.drop(stays)
-        self._num_fitted = int(stays[: self._num_fitted].sum())
-        self._wished, self._distance = self._wished[stays], self._distance[stays]
-        self._since, self._ids = self._since[stays], UserIds(self._ids.raw[stays])
-        self._table = STUs(table.codes[stays], table.codebook_size, self._distance)
-        self.before = self._looked_up = None
-
-    # The fit
-
-    @single_precision()
-    @one_intra_op_thread()
-    def _fit(self, graph: FriendGraph, until: int, old: Self | None) -> Self:
-        check_graph(graph)
-        until = check_time("until", until)
-        past = graph.snapshot(until)
-        events = past.events()
-        known = torch.cat([events.src, events.dst]).unique()
-        if not len(known):
-            raise ValueError(f"{type(self).__name__}: there is no event before until={until} to fit on")
-        size = self.codebook_size or default_codebook_size(len(known), self.num_codebooks)
-        if old is not None and old.table.codebook_size**self.num_codebooks >= KEPT_ROOM * len(known):
-            size = old.table.codebook_size
-        if self.unique and len(known) > size**self.num_codebooks:
-            raise ValueError(
-                f"{len(known):,} users cannot have an STU each: there are {size}^{self.num_codebooks} = "
-                f"{size**self.num_codebooks:,}; ask for more codes (codebook_size, num_codebooks), or "
-                "unique=False"
-            )
-        known = known[marks(past)[known].argsort(stable=True)]
-        self.before = None
-        if old is not None:  # members keep their order, and come first
-            member = old._members(graph)[known]
-            known = known[torch.where(member >= 0, member, len(old._ids)).argsort(stable=True)]
-            self.before = old._members(graph)[known]
-        seen = renumbered(past, known)
-        with torch.random.fork_rng():
-            torch.manual_seed(self.seed)
-            self.float()  # modules of a subclass, built while torch's default was another type
-            if old is None:
-                self._reset()
-            self.train()
-            self.learn(seen, until)
-            vectors = self._embedded(seen, torch.arange(len(known)), until)
-        ids = UserIds(seen[USER].raw_id)
-        before = None if old is None or self.before is None else old._turned(self.before, vectors, size)
-        generator = torch.Generator().manual_seed(self.seed)
-        self.quantizer = self.quantise(vectors, size, generator, before)
-        keep = None if before is None else before.codes
-        self._wished = self.quantizer.assign(vectors, balanced=self.balanced, keep=keep)
-        codes = self._resolved(vectors, before) if self.unique else self._wished
-        self.until, self._ids, self._num_fitted = until, ids, len(known)
-        self._since = torch.full((len(known),), until)
-        self._distance = self._distances(vectors, codes)
-        self._table = STUs(codes, size, self._distance)
-        self.prior = self.quantizer.encode(vectors.mean(0, keepdim=True))
-        self._report = report_of_fit(
-            type(self).__name__,
-            seen,
-            until=until,
-            vectors=vectors,
-            quantizer=self.quantizer,
-            raw_codes=self._wished,
-            stus=self._table,
-            generator=generator,
-        )
-        for text in self._report.warnings:
-            warnings.warn(f"{type(self).__name__}: {text}", TokenizerQualityWarning, stacklevel=3)
-        return self
-
-    def _resolved(self, vectors: Tensor, before: Before | None) -> Tensor:
-        """STUs of their own for all, [M, L]; where wishes are what they were, so is what they got."""
-        kept = torch.zeros(len(vectors), dtype=torch.bool)
-        codes = self._wished.clone()
-        if before is not None:
-            kept = (codes == before.codes).all(1)
-            codes[kept] = before.stus[kept]
-        table = STUs(codes[kept], self.quantizer.codebook_size)
-        codes[~kept] = table.place(vectors[~kept], self.quantizer, codes[~kept], balanced=self.balanced)
-        return codes
-
-    def _reset(self) -> None:
-        for module in self.modules():
-            reset = getattr(module, "reset_parameters", None)
-            if module is not self and callable(reset):
-                reset()
-
-    def _embedded(self, graph: FriendGraph, users: Tensor, until: int) -> Tensor:
-        self.eval()
-        with torch.no_grad():
-            vectors = self.embed(graph, users, until).detach().float().cpu()
-        if vectors.dim() != 2 or len(vectors) != len(users):
-            raise ValueError(
-                f"{type(self).__name__}.embed gave {list(vectors.shape)} for {len(users)} users, not [n, D]"
-            )
-        if not bool(torch.isfinite(vectors).all()):
-            raise ValueError(f"{type(self).__name__}.embed gave vectors that are not finite")
-        return vectors
-
-    def _turned(self, before: Tensor, vectors: Tensor, codebook_size: int) -> Before | None:
-        """What a refit starts from: codebooks turned so that those still there are where they were.
+        """STUs of all users as assigned before a time, for training on events from that time on.
 
         Args:
-            before: [M] int64, which members they were, or -1.
-            vectors: [M, D], where they are now.
-            codebook_size: if it is another now, or D is, there is nothing to start from.
+            graph: whose users are encoded.
+            time: seconds.
+
+        Returns:
+            [N, L] int64; -1 for users without an STU at that time.
+
+        Raises:
+            ValueError: the fit used events at or after `time`.
         """
-        if (vectors.size(1), codebook_size) != (self.quantizer.dim, self.quantizer.codebook_size):
-            return None
-        there = (before >= 0)[:, None]
-        codes, stus = (torch.where(there, table[before], -1) for table in (self._wished, self.table.codes))
-        was = self.quantizer.decode(stus[there.squeeze(1)]).cpu().double()
-        left, _, right = torch.linalg.svd(was.T @ vectors[there.squeeze(1)].double())
-        turned = copy.deepcopy(self.quantizer)
-        turned.codebooks = (turned.codebooks.double() @ (left @ right)).float()
-        return Before(turned, codes, stus)
+        self._check_time(time)
+        position = self.member_positions(graph)
+        assigned = (position >= 0) & (self.members.since[position] <= time)
+        return torch.where(assigned[:, None], self.table.codes[position], -1)
 
-    def _distances(self, vectors: Tensor, codes: Tensor) -> Tensor:
-        out: Tensor = torch.linalg.vector_norm(vectors - self.quantizer.decode(codes).cpu(), dim=1)
-        return out
+    def stus(self, graph: FriendGraph) -> STUs:
+        """The two-way table of STUs by the indices of a graph, buckets sorted by distance to their codes."""
+        position = self.member_positions(graph)
+        codes = torch.where((position >= 0)[:, None], self.table.codes[position], -1)
+        rank = self.members.distance.argsort(stable=True).argsort()
+        return STUs(codes, self.table.codebook_size, rank[position])
 
-    # Newcomers
+    def codes_of_fit(self, graph: FriendGraph) -> Tensor:
+        """STUs of the users known at the fit, for scoring ties: [N, L] int64, -1 for other users.
 
-    def _welcome(self, graph: FriendGraph, users: Tensor, time: int) -> tuple[Tensor, Tensor]:
-        """Those of the users [n] of whom something is known before a time, and their codes, now given."""
-        past = graph.snapshot(time)
-        events = past.events()
-        seen = torch.zeros(graph.num_users, dtype=torch.bool)
-        seen[events.src] = seen[events.dst] = True
-        if "x" in past[USER]:
-            seen |= past[USER].join_time >= 0 if "join_time" in past[USER] else True
-        users = users[seen[users]]
-        if not len(users):
-            return users, self.prior[:0]
-        member = self._members(graph)
-        place = torch.full((len(self._ids),), -1)
-        place[member[member >= 0]] = (member >= 0).nonzero().squeeze(1)
-        fresh = (seen & (member < 0)).nonzero().squeeze(1)
-        fresh = fresh[marks(past)[fresh].argsort(stable=True)]
-        order = torch.cat([place, fresh])
-        known = renumbered(past, order)
-        known[USER].raw_id = joined(self._ids, past[USER].raw_id[fresh]).raw
-        number = torch.full((graph.num_users,), -1)
-        number[order[order >= 0]] = (order >= 0).nonzero().squeeze(1)
-        users = users[number[users].argsort()]
-        vectors = self._embedded(known, number[users], time)
-        says = vectors.any(1)
-        users, vectors = users[says], vectors[says]
-        wished = self.quantizer.encode(vectors)
-        codes = self.table.place(vectors, self.quantizer, wished) if self.unique else wished
-        new = member[users] < 0
-        distance = self._distances(vectors, codes)
-        self._table = self.table.append(codes[new], distance[new])
-        self._distance = torch.cat([self._distance, distance[new]])
-        self._wished = torch.cat([self._wished, wished[new]])
-        self._since = torch.cat([self._since, torch.full((int(new.sum()),), time)])
-        self._ids = joined(self._ids, past[USER].raw_id[users[new]])
-        return users, codes
+        The last code is the raw one, before collisions were resolved.
+        """
+        members = self.members
+        codes = with_raw_last_code(members.stus.codes, members.raw_codes)
+        position = self.member_positions(graph)
+        fitted = (position >= 0) & (position < members.num_fitted)
+        return torch.where(fitted[:, None], codes[position], -1)
 
-    def _members(self, graph: FriendGraph) -> Tensor:
-        """The number of each user of the graph among the members, [N] int64; -1 where it is none."""
-        self.table  # noqa: B018
-        raw = graph[USER].raw_id
-        if self._looked_up is None or self._looked_up[0] is not raw or self._looked_up[1] != len(self._ids):
-            self._looked_up = raw, len(self._ids), positions(graph.user_ids, self._ids)
-        return self._looked_up[2]
+    def shared_codes(self, other: Tokenizer) -> tuple[Tensor, Tensor]:
+        """STUs of the n users known at the fits of both this tokenizer and another: [n, L] int64 each."""
+        one, two = self.members, other.members
+        position = id_positions(two.ids, one.ids)[: two.num_fitted]
+        both = (position >= 0) & (position < one.num_fitted)
+        return one.stus.codes[position[both]], two.stus.codes[: two.num_fitted][both]
+
+    def member_positions(self, graph: FriendGraph) -> Tensor:
+        """The position of each user of a graph among the members, [N] int64; -1 for other users."""
+        return self._member_index(graph, self.members)
 
     def _check_time(self, time: int) -> None:
-        self.table  # noqa: B018
+        self.check_fitted()
         time = check_time("time", time)
         if time < self.until:
             raise ValueError(
                 f"asked for codes before {time}, but the fit saw events until {self.until}; fit until {time}"
             )
 
-    # On disk
+    @single_precision()
+    @one_intra_op_thread()
+    def _fit(self, graph: FriendGraph, until: int, old: Self | None) -> Self:
+        check_graph(graph)
+        until = check_time("until", until)
+        fitted = fit_codes(self, graph, until, old)
+        self.quantizer, self.prior, self.until = fitted.quantizer, fitted.prior, until
+        self._members, self._report = fitted.members, fitted.report
+        for text in fitted.report.warnings:
+            warnings.warn(f"{type(self).__name__}: {text}", TokenizerQualityWarning, stacklevel=3)
+        return self
+
+    # Deletion
+
+    def forget(self, users: Sequence[int | str]) -> None:
+        """Delete everything stored about users, given by raw id; ids without an STU are ignored.
+
+        STUs of other users, the codebooks and the report, which describe all users together, stay as they
+        are. The deleted STUs are free again, and the users are newcomers if they come back.
+        """
+        member = self.members.ids.find(users)
+        stays = torch.ones(len(self.members), dtype=torch.bool)
+        stays[member[member >= 0]] = False
+        self._keep(stays)
+
+    def forget_absent(self, graph: FriendGraph) -> None:
+        """Delete everything stored about users who are not in a graph, as `forget` does."""
+        self._keep(id_positions(self.members.ids, graph.user_ids) >= 0)
+
+    def forget_times(self, graph: FriendGraph) -> None:
+        """Replace stored times that may come from events no longer in a graph.
+
+        These are the end of the fit, and since when STUs are assigned. Each becomes one second after the
+        last event of the graph before it, so that the graph's events stay before or after it.
+        """
+        members, report = self.members, self.report
+        self.until = int(floor_to_events(torch.tensor(self.until), graph))
+        self._members = replace(members, since=floor_to_events(members.since, graph))
+        self._report = replace(report, until=self.until)
+        self._clear_references()
+
+    def _keep(self, stays: Tensor) -> None:
+        members = self.members
+        self.drop(stays)
+        self._members = members.select(stays)
+        self._clear_references()
+
+    def _clear_references(self) -> None:
+        """Drop derived data that may refer to deleted users."""
+        self.previous, self._member_index = None, MemberIndex()
+
+    # Files
 
     def settings(self) -> dict[str, Any]:
         """The arguments of the constructor, by name."""
-        names: list[str] = []
-        for kind in type(self).__mro__:
-            if "__init__" in vars(kind):
-                given = list(inspect.signature(vars(kind)["__init__"]).parameters.values())[1:]
-                names += [one.name for one in given if one.kind is not one.VAR_KEYWORD]
-                if all(one.kind is not one.VAR_KEYWORD for one in given):
-                    break  # nothing is passed on to the next
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in constructor_arguments(type(self))}
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write the tokenizer: settings as JSON, tensors as a dict of tensors."""
-        table, path = self.table, check_folder(folder)
-        path.mkdir(parents=True, exist_ok=True)
-        tensors = {
-            "ids": self._ids.raw,
-            "codes": table.codes,
-            "wished": self._wished,
-            "distance": self._distance,
-            "since": self._since,
-            "prior": self.prior,
-            "state": self.state_dict(),
-        }
-        torch.save(tensors, path / TENSORS)
-        manifest: dict[str, Any] = {
-            "format": FORMAT,
-            "class": type(self).__name__,
-            "settings": self.settings(),
-            "until": self.until,
-            "num_fitted": self._num_fitted,
-            "codebook_size": table.codebook_size,
-            "dim": self.quantizer.dim,
-        }
-        (path / REPORT).write_text(self.report.to_json())
-        manifest["sha256"] = {name: _digest(path / name) for name in (TENSORS, REPORT)}
-        (path / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        """Write the tokenizer to a folder: settings as JSON, tensors as a dict of tensors."""
+        save_tokenizer(self, folder)
 
     @classmethod
     @single_precision()
@@ -538,71 +384,25 @@ class Tokenizer(nn.Module, ABC):
         """Read a tokenizer that `save` wrote. Nothing in the folder is executed (`weights_only=True`).
 
         Raises:
-            FileNotFoundError: a file is not there.
-            DataError: a file is damaged, or another tokenizer's.
+            FileNotFoundError: a file is missing.
+            DataError: a file is damaged, of another version's format, or of another class of tokenizer.
         """
-        path = Path(folder)
-        for name in (MANIFEST, TENSORS, REPORT):
-            if not (path / name).is_file():
-                raise FileNotFoundError(f"no such file: {path / name}")
-        try:
-            manifest = json.loads((path / MANIFEST).read_text())
-            if manifest["format"] != FORMAT:
-                raise DataError(f"its format is not {FORMAT}")
-            if manifest["class"] != cls.__name__:
-                raise DataError(f"it holds a {manifest['class']}, not a {cls.__name__}")
-            for name in (TENSORS, REPORT):
-                if _digest(path / name) != manifest["sha256"][name]:
-                    raise DataError(f"{name} is not the file that was saved with it")
-            tensors = torch.load(path / TENSORS, weights_only=True)
-            out = cls(**manifest["settings"])
-            size, until = manifest["codebook_size"], manifest["until"]
-            out.quantizer = ResidualQuantizer(
-                manifest["dim"], num_codebooks=out.num_codebooks, codebook_size=size
-            )
-            out.load_state_dict(tensors["state"])
-            out.until, out._ids, out.prior = until, UserIds(tensors["ids"]), tensors["prior"]
-            out._num_fitted = manifest["num_fitted"]
-            out._report = TokenizerReport.from_json((path / REPORT).read_text())
-            out._wished, out._distance, out._since = (tensors[k] for k in ("wished", "distance", "since"))
-            out._table = STUs(tensors["codes"], size, out._distance)
-        except Exception as error:  # there is no end to the ways in which damaged files fail
-            raise DataError(f"{path}: not a tokenizer that graphrec saved, or damaged ({error})") from None
-        out.eval()
+        out = load_tokenizer_of(cls, folder)
+        assert isinstance(out, cls)
         return out
+
+    def restore(self, members: Members, report: TokenizerReport) -> None:
+        """Set the members and the report of a saved tokenizer."""
+        self._members, self._report = members, report
 
 
 def load_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
-    """Read a tokenizer that `save` wrote, of whatever class; one of one's own has to be imported before.
+    """Read a tokenizer of any class that `save` wrote; the module of a custom class has to be imported first.
 
     Raises:
-        FileNotFoundError, DataError: as `Tokenizer.load`; or the class is not known.
+        FileNotFoundError, DataError: as `Tokenizer.load`; or the class is unknown.
     """
-    path = Path(folder) / MANIFEST
-    if not path.is_file():
-        raise FileNotFoundError(f"no such file: {path}")
-    try:
-        name = json.loads(path.read_text())["class"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: not a tokenizer that graphrec saved, or damaged ({error})") from None
-    kinds, found = [Tokenizer], {}
-    while kinds:
-        kind = kinds.pop()
-        found[kind.__name__] = kind
-        kinds += kind.__subclasses__()
-    if name not in found:
-        raise DataError(f"{path}: the tokenizer {name} is not known here; import its class first")
-    return found[name].load(folder)
-
-
-def default_codebook_size(num_users: int, num_codebooks: int) -> int:
-    """The smallest power of two from 4 on that leaves 8 places a user; at most 10,000."""
-    size = SMALLEST
-    while size**num_codebooks < ROOM * num_users and size < LARGEST:
-        size *= 2
-    return min(size, LARGEST)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    name = read_class_name(folder)
+    if name not in TOKENIZER_CLASSES:
+        raise DataError(f"{folder}: the tokenizer {name} is not known here; import its class first")
+    return TOKENIZER_CLASSES[name].load(folder)

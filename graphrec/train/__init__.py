@@ -1,7 +1,7 @@
-"""Training networks: the one room that knows the training engine."""
+"""Training of networks; the only package that imports pytorch-lightning."""
 
 from graphrec.train.checkpoint import ReplacedRunWarning as ReplacedRunWarning
 from graphrec.train.fit import train as train
 from graphrec.train.optim import RowSparseAdamW as RowSparseAdamW
 from graphrec.train.optim import adamw as adamw
-from graphrec.train.share import num_processes as num_processes
+from graphrec.train.processes import num_processes as num_processes

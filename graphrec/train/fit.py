@@ -1,4 +1,4 @@
-"""Training with pytorch-lightning: progress, early stopping, checkpoints to go on from, several processes."""
+"""Training with pytorch-lightning: progress, early stopping, checkpoints to resume from, processes."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ from torch import Tensor, nn
 from graphrec.data.draws import hashed
 from graphrec.threads import one_intra_op_thread
 from graphrec.train.checkpoint import (
-    BEST,
-    LAST,
+    BEST_FILE,
+    LAST_FILE,
     CheckpointFiles,
     Curve,
     Key,
     best_weights,
-    past_curve,
+    resume_curve,
     run_key,
 )
 from graphrec.train.optim import adamw, clip_gradients, sparse_tables
-from graphrec.train.share import is_first_process, num_processes, placement, shared
+from graphrec.train.processes import is_first_process, num_processes, share_batches, trainer_placement
 
 WARMUP_STEPS = 50
-MAX_NORM = 1.0
-SCORE = "val_score"
+MAX_GRADIENT_NORM = 1.0
+VAL_SCORE = "val_score"
 
 
-class _Epochs:
-    """The loader as the engine walks it: what is random in an epoch follows from (seed, epoch) alone.
+class _EpochBatches:
+    """Iterates over the loader for Lightning, with random numbers of an epoch from (seed, epoch) alone.
 
-    It hides the length, which may change from epoch to epoch; the engine would cut all to that of the first.
+    It has no length, since Lightning would cut all epochs to the length of the first.
     """
 
     def __init__(self, loader: Iterable[Any], *, seed: int, epoch: int) -> None:
@@ -53,7 +53,7 @@ class _Epochs:
         self._loader, self._seed = loader, seed
 
     def __iter__(self) -> Iterator[Any]:
-        torch.manual_seed(_number(self._seed, self.epoch))
+        torch.manual_seed(_seed_of(self._seed, self.epoch))
         samplers = (getattr(self._loader, name, None) for name in ("sampler", "batch_sampler"))
         for order in (self._loader, *samplers):
             if order is not None and hasattr(order, "set_epoch"):
@@ -61,13 +61,13 @@ class _Epochs:
         yield from self._loader
 
 
-class _Engine(pl.LightningModule):
-    """What the training engine sees of a network. All it knows of past epochs is the curve."""
+class _TrainingModule(pl.LightningModule):
+    """A network as Lightning trains it; its only state of past epochs is the curve."""
 
     def __init__(
         self,
         network: nn.Module,
-        batches: _Epochs,
+        batches: _EpochBatches,
         losses: Callable[[Any, int], dict[str, Tensor]],
         validate: Callable[[], dict[str, float]],
         curve: Curve,
@@ -91,8 +91,8 @@ class _Engine(pl.LightningModule):
 
     @property
     def finished(self) -> bool:
-        """Whether the last epoch has been, or the best one `patience` epochs ago."""
-        scores = [row[SCORE] for row in self.curve]
+        """Whether all epochs are done, or the best one was `patience` epochs ago."""
+        scores = [row[VAL_SCORE] for row in self.curve]
         waited = len(scores) - 1 - scores.index(max(scores)) if scores else 0
         return len(scores) >= self._settings["max_epochs"] or waited >= self._patience
 
@@ -101,24 +101,24 @@ class _Engine(pl.LightningModule):
         self._batches.epoch = self.current_epoch
 
     def training_step(self, batch: Any, _: int) -> Tensor:
-        torch.manual_seed(_number(self._settings["seed"], self.global_step, self.global_rank))
+        torch.manual_seed(_seed_of(self._settings["seed"], self.global_step, self.global_rank))
         terms = self._losses(batch, self.current_epoch)
         said = {name: float(term.detach()) for name, term in terms.items()}
         weight = said["events"]
-        # Each term times its events, summed over the processes; without events only the loss says anything.
+        # Each term times its events, summed over the processes; without events only the loss is defined.
         sums = {name: x * weight if weight or name == "loss" else 0.0 for name, x in said.items()}
         sums["events"] = weight
         total = torch.tensor([*sums.values()], dtype=torch.float64)
         total = self.trainer.strategy.reduce(total, reduce_op="sum")
         sums = dict(zip(sums, total.tolist(), strict=True))
-        self._check(sums, "a batch")
+        self._check_finite(sums, "a batch")
         self._sums = {name: value + self._sums.get(name, 0.0) for name, value in sums.items()}
         self.log("loss", terms["loss"].detach(), prog_bar=True, batch_size=1)
         loss = terms["loss"]
         if self.trainer.world_size > 1:  # the mean over processes is to be the mean over events
             loss = loss * (weight * self.trainer.world_size / max(sums["events"], 1.0))
         nowhere = torch.empty(0, dtype=torch.int64, device=self.device)
-        for table in self._tables:  # one nobody looked up has a gradient all the same, for DDP to exchange
+        for table in self._tables:  # tables without look-ups need a gradient too, for DDP to exchange
             loss = loss + F.embedding(nowhere, table, sparse=True).sum()
         return loss
 
@@ -128,38 +128,38 @@ class _Engine(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        clip_gradients(self.network.parameters(), MAX_NORM)
+        clip_gradients(self.network.parameters(), MAX_GRADIENT_NORM)
 
     def on_train_epoch_end(self) -> None:
-        """Judge the network, note it and the epoch's losses, save what is to be kept."""
+        """Validate the network, add a row to the curve, and write checkpoints."""
         if not self._sums:
             raise ValueError("the loader yields no batch to train on")
         events = self._sums.pop("events")
         row = {name: value / max(events, 1.0) for name, value in self._sums.items()}
         self._sums = {}
         scores: dict[str, float] = {}
-        if self.trainer.is_global_zero:  # one judges for all, so that all stop at the same epoch
+        if self.trainer.is_global_zero:  # one process validates, so that all stop at the same epoch
             self.network.eval()
             with torch.no_grad():
                 scores = self._validate()
             self.network.train()
         scores = self.trainer.strategy.broadcast(scores)
-        self._check(scores, "validation")
-        self.log(SCORE, scores[SCORE], prog_bar=True, batch_size=1, rank_zero_only=True)
-        best = all(scores[SCORE] > past[SCORE] for past in self.curve)
+        self._check_finite(scores, "validation")
+        self.log(VAL_SCORE, scores[VAL_SCORE], prog_bar=True, batch_size=1, rank_zero_only=True)
+        best = all(scores[VAL_SCORE] > past[VAL_SCORE] for past in self.curve)
         self.curve.append(row | scores | {"epoch": self.current_epoch})
         if self._folder is not None:
             if best:
-                self.trainer.save_checkpoint(self._folder / BEST, weights_only=True)
-            self.trainer.save_checkpoint(self._folder / LAST)
+                self.trainer.save_checkpoint(self._folder / BEST_FILE, weights_only=True)
+            self.trainer.save_checkpoint(self._folder / LAST_FILE)
         elif best and self.trainer.is_global_zero:
             self._keep_best()
         self.trainer.should_stop = self.finished
         if self._lines and self.trainer.is_global_zero:
-            self._tell(row["loss"], scores)
+            self._print_line(row["loss"], scores)
 
     def _keep_best(self) -> None:
-        """Copy the weights in memory: a file, with a row per person, would outlive a killed process."""
+        """Copy the weights in memory: a file with a row for each user would outlive a killed process."""
         for name, value in self.network.state_dict().items():
             if not isinstance(value, Tensor):
                 self.best[name] = copy.deepcopy(value)
@@ -168,13 +168,13 @@ class _Engine(pl.LightningModule):
             else:
                 self.best[name] = value.detach().to("cpu", copy=True)
 
-    def _check(self, values: dict[str, float], where: str) -> None:
+    def _check_finite(self, values: dict[str, float], where: str) -> None:
         for name, value in values.items():
             if not math.isfinite(value):
                 raise FloatingPointError(f"epoch {self.current_epoch + 1}: {name!r} of {where} is not finite")
 
-    def _tell(self, loss: float, scores: dict[str, float]) -> None:
-        """A line for those who read a log."""
+    def _print_line(self, loss: float, scores: dict[str, float]) -> None:
+        """Print a line for log files."""
         now, epochs, number = time.perf_counter(), self._settings["max_epochs"], len(self.curve)
         left = (now - self._begun[0]) / len(self._begun) * (epochs - number)
         parts = [f"loss {loss:.3f}", *(f"{name} {score:.3f}" for name, score in scores.items())]
@@ -197,12 +197,12 @@ class _Engine(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def transfer_batch_to_device(self, batch: Any, *_: Any) -> Any:
-        """Batches stay where the index is; the network moves what it computes with."""
+        """Leave batches on the device of the index; the network moves its inputs."""
         return batch
 
 
-class _Bar(TQDMProgressBar):
-    """A bar that knows about how many batches there are."""
+class _ProgressBar(TQDMProgressBar):
+    """A progress bar with an approximate number of batches."""
 
     def __init__(self, steps_per_epoch: int) -> None:
         super().__init__()
@@ -230,42 +230,43 @@ def train(
     key: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> Curve:
-    """Train a network and leave it, on the CPU, with the weights of its best epoch.
+    """Train a network; afterwards it is on the CPU, with the weights of its best epoch.
 
-    AdamW, row-sparse for `nn.Embedding(..., sparse=True)`, with 50 warm-up steps and a cosine down to 5 %;
-    gradients clipped at norm 1. Ctrl-C arrives as a `KeyboardInterrupt`.
+    The optimizer is AdamW, row-sparse for `nn.Embedding(..., sparse=True)`, with 50 warm-up steps and a
+    cosine schedule down to 5 %; gradients are clipped at norm 1. Ctrl-C arrives as a `KeyboardInterrupt`.
 
     Under torchrun every process calls this with the same arguments. Each trains on its part of every batch
     (see `num_processes`), gradients are averaged by events, the first process validates and writes, and all
     end with the same weights. A step is still one batch of the loader, so the schedule is the same.
 
     Args:
-        network: whose parameters are trained.
-        loader: batches of an epoch; whatever of it has `set_epoch` (itself, its samplers) is told the epoch.
-        losses: of a batch and an epoch: 'loss' to minimise, a mean over 'events', and others to log.
-        validate: called after each epoch; 'val_score', higher is better, chooses the epoch.
-        steps_per_epoch: batches in an epoch, about.
-        max_epochs: the most epochs.
+        network: trained in place.
+        loader: batches of an epoch; `set_epoch` of it and of its samplers is called if they have it.
+        losses: from a batch and the epoch to scalars: 'loss' to minimize, a mean over 'events', their number,
+            and further terms to log.
+        validate: called after each epoch; its 'val_score', higher is better, chooses the epoch.
+        steps_per_epoch: approximate number of batches in an epoch.
+        max_epochs: number of epochs, at most.
         patience: epochs without a better `val_score` after which training stops.
         lr: learning rate.
         weight_decay: decoupled; of rows of sparse tables whenever they are touched.
         seed: fixes dropout, and the order of a loader that shuffles by torch's own generator.
-        folder: for checkpoints, `last.ckpt` to go on from and the weights of `best.ckpt`; a run that was
-            interrupted goes on after its last whole epoch, and ends as if it had not been. All processes
-            must see it. Another run's checkpoints are replaced, with a `ReplacedRunWarning` that says what
-            differs. Without a folder nothing is written anywhere.
-        key: with a folder, what the run is known by besides the arguments here, the network's initial values
-            and graphrec's code: name to content, for `graphrec.data.digest_value`. It should hold all that
+        folder: for checkpoints, `last.ckpt` to resume from and `best.ckpt`; an interrupted run resumes after
+            its last whole epoch, with the same result. All processes need access to it. Checkpoints of
+            another run are replaced, with a `ReplacedRunWarning` that names the differences. Without a
+            folder, no file is written.
+        key: with a folder, identifies the run, besides the arguments here, the network's initial values and
+            graphrec's code: name to content, for `graphrec.data.digest_value`. It should hold everything that
             `loader`, `losses` and `validate` depend on, such as `digest_graph(graph)` and `until`.
         progress: show a bar on a terminal, elsewhere a line an epoch, on standard error.
 
     Returns:
-        The learning curve, one row an epoch: the terms of `losses` as means over events, what `validate`
-        said, and 'epoch' from 0.
+        the learning curve, one row an epoch: the terms of `losses` as means over events, the values of
+        `validate`, and 'epoch' from 0.
 
     Raises:
         FloatingPointError: a term of the loss, or of validation, is not finite.
-        ValueError: there is nothing to train on, or `folder` is given without a `key`.
+        ValueError: the loader is empty, a count is below 1, or `folder` is given without a `key`.
         DataError: `folder` holds other files under the names of checkpoints.
     """
     counts = {"steps_per_epoch": steps_per_epoch, "max_epochs": max_epochs, "patience": patience}
@@ -282,7 +283,7 @@ def train(
         "seed": seed,
     }
     terminal = sys.stderr.isatty()
-    with _apart():
+    with _preserve_global_state():
         known: Key = {}
         curve: Curve = []
         last: Path | None = None
@@ -290,10 +291,10 @@ def train(
             folder.mkdir(parents=True, exist_ok=True)
             given = settings | {"patience": patience} | dict(key or {})
             known = run_key(network, given, with_values=num_processes() == 1)
-            curve = past_curve(folder, known, writes=is_first_process())
-            last = folder / LAST if curve else None
-        batches = _Epochs(shared(loader), seed=seed, epoch=len(curve))
-        engine = _Engine(
+            curve = resume_curve(folder, known, writes=is_first_process())
+            last = folder / LAST_FILE if curve else None
+        batches = _EpochBatches(share_batches(loader), seed=seed, epoch=len(curve))
+        engine = _TrainingModule(
             network,
             batches,
             losses,
@@ -308,9 +309,9 @@ def train(
         first = True
         if not engine.finished:
             trainer = pl.Trainer(
-                **placement(),
+                **trainer_placement(),
                 max_epochs=max_epochs,
-                callbacks=[_Bar(steps_per_epoch)] if progress and terminal else [],
+                callbacks=[_ProgressBar(steps_per_epoch)] if progress and terminal else [],
                 enable_progress_bar=progress and terminal,
                 enable_checkpointing=False,
                 enable_model_summary=False,
@@ -319,7 +320,7 @@ def train(
             )
             trainer.fit(engine, batches, ckpt_path=last, weights_only=True)
             first = trainer.is_global_zero
-            # A trainer is a ring of objects that hold the loader, and whatever graph is behind it.
+            # A trainer is in reference cycles with the loader and its graph.
             engine.trainer = trainer = None  # type: ignore[assignment]
             gc.collect()
         if folder is None:
@@ -335,14 +336,14 @@ def train(
         return curve
 
 
-def _number(*parts: int) -> int:
+def _seed_of(*parts: int) -> int:
     """A seed for torch from several numbers."""
     return int(hashed(*(torch.tensor(part) for part in parts)))
 
 
 @contextmanager
-def _apart() -> Iterator[None]:
-    """Leave the caller's random state, log levels, warnings and Ctrl-C as they were."""
+def _preserve_global_state() -> Iterator[None]:
+    """Restore the caller's random state, log levels, warnings and handler of Ctrl-C."""
     loggers = {logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")}
     levels = {logger: logger.level for logger in loggers}
     handler = signal.getsignal(signal.SIGINT)
@@ -352,12 +353,14 @@ def _apart() -> Iterator[None]:
             logger.setLevel(logging.ERROR)
         try:
             yield
-        except SystemExit as end:  # what the engine makes of a Ctrl-C
+        except SystemExit as end:  # Lightning turns a Ctrl-C into this
             if isinstance(end.__context__, KeyboardInterrupt):
                 raise KeyboardInterrupt from None
             raise
         finally:
             for logger, level in levels.items():
                 logger.setLevel(level)
-            if signal.getsignal(signal.SIGINT) is not handler:  # and it goes deaf to the next one
+            if (
+                signal.getsignal(signal.SIGINT) is not handler
+            ):  # Lightning leaves its own, which ignores the next
                 signal.signal(signal.SIGINT, handler)

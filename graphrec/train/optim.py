@@ -1,4 +1,4 @@
-"""AdamW whose cost for an embedding table is that of the rows in the batch, not of the table."""
+"""AdamW whose cost for an embedding table grows with the rows of a batch, not of the table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 def sparse_tables(network: nn.Module) -> list[Tensor]:
-    """The weights of `nn.Embedding(..., sparse=True)` modules, whose gradients hold the rows looked up."""
+    """The weights of `nn.Embedding(..., sparse=True)` modules, each once."""
     modules = (module for module in network.modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag))
     return list(dict.fromkeys(module.weight for module in modules if module.sparse))
 
@@ -27,9 +27,9 @@ def adamw(network: nn.Module, *, lr: float, weight_decay: float) -> torch.optim.
 class RowSparseAdamW(torch.optim.Optimizer):
     """torch's `AdamW` and `SparseAdam` as one optimizer, with one state to save and one schedule.
 
-    Of a table, only rows in the gradient are touched: their moments and weights move and decay as AdamW's
-    would, the others wait ("lazy" Adam). Bias is corrected by the table's steps, not the row's. With every
-    row in every gradient it is AdamW, but for where `eps` enters (before that correction).
+    In a table, only rows in the gradient change, as under AdamW with weight decay; others wait ("lazy" Adam).
+    Bias is corrected by the table's steps, not the row's. With every row in every gradient it is AdamW, but
+    for where `eps` enters (before that correction).
 
     Args:
         others: parameters with dense gradients; may be none.
@@ -47,18 +47,18 @@ class RowSparseAdamW(torch.optim.Optimizer):
         self._share()
 
     def _share(self) -> None:
-        """Both parts work on this optimizer's own groups, which a schedule changes, and on its state."""
+        """Let both parts use this optimizer's own groups, which a schedule changes, and its state."""
         self.dense.param_groups, self.sparse.param_groups = [self.param_groups[0]], [self.param_groups[1]]
         self.dense.state = self.sparse.state = self.state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a saved state."""
+        """Restore a saved state."""
         super().load_state_dict(state_dict)
         self._share()
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Update whatever has a gradient."""
+        """Update all parameters with a gradient. Returns the loss of the closure, if given."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -79,7 +79,7 @@ def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> float:
     """Scale all gradients, sparse ones included, so that their joint norm is at most `max_norm`.
 
     Returns:
-        The norm before.
+        the joint norm before.
     """
     gradients = []
     for weight in parameters:

@@ -1,4 +1,4 @@
-"""Several processes under torchrun train one network: each takes a part of every batch."""
+"""Training in several processes under torchrun: each takes a part of every batch."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from torch.utils.data import DataLoader, Sampler
 
 
 def num_processes() -> int:
-    """Processes that torchrun started for this job; 1 without it."""
+    """Number of processes that torchrun started for this job; 1 without torchrun."""
     return int(os.environ["WORLD_SIZE"]) if torch.distributed.is_torchelastic_launched() else 1
 
 
 def is_first_process() -> bool:
-    """Whether this is the process that validates and writes."""
+    """Whether this process validates and writes files."""
     return num_processes() == 1 or int(os.environ["RANK"]) == 0
 
 
-def placement() -> dict[str, Any]:
-    """How the engine is to run here: on a GPU where there is one, with as many processes as torchrun started.
+def trainer_placement() -> dict[str, Any]:
+    """Arguments of `pl.Trainer` for this machine: a GPU if there is one, and the processes of torchrun.
 
-    gloo exchanges sparse gradients too, on either device. The others wait while the first process validates,
-    so there is no limit of minutes; torchrun ends them when one fails.
+    The backend is gloo, which exchanges sparse gradients on either device. The time limit is long, since
+    other processes wait while the first one validates; torchrun ends them if one fails.
     """
     accelerator = "gpu" if torch.cuda.is_available() else "cpu"
     if num_processes() == 1:
@@ -43,8 +43,8 @@ def placement() -> dict[str, Any]:
     }
 
 
-class _Part(Sampler[list[int]]):
-    """One process's part of every batch; a batch with fewer seeds than processes is everyone's."""
+class _PartSampler(Sampler[list[int]]):
+    """One process's part of every batch; all processes take batches with fewer seeds than processes."""
 
     def __init__(self, batches: Any, rank: int, size: int) -> None:
         self._batches, self._rank, self._size = batches, rank, size
@@ -61,16 +61,23 @@ class _Part(Sampler[list[int]]):
             yield batch[self._rank :: self._size] if len(batch) >= self._size else batch
 
 
-def shared(loader: Iterable[Any]) -> Iterable[Any]:
-    """The loader with this process's part of every batch; all parts of a step make up the loader's batch.
+def share_batches(loader: Iterable[Any]) -> Iterable[Any]:
+    """A loader of this process's part of every batch.
 
-    The order of the batches has to be the same in every process, by (seed, epoch).
+    Args:
+        loader: its order of batches has to follow from (seed, epoch) alone, so that processes agree on it.
+
+    Returns:
+        the loader itself if there is one process.
+
+    Raises:
+        ValueError: several processes, and not a `DataLoader` with a batch sampler.
     """
     if num_processes() == 1:
         return loader
     if not isinstance(loader, DataLoader) or loader.batch_sampler is None:
-        raise ValueError("several processes can only share a DataLoader that has batches of seeds")
+        raise ValueError("several processes can only share a DataLoader with a batch sampler")
     part = copy.copy(loader)
-    sampler = _Part(loader.batch_sampler, int(os.environ["RANK"]), num_processes())
+    sampler = _PartSampler(loader.batch_sampler, int(os.environ["RANK"]), num_processes())
     object.__setattr__(part, "batch_sampler", sampler)  # which DataLoader itself forbids
     return part

@@ -1,0 +1,203 @@
+"""Snapshots of the past at several moments, and the ties that first form between one and the next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.sparse import csr_array
+from torch import Tensor
+
+from graphrec.data import USER, FriendGraph, Query
+from graphrec.data.draws import hashed
+from graphrec.loader import EventLoader
+from graphrec.temporal import SpectralEmbeddings, Timeline
+
+NUM_SNAPSHOTS, MIN_SNAPSHOTS = 6, 3
+"""Number of snapshots; no ties are taken from the first third, which warms up the spectral embeddings."""
+
+MAX_SNAPSHOT_ROWS = 3_000_000
+"""Rows of spectral embeddings over all snapshots: a large network has fewer snapshots."""
+
+MIN_DISTINCT_TIMES = 4 * NUM_SNAPSHOTS
+"""Distinct times of a log with a useful order; with fewer, pairs are put in a random order."""
+
+HALF_LIFE = 0.35
+"""Half-life of a contact's weight in spectral embeddings, as a share of the history."""
+
+FINAL_ITERATIONS = 16
+"""Iterations of the final spectral embeddings; a quarter as many do not converge on a large network."""
+
+RANDOM_PAIRS_PER_TIE = 0.2
+
+
+@dataclass(frozen=True)
+class TrainingHistory:
+    """The events to train on, without features, in their own order or in a random one.
+
+    Attributes:
+        graph: the events.
+        timeline: their index.
+        half_life: of a contact's weight in spectral embeddings, as a share of the history; infinite if the
+            order is random.
+    """
+
+    graph: FriendGraph
+    timeline: Timeline
+    half_life: float
+
+    @classmethod
+    def of(cls, graph: FriendGraph, *, seed: int) -> Self:
+        """The events of a graph; a random order follows from (seed, pair) and keeps pairs together."""
+        events = graph.events()
+        lean = graph.snapshot(int(events.time[-1]) + 1)
+        for key in ("x", "join_time"):
+            lean[USER].pop(key, None)
+        if len(events.time.unique_consecutive()) >= MIN_DISTINCT_TIMES:
+            return cls(lean, Timeline.of(lean), HALF_LIFE)
+        low, high = torch.minimum(events.src, events.dst), torch.maximum(events.src, events.dst)
+        pair, number = torch.stack([low, high]).unique(dim=1, return_inverse=True)
+        time = hashed(seed, pair[0], pair[1]).argsort().argsort()[number]
+        order = time.argsort(stable=True)
+        rank = torch.empty_like(order)
+        rank[order] = torch.arange(len(order))
+        for name in graph.actions:
+            store = lean[USER, name, USER]
+            inside = rank[store.event_id].argsort()
+            for key, value in store.items():
+                store[key] = value[:, inside] if key == "edge_index" else value[inside]
+            store.event_id = rank[store.event_id]
+            store.time = time[order[store.event_id]]
+        return cls(lean, Timeline.of(lean), math.inf)
+
+    @property
+    def end(self) -> int:
+        """Seconds, one after the last event."""
+        return int(self.timeline.instants[-1]) + 1
+
+    def final_embeddings(self, dim: int) -> Tensor:
+        """Spectral embeddings of all events, smoothed over contacts: [N, dim]."""
+        num_events = len(self.timeline.events)
+        start = torch.randn(self.timeline.num_users, dim)
+        structure = SpectralEmbeddings(
+            self.timeline, start, every=num_events, half_life=self.half_life, iterations=FINAL_ITERATIONS
+        )
+        return _smooth_over_contacts(structure.embedding[-1], self.timeline, len(self.timeline.instants))
+
+
+@dataclass(frozen=True)
+class Snapshots:
+    """The past at V moments.
+
+    Attributes:
+        history: all of it.
+        tick: [V] int64, ascending; snapshot v holds events older than tick[v].
+        spectral: [V, N, D], spectral embeddings, each rotated to the final ones.
+    """
+
+    history: TrainingHistory
+    tick: Tensor
+    spectral: Tensor
+
+    @classmethod
+    def of(cls, history: TrainingHistory, final: Tensor) -> Self:
+        """Snapshots of a history whose final spectral embeddings [N, D] are given."""
+        timeline = history.timeline
+        number = max(MIN_SNAPSHOTS, min(NUM_SNAPSHOTS, MAX_SNAPSHOT_ROWS // len(final)))
+        every = max(1, len(timeline.events) // number)
+        structure = SpectralEmbeddings(
+            timeline, torch.randn_like(final), every=every, half_life=history.half_life
+        )
+        skipped = len(structure.tick) // 3
+        tick, embedding = structure.tick[1 + skipped :], structure.embedding[1 + skipped :]
+        for number, moment in enumerate(tick.tolist()):
+            smoothed = _smooth_over_contacts(embedding[number], timeline, moment)
+            embedding[number] = rotate_to(smoothed, final)
+        return cls(history, tick, embedding)
+
+
+@dataclass(frozen=True)
+class SnapshotPairs:
+    """P pairs of users, each embedded at a snapshot.
+
+    Attributes:
+        src, dst: [P] int64, users.
+        snapshot: [P] int64.
+        is_tie: [P] bool, pairs with their first contact after the snapshot; the others are random.
+    """
+
+    src: Tensor
+    dst: Tensor
+    snapshot: Tensor
+    is_tie: Tensor
+
+    @classmethod
+    def of(cls, snapshots: Snapshots) -> Self:
+        """Ties that first form between a snapshot and the next, among users with events at the snapshot."""
+        timeline = snapshots.history.timeline
+        tick, src, dst = timeline.contacts.chronological
+        snapshot = torch.searchsorted(snapshots.tick, tick, right=True) - 1
+        since = torch.zeros_like(snapshot)
+        if len(snapshots.tick):
+            since = snapshots.tick[snapshot.clamp(min=0)]
+        known = (timeline.first_tick[src] < since) & (timeline.first_tick[dst] < since)
+        # Each contact is listed for both users; a hash draws which of them comes first.
+        drawn = hashed(torch.minimum(src, dst), torch.maximum(src, dst)) & 1 == 0
+        kept = (snapshot >= 0) & known & (drawn == (src < dst))
+        return cls(src[kept], dst[kept], snapshot[kept], torch.ones(int(kept.sum()), dtype=torch.bool))
+
+    def __len__(self) -> int:
+        return len(self.src)
+
+    def take(self, rows: Tensor) -> Self:
+        """The pairs at positions [n] int64."""
+        return type(self)(self.src[rows], self.dst[rows], self.snapshot[rows], self.is_tie[rows])
+
+    def with_random_pairs(self, snapshots: Snapshots) -> Self:
+        """The pairs followed by random pairs of users with events at the same snapshots."""
+        timeline = snapshots.history.timeline
+        snapshot = self.snapshot[torch.randint(len(self), (2 + int(RANDOM_PAIRS_PER_TIE * len(self)),))]
+        pair = torch.randint(timeline.num_users, (2, len(snapshot)))
+        kept = (timeline.first_tick[pair] < snapshots.tick[snapshot]).all(0) & (pair[0] != pair[1])
+        return type(self)(
+            torch.cat([self.src, pair[0, kept]]),
+            torch.cat([self.dst, pair[1, kept]]),
+            torch.cat([self.snapshot, snapshot[kept]]),
+            torch.cat([self.is_tie, torch.zeros(int(kept.sum()), dtype=torch.bool)]),
+        )
+
+    def loader(self, snapshots: Snapshots, num_neighbors: Sequence[int], **kwargs: Any) -> EventLoader:
+        """Batches of sampled neighborhoods of both users of each pair, at its snapshot."""
+        instants = snapshots.history.timeline.instants
+        time = instants[snapshots.tick[self.snapshot] - 1] + 1
+        query = Query(self.src, time, torch.zeros_like(self.src))
+        return EventLoader(
+            snapshots.history.graph, query, self.dst, num_neighbors, strategy="uniform", **kwargs
+        )
+
+
+def rotate_to(vectors: Tensor, target: Tensor) -> Tensor:
+    """Rotate vectors [N, D] to a target [N, D] (Procrustes), fitted on rows that are 0 in neither: [N, D]."""
+    both = vectors.any(1) & target.any(1)
+    left, _, right = torch.linalg.svd(vectors[both].double().T @ target[both].double())
+    out: Tensor = vectors @ (left @ right).float()
+    return out
+
+
+def _smooth_over_contacts(vectors: Tensor, timeline: Timeline, tick: int) -> Tensor:
+    """Vectors [N, D], each moved half-way to those of contacts before a tick; hubs weigh less: [N, D]."""
+    size = int(torch.searchsorted(timeline.event_tick, tick))
+    events, num_users = timeline.events, timeline.num_users
+    src, dst = events.src[:size].numpy(), events.dst[:size].numpy()
+    weight = csr_array((np.ones(size, dtype=np.float32), (src, dst)), shape=(num_users, num_users))
+    weight = (weight + weight.T).tocsr()
+    weight.data = np.log1p(weight.data)
+    degree = np.asarray(weight.sum(axis=1)).ravel()
+    weight.data /= np.sqrt(degree + degree[degree > 0].mean())[weight.indices]
+    around = torch.from_numpy(weight @ vectors.numpy())
+    return F.normalize(vectors + F.normalize(around, dim=1), dim=1)
