@@ -46,7 +46,7 @@ from graphrec.models import (
 )
 from graphrec.report import (
     Html,
-    Network,
+    NetworkStatistics,
     degree_and_reciprocity,
     learning_curves,
     mutual_table,
@@ -134,7 +134,7 @@ def run(
     began = time.perf_counter()
     Timeline.of(graph)
     print(f"index of {graph.num_events:,} events built in {time.perf_counter() - began:.1f} s")
-    network = Network.of(graph)
+    network = NetworkStatistics.of(graph)
     print(f"{dataset}: " + ", ".join(f"{value} {name}" for name, value in network.rows()))
     if graph.num_self_loops:
         print(f"{graph.num_self_loops:,} rows whose src and dst are the same user were dropped")
@@ -238,7 +238,7 @@ def _suggestions(graph: FriendGraph, model: Recommender) -> str:
     return "\n".join(lines)
 
 
-def _write_report(out: Path, results: dict[str, Any], network: Network, suggestions: str) -> None:
+def _write_report(out: Path, results: dict[str, Any], network: NetworkStatistics, suggestions: str) -> None:
     title = f"{results['dataset']}: who comes next?"
     scores = score_by_slice(results["rows"], title)
     scores.savefig(out / "scores.png", dpi=130)

@@ -103,7 +103,7 @@ def test_everybody_gets_a_place(n: int, seed: int, alike: float, taken: int) -> 
     places = torch.randperm(64, generator=draws)[:taken]
     table = STUs(torch.stack([places // 16, places // 4 % 4, places % 4], dim=1), 4)
     if n > 64 - taken:
-        with pytest.raises(ValueError, match=rf"{n} users want .* {64 - taken} of 4\^3 are free"):
+        with pytest.raises(ValueError, match=rf"{n} users need .* {64 - taken} of 4\^3 are free"):
             table.place(x, quantizer)
         return
     for raw_codes in (None, quantizer.assign(x)):

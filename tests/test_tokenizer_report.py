@@ -344,7 +344,7 @@ def test_the_tree_fills_its_frame() -> None:
 
 
 def test_a_tree_of_many_codes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(import_module("graphrec.report.code_tree"), "MOST", 3)
+    monkeypatch.setattr(import_module("graphrec.report.code_tree"), "MAX_FIRST_CODES", 3)
     codes = torch.stack([torch.arange(128) // 16, torch.arange(128) % 2], dim=1)
     figure = code_tree(STUs(codes, 8), Ties.of(circles()), "circles")
     assert [len(axis.collections[0].get_paths()) for axis in figure.axes[:2]] == [3, 6]

@@ -235,7 +235,7 @@ class FriendGraph(HeteroData):
         self[USER, name, USER].edge_index = to_undirected(edge, num_nodes=self.num_users)
 
     def to_networkx(self) -> nx.MultiDiGraph:
-        """A multigraph of raw ids whose edges carry `time`, `action`, and `weight` or `edge_attr` where known.
+        """A multigraph of raw ids whose edges carry `time`, `action` and what else is known of them.
 
         Edges are added in the order of the log. Mutual ties follow from the events and are not added.
         """

@@ -1,4 +1,4 @@
-"""Results for people: tables, pictures, one HTML file."""
+"""Results as tables, figures and an HTML file."""
 
 from graphrec.report.code_tree import code_tree as code_tree
 from graphrec.report.figures import degree_and_reciprocity as degree_and_reciprocity
@@ -8,7 +8,7 @@ from graphrec.report.figures import reliability_diagram as reliability_diagram
 from graphrec.report.figures import score_by_slice as score_by_slice
 from graphrec.report.html import Html as Html
 from graphrec.report.html import write_report as write_report
-from graphrec.report.network import Network as Network
+from graphrec.report.network import NetworkStatistics as NetworkStatistics
 from graphrec.report.tables import mutual_table as mutual_table
 from graphrec.report.tables import slice_table as slice_table
 from graphrec.report.tables import timing_table as timing_table

@@ -1,4 +1,4 @@
-"""The tree of codes as a picture: how many people a code stands for, and whether they keep to themselves."""
+"""A figure of the tree of codes: the number of users of each code, and the share of ties inside it."""
 
 from __future__ import annotations
 
@@ -10,30 +10,34 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
-from graphrec.report.figures import LONGEST_TITLE, label
+from graphrec.report.figures import MAX_TITLE_LENGTH, label
 from graphrec.tokenizer import STUs, Ties
 
-MOST = 256
-"""First codes that are drawn one by one; beyond, those whose people keep least to themselves are one tile."""
+MAX_FIRST_CODES = 256
+"""First codes drawn one by one; with more, those with the lowest shares of ties inside are merged into
+one."""
 
-LABELLED = 64
-"""Where there are more tiles than these, they have no labels."""
+MAX_LABELED_TILES = 64
+"""Number of tiles up to which they have labels."""
 
 
 def code_tree(stus: STUs, ties: Ties, title: str) -> Figure:
-    """First codes, and prefixes of two codes inside them: area is users, colour the ties that stay inside.
+    """Draw first codes, and prefixes of two codes: area is the number of users, color the ties inside.
 
-    Each first code is a tile, those whose people keep most to themselves on top. On the right, each is cut
-    into its second codes, in the same way.
+    On the left each first code is a tile, with the highest shares on top. On the right each tile is split
+    into its second codes in the same way.
 
     Args:
-        stus: by the users of a graph; of at least two codes.
-        ties: of the same graph, such as `Ties.of(graph)` or some of them; those of people without an STU are
+        stus: of the users of a graph, with at least two codes.
+        ties: of the same graph, such as `Ties.of(graph)` or some of them; ties of users without an STU are
             left out.
-        title: on top.
+        title: of the figure.
+
+    Returns:
+        a matplotlib figure.
 
     Raises:
-        ValueError: nobody has an STU, or it has one code.
+        ValueError: no user has an STU, or STUs have one code.
     """
     if stus.num_codebooks < 2 or not len(stus):
         raise ValueError(f"there is no tree to draw: {stus}")
@@ -44,9 +48,9 @@ def code_tree(stus: STUs, ties: Ties, title: str) -> Figure:
     one, other = codes[np.r_[src[kept], dst[kept]]], codes[np.r_[dst[kept], src[kept]]]
 
     first, size = np.unique(codes[coded, 0], return_counts=True)
-    inside = _inside(one[:, 0], other[:, 0], first)
-    if len(first) > MOST:
-        rest = np.argsort(-inside, kind="stable")[MOST - 1 :]
+    inside = _share_inside(one[:, 0], other[:, 0], first)
+    if len(first) > MAX_FIRST_CODES:
+        rest = np.argsort(-inside, kind="stable")[MAX_FIRST_CODES - 1 :]
         last = first[rest[0]]
         merge = np.arange(first.max() + 1)
         merge[first[rest]] = last
@@ -54,13 +58,13 @@ def code_tree(stus: STUs, ties: Ties, title: str) -> Figure:
             merge[a] for a in (codes[coded, 0], one[:, 0], other[:, 0])
         )
         first, size = np.unique(codes[coded, 0], return_counts=True)
-        inside = _inside(one[:, 0], other[:, 0], first)
+        inside = _share_inside(one[:, 0], other[:, 0], first)
 
     figure = Figure(figsize=(13, 6), layout="constrained")
     left, right = figure.subplots(1, 2)
     outer = _tiles(size, inside, np.array([0.0, 0.0, 1.0, 1.0]))
     _draw(figure, left, outer, inside, "first code (its number, users, ties inside)")
-    if len(first) <= LABELLED:
+    if len(first) <= MAX_LABELED_TILES:
         for tile, code, people, share in zip(outer, first, size, inside, strict=True):
             x, y, width, height = tile
             text = f"{code}\n{people:,}" + ("" if np.isnan(share) else f"\n{share:.0%}")
@@ -69,7 +73,7 @@ def code_tree(stus: STUs, ties: Ties, title: str) -> Figure:
 
     radix = stus.codebook_size
     pair, pair_size = np.unique(codes[coded, 0] * radix + codes[coded, 1], return_counts=True)
-    pair_inside = _inside(one[:, 0] * radix + one[:, 1], other[:, 0] * radix + other[:, 1], pair)
+    pair_inside = _share_inside(one[:, 0] * radix + one[:, 1], other[:, 0] * radix + other[:, 1], pair)
     inner = np.empty((len(pair), 4))
     for code, tile in zip(first, outer, strict=True):
         own = np.flatnonzero(pair // radix == code)
@@ -84,13 +88,14 @@ def code_tree(stus: STUs, ties: Ties, title: str) -> Figure:
         )
     )
     figure.suptitle(
-        f"{label(title, longest=LONGEST_TITLE)}: {len(stus):,} users, {int(kept.sum()):,} ties", fontsize=11
+        f"{label(title, max_length=MAX_TITLE_LENGTH)}: {len(stus):,} users, {int(kept.sum()):,} ties",
+        fontsize=11,
     )
     return figure
 
 
-def _inside(one: np.ndarray, other: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Of the ends of ties under each label [S], the share whose other end is there too; NaN without any."""
+def _share_inside(one: np.ndarray, other: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The share of the ends of ties with each label [S] whose other end has it too: [S]; NaN without ties."""
     place = np.searchsorted(labels, one)
     ends = np.bincount(place, minlength=len(labels))
     staying = np.bincount(place[one == other], minlength=len(labels))
@@ -98,7 +103,7 @@ def _inside(one: np.ndarray, other: np.ndarray, labels: np.ndarray) -> np.ndarra
 
 
 def _tiles(size: np.ndarray, inside: np.ndarray, frame: np.ndarray) -> np.ndarray:
-    """Rectangles (x, y, width, height) [S, 4] that fill a frame row by row, highest share on top."""
+    """Rectangles (x, y, width, height) [S, 4] that fill a frame row by row, highest shares on top."""
     x, y, width, height = frame
     order = np.argsort(-np.nan_to_num(inside, nan=-1.0), kind="stable")
     share = size[order] / size.sum()
@@ -118,11 +123,12 @@ def _tiles(size: np.ndarray, inside: np.ndarray, frame: np.ndarray) -> np.ndarra
 
 
 def _draw(figure: Figure, axis: Axes, tiles: np.ndarray, inside: np.ndarray, name: str) -> None:
+    """Draw tiles [S, 4], colored by shares [S], with a color bar."""
     patches = PatchCollection(
         [Rectangle((x, y), width, height) for x, y, width, height in tiles],
         cmap=colormaps["YlGnBu"].with_extremes(bad="#dddddd"),
         edgecolor="white",
-        linewidth=0.4 if len(tiles) <= MOST else 0.1,
+        linewidth=0.4 if len(tiles) <= MAX_FIRST_CODES else 0.1,
     )
     patches.set_array(np.ma.masked_invalid(inside))
     patches.set_clim(
@@ -134,5 +140,5 @@ def _draw(figure: Figure, axis: Axes, tiles: np.ndarray, inside: np.ndarray, nam
     axis.set_axis_off()
     axis.set_title(f"{name}: {len(tiles):,} in use", fontsize=10)
     bar = figure.colorbar(patches, ax=axis, shrink=0.8, format=PercentFormatter(1.0), extend="max")
-    bar.set_label("ties that stay inside (grey: no ties)", fontsize=8)
+    bar.set_label("ties inside (gray: no ties)", fontsize=8)
     bar.ax.tick_params(labelsize=7)

@@ -1,4 +1,4 @@
-"""Results as pictures."""
+"""Figures of results."""
 
 from __future__ import annotations
 
@@ -13,32 +13,34 @@ from graphrec.data.checks import check_count
 from graphrec.data.text import printable
 from graphrec.evaluate import Row
 from graphrec.metrics import calibration_error, reliability
-from graphrec.report.network import Network
+from graphrec.report.network import NetworkStatistics
 
 SHOWN_SLICES = ("all", "repeat", "reply", "new")
-LONGEST, LONGEST_TITLE = 28, 120
-"""Characters of a name and of a title that are shown."""
+MAX_LABEL_LENGTH, MAX_TITLE_LENGTH = 28, 120
+"""Number of characters of a label and of a title."""
 
 COLORS = ("#1b6ca8", "#d1495b", "#edae49", "#3a7d44", "#7b5ea7", "#8d6346", "#5b6770", "#00798c")
 
 
-def label(text: object, *, longest: int = LONGEST) -> str:
-    """Text from data as a label: on one line, not too long, and no formula, whatever it holds."""
+def label(text: object, *, max_length: int = MAX_LABEL_LENGTH) -> str:
+    """Text as a label of a figure: on one line, cut to a length, and without formulas."""
     shown = printable(str(text))
-    shown = shown if len(shown) <= longest else shown[: longest - 1] + "…"
-    shown = f" {shown}" if shown.startswith("_") else shown  # which legends leave out
+    shown = shown if len(shown) <= max_length else shown[: max_length - 1] + "…"
+    shown = (
+        f" {shown}" if shown.startswith("_") else shown
+    )  # legends leave out names with an underscore in front
     return shown.replace("$", r"\$")
 
 
 def _arrange(figure: Figure) -> None:
-    """Make room for labels, which may be in any script."""
+    """Fit labels, which may be in any script, into the figure."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")
         figure.tight_layout()
 
 
 def score_by_slice(rows: Sequence[Row], title: str) -> Figure:
-    """MRR of every model on the test slices, with bootstrap intervals, the best on top."""
+    """Bars of the MRR of each model on the test slices, with bootstrap intervals, the best on top."""
     rows = [row for row in rows if row["part"] == "test"]
     if not rows:
         raise ValueError("there is no row of the part 'test' to draw")
@@ -57,17 +59,17 @@ def score_by_slice(rows: Sequence[Row], title: str) -> Figure:
         axis.set_xlim(left=0)
         axis.tick_params(axis="x", labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(label(title, longest=LONGEST_TITLE), fontsize=11)
+    figure.suptitle(label(title, max_length=MAX_TITLE_LENGTH), fontsize=11)
     figure.supxlabel("MRR on test", fontsize=9)
     _arrange(figure)
     return figure
 
 
 def reliability_diagram(predicted: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -> Figure:
-    """What was predicted against what happened, in ten ranges, and how often each was predicted.
+    """Predicted probabilities against observed shares in ten ranges, and their number of predictions.
 
     Args:
-        predicted: by name, probabilities [n] float64 and outcomes [n] bool.
+        predicted: name to probabilities [n] float64 and outcomes [n] bool.
         title: of the figure.
     """
     figure = Figure(figsize=(5, 5))
@@ -87,24 +89,30 @@ def reliability_diagram(predicted: Mapping[str, tuple[np.ndarray, np.ndarray]], 
             label=f"{label(name)}: {error:.3f}",
         )
         bottom.plot(mean, number, color=color, drawstyle="steps-mid")
-    top.set(ylabel="share answered", xlim=(0, 1), ylim=(0, 1))
-    bottom.set(xlabel="predicted probability", ylabel="approaches", ylim=(0, None))
+    top.set(ylabel="share with a reply", xlim=(0, 1), ylim=(0, 1))
+    bottom.set(xlabel="predicted probability", ylabel="initiations", ylim=(0, None))
     top.legend(title="calibration error", fontsize=8, frameon=False)
     for axis in (top, bottom):
         axis.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(label(title, longest=LONGEST_TITLE), fontsize=11)
+    figure.suptitle(label(title, max_length=MAX_TITLE_LENGTH), fontsize=11)
     _arrange(figure)
     return figure
 
 
-def quality_over_time(curves: Sequence[Row], title: str, *, most: int = 6) -> Figure:
-    """MRR of the best models through validation and test."""
-    most = check_count("most", most)
+def quality_over_time(curves: Sequence[Row], title: str, *, max_models: int = 6) -> Figure:
+    """Lines of the MRR of the best models over validation and test.
+
+    Args:
+        curves: 'model', 'time' (seconds) and 'mrr' of each model.
+        title: of the figure.
+        max_models: number of models drawn, at most.
+    """
+    max_models = check_count("max_models", max_models)
     if not curves:
         raise ValueError("there is no curve to draw")
     figure = Figure(figsize=(9, 3.6))
     axis = figure.subplots()
-    best = sorted(curves, key=lambda curve: -float(np.mean(curve["mrr"])))[:most]
+    best = sorted(curves, key=lambda curve: -float(np.mean(curve["mrr"])))[:max_models]
     start = min((min(curve["time"]) for curve in curves), default=0)
     for curve, color in zip(best, COLORS, strict=False):
         days = (np.array(curve["time"]) - start) / 86_400
@@ -114,13 +122,13 @@ def quality_over_time(curves: Sequence[Row], title: str, *, most: int = 6) -> Fi
     axis.set_ylim(bottom=0)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-    axis.set_title(label(title, longest=LONGEST_TITLE), fontsize=11)
+    axis.set_title(label(title, max_length=MAX_TITLE_LENGTH), fontsize=11)
     _arrange(figure)
     return figure
 
 
 def learning_curves(rows: Sequence[Row], title: str) -> Figure:
-    """Training loss and validation MRR of every learned model, epoch by epoch."""
+    """Lines of the training loss and validation MRR of each learned model by epoch."""
     if not rows:
         raise ValueError("there is no epoch to draw")
     figure = Figure(figsize=(9, 3.2))
@@ -139,32 +147,32 @@ def learning_curves(rows: Sequence[Row], title: str) -> Figure:
         axis.set_xlabel("epoch")
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(fontsize=8, frameon=False)
-    figure.suptitle(label(title, longest=LONGEST_TITLE), fontsize=11)
+    figure.suptitle(label(title, max_length=MAX_TITLE_LENGTH), fontsize=11)
     _arrange(figure)
     return figure
 
 
-def degree_and_reciprocity(network: Network, title: str) -> Figure:
-    """How many people a person meets, and how long an answer takes."""
+def degree_and_reciprocity(network: NetworkStatistics, title: str) -> Figure:
+    """Distributions of the number of contacts, and of the time to a reply."""
     figure = Figure(figsize=(9, 3.2))
     left, right = figure.subplots(1, 2)
     degree = np.sort(network.degrees)
     left.loglog(degree, 1.0 - np.arange(len(degree)) / len(degree), color=COLORS[0])
     left.axvline(network.median_degree, color="#999999", linestyle=":", linewidth=1)
-    left.set_xlabel(f"people met (median {network.median_degree:g})")
-    left.set_ylabel("share of users with at least so many")
-    if len(network.answer_days):
-        wait = np.sort(network.answer_days)
+    left.set_xlabel(f"contacts (median {network.median_degree:g})")
+    left.set_ylabel("share of users with at least as many")
+    if len(network.reply_days):
+        wait = np.sort(network.reply_days)
         scale = network.reciprocated / (2 - network.reciprocated)  # mutual among unordered pairs
         right.plot(wait, scale * np.arange(1, len(wait) + 1) / len(wait), color=COLORS[1])
         right.axvline(7, color="#999999", linestyle=":", linewidth=1)
     right.set_xscale("symlog", linthresh=0.1)
     right.set_ylim(0, 1)
     right.yaxis.set_major_formatter(PercentFormatter(1.0))
-    right.set_xlabel("days after the first approach")
-    right.set_ylabel("approaches answered by then")
+    right.set_xlabel("days after the initiation")
+    right.set_ylabel("share replied to by then")
     for axis in (left, right):
         axis.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(label(title, longest=LONGEST_TITLE), fontsize=11)
+    figure.suptitle(label(title, max_length=MAX_TITLE_LENGTH), fontsize=11)
     _arrange(figure)
     return figure

@@ -1,4 +1,4 @@
-"""One self-contained HTML file for people."""
+"""A self-contained HTML file of results."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ p.note { color: #555; font-size: 13px }
 
 
 class Html(str):
-    """Text that is HTML already: what comes from data is escaped in it. Any other text is escaped."""
+    """Text that is HTML, with text from data escaped; `write_report` escapes any other text."""
 
     __slots__ = ()
 
@@ -30,7 +30,7 @@ class Html(str):
 def write_report(
     path: str | os.PathLike[str], title: str, sections: Sequence[tuple[str, str, str | Figure]]
 ) -> None:
-    """Write sections of (heading, note, content) as one file; nothing is loaded from elsewhere.
+    """Write sections of (heading, note, content) to one file that loads no other.
 
     Args:
         path: of the file.

@@ -1,4 +1,4 @@
-"""What a network is like: the figures that tell friends from films."""
+"""Statistics of a friend graph: size, degree and reciprocity."""
 
 from __future__ import annotations
 
@@ -11,23 +11,26 @@ from graphrec.data import FriendGraph
 from graphrec.evaluate import Initiations
 from graphrec.temporal import Timeline
 
-WEEK = 7 * 86_400
+WEEK_SECONDS = 7 * 86_400
 
 
 @dataclass(frozen=True)
-class Network:
-    """Counts and shares of one friend graph over its whole time.
+class NetworkStatistics:
+    """Counts and shares of a friend graph over all of its events.
 
     Attributes:
-        users: all, and with_events: those with at least one.
-        events, pairs: events, and directed pairs that ever had one.
-        days: length of the log.
-        median_degree: distinct people met, among users with events.
+        users: number of users.
+        with_events: number of users with at least one event.
+        events: number of events.
+        pairs: number of directed pairs with at least one event.
+        days: from the first to the last event.
+        median_degree: median number of contacts, among users with events.
         reciprocated: share of directed pairs that are mutual.
-        answered: share of first approaches answered within 7 days, of those at least 7 days old at the end.
-        opening: share of events that open a directed pair.
-        degrees: [with_events] int64.
-        answer_days: waiting times of all answers, days.
+        reply_rate: share of initiations with a reply within 7 days, among those at least 7 days before the
+            end.
+        first_share: share of events that are the first of a directed pair.
+        degrees: [with_events] int64, number of contacts of each user with events.
+        reply_days: days from each initiation with a reply to its reply.
     """
 
     users: int
@@ -37,14 +40,14 @@ class Network:
     days: float
     median_degree: float
     reciprocated: float
-    answered: float
-    opening: float
+    reply_rate: float
+    first_share: float
     degrees: np.ndarray
-    answer_days: np.ndarray
+    reply_days: np.ndarray
 
     @classmethod
-    def of(cls, graph: FriendGraph) -> Network:
-        """Measure a graph."""
+    def of(cls, graph: FriendGraph) -> NetworkStatistics:
+        """Compute the statistics of a graph."""
         timeline, pairs = Timeline.of(graph), Initiations.of(graph)
         start, end = int(timeline.instants[0]), int(timeline.instants[-1])
         everyone = torch.arange(graph.num_users)
@@ -52,8 +55,8 @@ class Network:
         mutual = pairs.reply_time >= 0
         directed = len(mutual) + int(mutual.sum())
         wait = pairs.reply_time - pairs.initiation_time
-        mature = pairs.initiation_time <= end - WEEK
-        quick = mutual & (wait <= WEEK)
+        mature = pairs.initiation_time <= end - WEEK_SECONDS
+        quick = mutual & (wait <= WEEK_SECONDS)
         return cls(
             users=graph.num_users,
             with_events=int((degrees > 0).sum()),
@@ -62,21 +65,22 @@ class Network:
             days=(end - start) / 86_400,
             median_degree=float(np.median(degrees[degrees > 0])),
             reciprocated=2 * float(mutual.sum()) / directed,
-            answered=float(quick[mature].mean()) if mature.any() else float("nan"),
-            opening=directed / graph.num_events,
+            reply_rate=float(quick[mature].mean()) if mature.any() else float("nan"),
+            first_share=directed / graph.num_events,
             degrees=degrees[degrees > 0],
-            answer_days=wait[mutual] / 86_400,
+            reply_days=wait[mutual] / 86_400,
         )
 
     def rows(self) -> list[tuple[str, str]]:
-        """Name and value of each figure, for people."""
-        answered = "unknown: under 7 days of data" if np.isnan(self.answered) else f"{self.answered:.1%}"
+        """(name, value) of each statistic as text."""
+        rate = self.reply_rate
+        replies = "unknown: under 7 days of data" if np.isnan(rate) else f"{rate:.1%}"
         return [
             ("users", f"{self.users:,} ({self.with_events:,} with events)"),
             ("events", f"{self.events:,} in {self.days:.1f} days"),
             ("directed pairs", f"{self.pairs:,}"),
             ("median number of contacts", f"{self.median_degree:g}"),
             ("pairs reciprocated", f"{self.reciprocated:.1%}"),
-            ("first approaches answered in 7 days", answered),
-            ("events that open a pair", f"{self.opening:.1%}"),
+            ("initiations replied to in 7 days", replies),
+            ("events that are the first of a pair", f"{self.first_share:.1%}"),
         ]

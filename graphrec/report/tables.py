@@ -1,4 +1,4 @@
-"""Results as tables."""
+"""Tables of results."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from graphrec.evaluate import SLICES, Row
 from graphrec.report.html import Html
 
 FORMATS = tuple(name for name in tabulate_formats if name != "unsafehtml")
-"""Formats of tabulate; the one that does not escape is none."""
+"""Formats of tabulate, without the one that does not escape."""
 
 
 def slice_table(rows: Sequence[Row], part: str, *, fmt: str = "simple") -> str:
-    """MRR of every model on every slice of a part; the best of each slice is starred.
+    """MRR of each model on each slice of a part; the best of each slice has a star.
 
     Args:
-        rows: as in the results file.
+        rows: as in a results file.
         part: 'val' or 'test'.
         fmt: a format of tabulate, such as 'simple', 'github' or 'html', which gives `Html`.
 
     Raises:
-        ValueError: there is no such part, or no such format.
+        ValueError: the part or the format is unknown.
     """
     check_choice("part", part, get_args(Part))
     rows = [row for row in rows if row["part"] == part]
@@ -48,7 +48,12 @@ def slice_table(rows: Sequence[Row], part: str, *, fmt: str = "simple") -> str:
 
 
 def mutual_table(rows: Sequence[Row], *, fmt: str = "simple") -> str:
-    """Mutual MRR, reciprocated precision and exposure of every model."""
+    """Mutual MRR, reciprocated precision and exposure of each model.
+
+    Args:
+        rows: as in a results file.
+        fmt: as in `slice_table`.
+    """
     models = list(dict.fromkeys(row["model"] for row in rows))
     cell = {(row["model"], row["slice"]): row for row in rows}
     body = []
@@ -78,7 +83,12 @@ def mutual_table(rows: Sequence[Row], *, fmt: str = "simple") -> str:
 
 
 def timing_table(rows: Sequence[Row], *, fmt: str = "simple") -> str:
-    """Seconds to fit, queries a second, parameters."""
+    """Seconds to fit, queries per second and number of parameters of each model.
+
+    Args:
+        rows: as in a results file.
+        fmt: as in `slice_table`.
+    """
     body = [
         [row["model"], f"{row['fit_s']:.2f}", f"{row['queries_per_s']:,.0f}", f"{row['parameters']:,}"]
         for row in rows
