@@ -57,6 +57,7 @@ from graphrec.report import (
     write_report,
 )
 from graphrec.temporal import Timeline
+from graphrec.threads import one_intra_op_thread
 
 NUM_BINS = 8
 """Points of the curve of quality against time, in each part."""
@@ -120,6 +121,7 @@ def _curve(ranks: list[StreamingRanks]) -> dict[str, list[float]]:
     return {"time": times, "mrr": scores}
 
 
+@one_intra_op_thread()
 def run(
     graph: FriendGraph,
     dataset: str,

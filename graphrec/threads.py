@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from pathlib import Path
 
 import torch
+from threadpoolctl import ThreadpoolController
 
 EXPLICIT = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 """Environment variables by which people say how many threads torch is to use."""
+
+BLAS_USERS = ("numpy", "scipy.linalg", "faiss")
+"""Modules that bring a BLAS of their own, each with threads of its own."""
 
 _AT_IMPORT = torch.get_num_threads()
 _outside: ContextVar[int | None] = ContextVar("threads before intra_op_threads", default=None)
@@ -118,7 +124,27 @@ def one_intra_op_thread() -> Iterator[None]:
     token = _outside.set(now)
     torch.set_num_threads(1)
     try:
-        yield
+        with one_blas_thread():
+            yield
     finally:
         torch.set_num_threads(now)
         _outside.reset(token)
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Let the BLAS of NumPy, SciPy and faiss use one thread, unless another number was asked for.
+
+    As far as they are imported. Its threads spin after every product, however small.
+    """
+    if any(os.environ.get(name) for name in (*EXPLICIT, "OPENBLAS_NUM_THREADS")):
+        yield
+        return
+    with _blas(tuple(name in sys.modules for name in BLAS_USERS)).limit(limits=1, user_api="blas"):
+        yield
+
+
+@lru_cache(maxsize=1)
+def _blas(imported: tuple[bool, ...]) -> ThreadpoolController:
+    """The libraries that are loaded; they are looked for again where another module is imported."""
+    return ThreadpoolController()

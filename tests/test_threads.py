@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from graphs import graph_of, random_rows
+from threadpoolctl import threadpool_info, threadpool_limits
+from torch import Tensor, nn
 
 import graphrec.threads
+from graphrec.temporal import Timeline
 from graphrec.threads import cgroup_quota, granted_cpus, num_workers, one_intra_op_thread
 from graphrec.train import train
 
@@ -142,6 +145,37 @@ def test_one_thread_inside_and_as_it_was_afterwards() -> None:
     assert (torch.get_num_threads(), num_workers()) == (2, 2)
     with pytest.raises(RuntimeError), one_intra_op_thread():
         raise RuntimeError
+    assert torch.get_num_threads() == 2
+
+
+def blas_threads() -> set[int]:
+    return {found["num_threads"] for found in threadpool_info() if found["user_api"] == "blas"}
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_one_thread_of_every_blas_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    with threadpool_limits(2, "blas"):
+        assert blas_threads() == {2}
+        with one_intra_op_thread():
+            assert blas_threads() == {1}
+        assert blas_threads() == {2}
+        monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")
+        with one_intra_op_thread():
+            assert blas_threads() == {2}
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_small_operations_outside_of_fits_use_one_thread_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    sort = Tensor.argsort
+    monkeypatch.setattr(
+        Tensor, "argsort", lambda *args, **kw: (seen.append(torch.get_num_threads()), sort(*args, **kw))[1]
+    )
+    graph = graph_of(random_rows(0, users=20, events=200))
+    seen.clear()
+    Timeline(graph)
+    assert set(seen) == {1}
     assert torch.get_num_threads() == 2
 
 

@@ -16,8 +16,10 @@ from graphrec.report import slice_table
 from graphrec.service import Bundle, RuleStore, StaleBundleError, current_digest, suggest_everyone
 from graphrec.service.export import check_output
 from graphrec.service.manifest import check_target
+from graphrec.threads import one_intra_op_thread
 
 
+@one_intra_op_thread()
 def fit(options: argparse.Namespace) -> None:
     """Fit a bundle, and put it in the place of the one that was there when the command began."""
     check_target(options.out)
@@ -42,6 +44,7 @@ def fit(options: argparse.Namespace) -> None:
     print(f"{bundle.tokenizer.table}")
 
 
+@one_intra_op_thread()
 def recommend(options: argparse.Namespace) -> None:
     """Print suggestions, or write them into a file."""
     if options.all and not options.out:
@@ -67,6 +70,7 @@ def recommend(options: argparse.Namespace) -> None:
             print(f"graphrec: there is nobody to suggest to {user}", file=sys.stderr)
 
 
+@one_intra_op_thread()
 def evaluate(options: argparse.Namespace) -> None:
     """Print ranks by slice."""
     log = read_log(options) if options.events else None
@@ -74,12 +78,14 @@ def evaluate(options: argparse.Namespace) -> None:
     print(slice_table(ranks.rows(), "test"))
 
 
+@one_intra_op_thread()
 def explain(options: argparse.Namespace) -> None:
     """Print a reason."""
     found = Bundle.load(options.bundle).explain(options.user, options.candidate, time=options.time)
     print(escaped(found.sentence))
 
 
+@one_intra_op_thread()
 def add(options: argparse.Namespace) -> None:
     """Add a log to a bundle."""
     check_target(options.bundle)
@@ -91,6 +97,7 @@ def add(options: argparse.Namespace) -> None:
     _say(options.bundle, changed)
 
 
+@one_intra_op_thread()
 def forget(options: argparse.Namespace) -> None:
     """Remove a person from a bundle."""
     _say(options.bundle, Bundle.update(options.bundle, lambda bundle: bundle.forget(options.user)))

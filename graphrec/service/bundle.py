@@ -30,6 +30,7 @@ from graphrec.service.rule_changes import IDS
 from graphrec.service.rule_store import RuleStore
 from graphrec.service.rules import Rules
 from graphrec.temporal import Timeline
+from graphrec.threads import one_intra_op_thread
 from graphrec.tokenizer import ResidualKMeans, Tokenizer, load_tokenizer
 
 GRAPH, RECOMMENDER, TOKENIZER = "graph.pt", "recommender", "tokenizer"
@@ -123,6 +124,7 @@ class Bundle:
             for user, listed, values in zip(lookup(query.user), people, scores, strict=True)
         ]
 
+    @one_intra_op_thread()
     def suggested(self, query: Query, k: int) -> tuple[Tensor, Tensor]:
         """The same by indices: users [B, k] int64, padded with -1, and scores [B, k], with -inf."""
         blocked, opted_out = self._rule_indices(self.rules)
@@ -272,9 +274,8 @@ class Bundle:
             until = int(seen[-1]) + 1 if len(seen) else int(time[0])
             if recommender.fitted_until is not None:
                 recommender.fitted_until = min(recommender.fitted_until, until)
-        return replace(
-            self._changed(), graph=graph, recommender=recommender, tokenizer=tokenizer, until=until
-        )
+        now = self._changed()
+        return replace(now, graph=graph, recommender=recommender, tokenizer=tokenizer, until=until)
 
     @cached_property
     def _rule_indices(self) -> Callable[[Rules], tuple[Tensor, Tensor]]:

@@ -18,6 +18,7 @@ from graphrec.temporal.adjacency import TimedAdjacency
 from graphrec.temporal.contacts import NEVER, Contacts, UserActivity
 from graphrec.temporal.half_edges import HalfEdges
 from graphrec.temporal.ragged import ragged, run_starts
+from graphrec.threads import one_intra_op_thread
 
 
 class Timeline:
@@ -42,6 +43,7 @@ class Timeline:
         outgoing: [2E] bool, whether the owner acted.
     """
 
+    @one_intra_op_thread()
     def __init__(self, graph: FriendGraph) -> None:
         self.num_users = graph.num_users
         self.events: Events = graph.events()

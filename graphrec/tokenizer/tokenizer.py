@@ -226,6 +226,7 @@ class Tokenizer(nn.Module, ABC):
         return copy.deepcopy(self)._fit(graph, until, self)
 
     @single_precision()
+    @one_intra_op_thread()
     def encode(
         self, graph: FriendGraph, users: Tensor | Sequence[int | str], *, until: int | None = None
     ) -> Tensor:
