@@ -228,3 +228,27 @@ def test_the_command_takes_users(alone: bool, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="give EVENTS, or --users FILE"):
         main(["add", str(folder)])
     assert Bundle.load(folder).digest == before
+
+
+def test_what_is_no_log_no_table_and_no_number_is_refused_by_name() -> None:
+    bundle = Bundle.fit(graph(), model="popularity")
+    calls = [
+        lambda: bundle.add("x"),
+        lambda: bundle.graph.with_events(pa.table(NEW)),
+        lambda: FriendGraph.from_events(pa.table(TABLE)),
+    ]
+    for call in calls:
+        with pytest.raises(TypeError, match="log must be EventLog, got"):
+            call()
+    for users in ({"user": ["ann"]}, pa.table(NEW)):
+        for takes in (
+            lambda users=users: bundle.add(users=users),
+            lambda users=users: bundle.graph.with_users(users),
+            lambda users=users: FriendGraph.from_events(LOG, users),
+        ):
+            with pytest.raises(TypeError, match="users must be UserTable, got"):
+                takes()
+    for k in ("3", None, float("inf"), 2.5, True):
+        with pytest.raises(TypeError, match="k must be a whole number, got"):
+            bundle.suggest(["ann"], k=k)
+    assert bundle.suggest(["ann"], k=10**11)[0].user == "ann"

@@ -30,6 +30,12 @@ MAX_SIZE = 2**31 - 1
 INT64 = torch.iinfo(torch.int64)
 
 
+def check_kind(name: str, value: Any, kind: type) -> None:
+    """Raise TypeError unless a value is of a class."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be {kind.__name__}, got {_shown(value)}")
+
+
 def check_count(name: str, value: Any, *, minimum: int = 1, maximum: int | None = MAX_SIZE) -> int:
     """A whole number within bounds, as an int: Python's, NumPy's, or a tensor of one integer.
 

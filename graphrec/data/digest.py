@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
+from graphrec.data.checks import check_kind
 from graphrec.data.events import EventLog
 from graphrec.data.graph import USER, FriendGraph
 
@@ -50,6 +51,7 @@ def digest_log(log: EventLog) -> str:
     Indices do not matter, nor do ids and actions without an event, nor whether ids are integers or the same
     in text. The order of events of one time does.
     """
+    check_kind("log", log, EventLog)
     users, ends = torch.unique(torch.cat([log.src, log.dst]), return_inverse=True)
     raw = log.user_ids.values.take(pa.array(users.numpy())).cast(pa.string())
     order = torch.from_numpy(pc.array_sort_indices(raw).to_numpy().astype(np.int64))

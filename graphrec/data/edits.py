@@ -9,6 +9,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from graphrec.data.checks import check_kind
 from graphrec.data.columns import EVENT_COLUMNS, edge_columns, node_columns, plain_values, select_edges
 from graphrec.data.errors import DataError
 from graphrec.data.events import EventLog
@@ -67,6 +68,7 @@ def select_events(graph: FriendGraph, kept: Tensor) -> FriendGraph:
 
 def with_events(graph: FriendGraph, log: EventLog) -> FriendGraph:
     """See `FriendGraph.with_events`."""
+    check_kind("log", log, EventLog)
     added = torch.bincount(log.action, minlength=len(log.actions)).tolist()
     code_of = {name: code for code, name in enumerate(graph.actions)}
     for name, size in zip(log.actions, added, strict=True):
@@ -115,6 +117,7 @@ def with_events(graph: FriendGraph, log: EventLog) -> FriendGraph:
 
 def with_users(graph: FriendGraph, users: UserTable) -> FriendGraph:
     """See `FriendGraph.with_users`."""
+    check_kind("users", users, UserTable)
     forbid_strangers(graph.user_ids, users, "graph")
     people = graph["user"]
     if users.join_time is not None and "join_time" not in people:

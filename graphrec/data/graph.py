@@ -14,6 +14,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.utils import to_undirected
 
 from graphrec.data import edits
+from graphrec.data.checks import check_kind
 from graphrec.data.errors import DataError
 from graphrec.data.events import EventLog, forbid_reserved
 from graphrec.data.exchange import read_networkx, to_networkx
@@ -69,6 +70,9 @@ class FriendGraph(HeteroData):
     @classmethod
     def from_events(cls, log: EventLog, users: UserTable | None = None) -> FriendGraph:
         """Build the graph of an event log, and of users who may have no event at all."""
+        check_kind("log", log, EventLog)
+        if users is not None:
+            check_kind("users", users, UserTable)
         for name in log.actions:
             forbid_reserved(name, "the events")
         graph = cls()

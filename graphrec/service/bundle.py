@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from graphrec.data import DataError, EventLog, FriendGraph, Id, Query, TemporalSplit, UserTable, digest_log
+from graphrec.data.checks import check_count
 from graphrec.decode import PrefixTree
 from graphrec.evaluate import StreamingRanks, evaluate_streaming, rank_events
 from graphrec.evaluate.protocol import sample_rows
@@ -127,10 +128,9 @@ class Bundle:
     @one_intra_op_thread()
     def suggested(self, query: Query, k: int) -> tuple[Tensor, Tensor]:
         """The same by indices: users [B, k] int64, padded with -1, and scores [B, k], with -inf."""
-        blocked, opted_out = self._rule_indices(self.rules)
-        return suggested(
-            self.recommender, query, min(k, self.graph.num_users), blocked=blocked, opted_out=opted_out
-        )
+        k = min(check_count("k", k, maximum=None), self.graph.num_users)
+        blocked, gone = self._rule_indices(self.rules)
+        return suggested(self.recommender, query, k, blocked=blocked, opted_out=gone)
 
     def explain(self, user: Id, candidate: Id, *, time: int | None = None) -> Explanation:
         """Why a person is suggested to a user; `sentence` says it in words. No rule is broken in it.
@@ -210,7 +210,7 @@ class Bundle:
         Args:
             log: the events; None for users alone.
             users: features and join times, see `FriendGraph.with_users`.
-            again: also a log that the bundle has taken before; its events then count twice.
+            again: also a log that was taken before; its events then count twice.
 
         Raises:
             DataError: the log was taken before; what `with_events` and `with_users` refuse.
@@ -218,9 +218,8 @@ class Bundle:
         """
         if log is None and users is None:
             raise ValueError("give a log, users, or both")
-        graph, logs = self.graph, self.logs
-        if log is not None:
-            logs, graph = with_log(logs, log, again=again), graph.with_events(log)
+        logs = self.logs if log is None else with_log(self.logs, log, again=again)
+        graph = self.graph if log is None else self.graph.with_events(log)
         return replace(self._on(graph if users is None else graph.with_users(users)), logs=logs)
 
     def forget(self, user: Id) -> Bundle:
