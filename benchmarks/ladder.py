@@ -9,7 +9,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from html import escape
 from pathlib import Path
@@ -33,12 +33,10 @@ from graphrec.data.text import printable
 from graphrec.datasets import DATASETS, SyntheticFriends, World, load_dataset
 from graphrec.evaluate import StreamingRanks, evaluate_mutual, evaluate_streaming
 from graphrec.models import (
-    CLUSTERED,
-    GENERATIVE,
+    CLUSTERED_PRESETS,
+    GENERATIVE_PRESETS,
     HEURISTICS,
     LEARNED,
-    MODELS,
-    NeighborhoodModel,
     Oracle,
     Random,
     Recommender,
@@ -64,11 +62,8 @@ NUM_BINS = 8
 
 SHOWN_USERS = 3
 
-ON_SEED: dict[str, Callable[..., Any]] = {name: MODELS[name] for name in (*LEARNED, *GENERATIVE, *CLUSTERED)}
-"""What builds each learned model, for a seed."""
-
-NAMES = (*HEURISTICS, *ON_SEED)
-ON_REQUEST = {"two_tower_pointer", *GENERATIVE, *CLUSTERED}
+NAMES = (*HEURISTICS, *LEARNED)
+ON_REQUEST = {"two_tower_pointer", *GENERATIVE_PRESETS, *CLUSTERED_PRESETS}
 """What the default leaves out, so that it ends within five minutes: the mixture has the pointer in it."""
 
 ORACLE = "oracle"
@@ -80,9 +75,8 @@ def fitted(
     """A recommender by its row name, fitted on the training part; a learned one chooses on validation."""
     if name == ORACLE and world is not None:
         return Oracle(world).fit(graph, until=split.t_val)
-    if name in ON_SEED:
-        model: NeighborhoodModel = ON_SEED[name](seed=seed)
-        return model.fit(graph, until=split.t_val, validate_until=split.t_test)
+    if name in LEARNED:
+        return LEARNED[name](seed=seed).fit(graph, until=split.t_val, validate_until=split.t_test)
     if name == "random":
         return Random(torch.Generator().manual_seed(seed)).fit(graph, until=split.t_val)
     return HEURISTICS[name]().fit(graph, until=split.t_val)
@@ -91,7 +85,7 @@ def fitted(
 def judge(model: Recommender, graph: FriendGraph, split: TemporalSplit, fit_seconds: float) -> dict[str, Any]:
     """Judge a fitted recommender on validation and test."""
     name = model.name
-    kind = "learned" if name in ON_SEED else "oracle" if name == ORACLE else "heuristic"
+    kind = "learned" if name in LEARNED else "oracle" if name == ORACLE else "heuristic"
     ready = time.perf_counter()
     ranks = [evaluate_streaming(model, graph, part=part, split=split) for part in ("val", "test")]
     seconds = time.perf_counter() - ready

@@ -15,7 +15,7 @@ import torch
 from graphs import checked, graph_of, random_rows
 from hypothesis import given
 from hypothesis import strategies as st
-from recommenders import RECOMMENDERS, SMALL
+from recommenders import BARE, RECOMMENDERS, SMALL
 from torch import Tensor
 
 from graphrec.data import FriendGraph, Query, TemporalSplit
@@ -34,16 +34,17 @@ from graphrec.models import (
     Clustered,
     GenerativeSTU,
     Hybrid,
+    MixtureRecommender,
     Nearest,
-    Reciprocity,
     Recommender,
+    ReplyModel,
     TwoTower,
     suggest,
     suggested,
 )
 from graphrec.nn import HistoryEncoder, PooledHistory, ResidualQuantizer
 from graphrec.retrieval import ApproximateIndex, ExactIndex, Index
-from graphrec.temporal import Reach
+from graphrec.temporal import NeighborhoodConfig
 from graphrec.tokenizer import GNNRQVAE, RandomCodes, ResidualKMeans
 
 pytestmark = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.TokenizerQualityWarning")
@@ -325,7 +326,7 @@ def test_suggestions_are_as_many_as_there_are() -> None:
 def test_until_is_in_seconds(until: Any, error: type[Exception], words: str) -> None:
     fits: list[Callable[[], Any]] = [
         *(lambda name=name: RECOMMENDERS[name]().fit(GRAPH, until=until) for name in RECOMMENDERS),
-        lambda: Reciprocity(progress=False).fit(GRAPH, until=until),
+        lambda: ReplyModel(progress=False).fit(GRAPH, until=until),
         lambda: ResidualKMeans().fit(GRAPH, until=until),
         lambda: GNNRQVAE().fit(GRAPH, until=until),
         lambda: RandomCodes().fit(GRAPH, until=until),
@@ -345,7 +346,7 @@ def test_until_may_be_a_whole_number_of_any_kind(until: Any) -> None:
 
 @pytest.mark.parametrize("end", [UNTIL, UNTIL - 1, 0, float("nan"), 1_700_000_000_000])
 def test_validation_ends_after_it_begins(end: Any) -> None:
-    for build in (lambda: TwoTower(**SMALL), lambda: Nearest(TwoTower(sources=(), **SMALL)), Reciprocity):
+    for build in (lambda: TwoTower(**SMALL), lambda: Nearest(TwoTower(**BARE, **SMALL)), ReplyModel):
         with pytest.raises((ValueError, TypeError), match="validate_until"):
             build().fit(GRAPH, until=UNTIL, validate_until=end)
 
@@ -432,20 +433,20 @@ NAN, INF = float("nan"), float("inf")
 COUNTS = (0, -1, 2.5, NAN, True, "8", None, 10**12)
 WRONG: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("embedding_dim", "hidden_channels", "num_layers", "num_heads", "window"), COUNTS),
-    **dict.fromkeys(("batch_acts", "max_queries", "epoch_batches", "max_epochs", "patience"), COUNTS),
+    **dict.fromkeys(("events_per_batch", "max_queries", "epoch_batches", "max_epochs", "patience"), COUNTS),
     "num_heads ": (3,),
     "dropout": (-0.1, 1.0, 2, NAN, "0.1", None),
-    "temporal_weight": (-1.0, NAN, INF, "1"),
+    "history_loss_weight": (-1.0, NAN, INF, "1"),
     "seed": (2**63, 2**64, -(2**63) - 1, 1.5, NAN, None),
     "progress": (1, None, "yes"),
-    "reach": ({}, 3),
+    "neighborhood": ({}, 3),
     "folder": (3,),
     "history": ("rnn", 3, None),
 }
 MORE: dict[str, tuple[Callable[..., Any], dict[str, tuple[Any, ...]]]] = {
     "TwoTower": (
         TwoTower,
-        {**WRONG, "num_rand_negs": (-1, 2.5, NAN), "in_batch": (1,), "sources": ("paths",)},
+        {**WRONG, "num_rand_negs": (-1, 2.5, NAN), "in_batch": (1,), "components": ("paths",)},
     ),
     "GenerativeSTU": (GenerativeSTU, {**WRONG, "beam_size": COUNTS, "decoder": ("rnn",), "tokenizer": (3,)}),
     "Clustered": (
@@ -453,14 +454,16 @@ MORE: dict[str, tuple[Callable[..., Any], dict[str, tuple[Any, ...]]]] = {
         {
             **WRONG,
             "num_clusters": (0, -1, 2.5, NAN, 10**9),
-            "search_share": (-1, 1.1, NAN, "1"),
+            "probe_fraction": (-1, 1.1, NAN, "1"),
             "start": (1,),
         },
     ),
-    "Reciprocity": (
-        Reciprocity,
+    "ReplyModel": (
+        ReplyModel,
         {
-            **dict.fromkeys(("wait", "hidden_channels", "batch_size", "max_epochs", "patience"), COUNTS),
+            **dict.fromkeys(
+                ("reply_window", "hidden_channels", "batch_size", "max_epochs", "patience"), COUNTS
+            ),
             "dropout": (1.0, NAN),
             "seed": (2**64,),
         },
@@ -484,7 +487,10 @@ MORE: dict[str, tuple[Callable[..., Any], dict[str, tuple[Any, ...]]]] = {
         },
     ),
     "PPR": (HEURISTICS["ppr"], {"restart": (0, 1, NAN, "x"), "num_steps": (-1, 2.5, NAN, 10**9)}),
-    "Reach": (Reach, {"contacts": (0, 2.5, NAN), "middles": (-1, 1.5), "recent": (0,)}),
+    "NeighborhoodConfig": (
+        NeighborhoodConfig,
+        {"max_contacts": (0, 2.5, NAN), "max_bridges": (-1, 1.5), "max_recent": (0,)},
+    ),
     "ApproximateIndex": (ApproximateIndex, {"num_cells": (0, 2.5, NAN), "num_probes": (0, True)}),
     "HistoryEncoder": (
         lambda **more: HistoryEncoder(2, 4, 8, **more),
@@ -515,7 +521,7 @@ def test_hyperparameters_are_checked_where_they_are_given(kind: str, name: str, 
 
 def test_whole_numbers_of_numpy_are_hyperparameters() -> None:
     built = TwoTower(embedding_dim=np.int64(8), dropout=np.float32(0.5), seed=np.int64(3))  # type: ignore[arg-type]
-    assert built.sizes["embedding_dim"] == 8
+    assert built.config.encoder.embedding_dim == 8
     for value, low in itertools.product((1, np.float64(2.0), torch.tensor(3.0)), (0.0, 1.0)):
         assert check_number("x", value, minimum=low) == float(value)
 
@@ -614,7 +620,7 @@ def test_a_compiled_network_is_saved_under_plain_names(tmp_path: Path) -> None:
     fitted.network = Compiled(fitted.network)  # type: ignore[assignment]
     assert next(iter(fitted.network.state_dict())).startswith("_orig_mod.")
     fitted.save(tmp_path)
-    assert torch.equal(TwoTower.load(tmp_path, GRAPH).score(asked()), expected)
+    assert torch.equal(MixtureRecommender.load(tmp_path, GRAPH).score(asked()), expected)
     assert torch.equal(fitted.on(GRAPH).score(asked()), expected)
 
 

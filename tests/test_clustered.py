@@ -17,8 +17,12 @@ from benchmarks.quality import clusters as benchmark
 from benchmarks.quality.smaller_search import OWN, Kept, groups_of, judged_events
 from graphrec.data import Query, TemporalSplit
 from graphrec.evaluate import evaluate_streaming
-from graphrec.models import Clustered, Recommender, clustered
-from graphrec.nn import Candidates, Clusters, RoutedSoftmax, largest, settled
+from graphrec.features import Candidates
+from graphrec.models import Clustered, MixtureRecommender, Recommender
+from graphrec.models.heads.clusters import search
+from graphrec.models.heads.clusters.head import BoundClusterHead
+from graphrec.models.heads.clusters.index import ClusterIndex
+from graphrec.nn import ClusterSoftmax, balanced_assignment, largest_memberships
 from graphrec.temporal import Timeline
 from graphrec.tokenizer import ClusterCodes
 
@@ -34,7 +38,7 @@ SPLIT = TemporalSplit.of(GRAPH)
 
 
 @cache
-def fitted() -> Clustered:
+def fitted() -> MixtureRecommender[BoundClusterHead]:
     """Not to be changed."""
     return Clustered(num_clusters=4, **SMALL).fit(GRAPH, until=SPLIT.t_val)
 
@@ -48,22 +52,22 @@ def asked(time: int = SPLIT.t_test) -> Query:
 
 def test_the_largest_two_clusters() -> None:
     affinity = torch.randn(9, 5, generator=torch.Generator().manual_seed(0))
-    cluster, share = largest(affinity)
+    cluster, share = largest_memberships(affinity)
     best = affinity.sort(dim=1, descending=True)
     assert torch.equal(cluster, best.indices[:, :2])
     torch.testing.assert_close(share, best.values[:, :2].softmax(1))
-    alone = largest(affinity[:, :1])
+    alone = largest_memberships(affinity[:, :1])
     assert alone[0].tolist() == [[0, 0]] * 9
     assert alone[1].tolist() == [[1.0, 0.0]] * 9
 
 
-def test_settled_clusters_swallow_nobody_beyond_their_room() -> None:
+def test_balanced_clusters_take_nobody_beyond_their_capacity() -> None:
     generator = torch.Generator().manual_seed(0)
     vectors, centres = torch.randn(60, 4, generator=generator) + 2.0, torch.randn(6, 4, generator=generator)
-    free = settled(vectors, centres, 0.5, bridge=0.25, most=60.0)
+    free = balanced_assignment(vectors, centres, 0.5, min_second_share=0.25, balance_factor=60.0)
     assert torch.equal(free[0][:, 0], (vectors @ centres.T).argmax(1))
     assert int(torch.bincount(free[0][:, 0]).max()) > 15
-    cluster, share = settled(vectors, centres, 0.5, bridge=0.25, most=1.5)
+    cluster, share = balanced_assignment(vectors, centres, 0.5, min_second_share=0.25, balance_factor=1.5)
     assert int(torch.bincount(cluster[:, 0]).max()) <= 15
     torch.testing.assert_close(share.sum(1), torch.ones(60))
     assert ((share[:, 1] == 0) | (share[:, 1] >= 0.25)).all()
@@ -72,12 +76,12 @@ def test_settled_clusters_swallow_nobody_beyond_their_room() -> None:
     assert torch.equal(share[stay], free[1][stay])
 
 
-def clusters_of(rows: list[Row], known: int, users: int = 6) -> Clusters:
+def clusters_of(rows: list[Row], known: int, users: int = 6) -> ClusterIndex:
     """People 0..known-1 are known, in clusters 0, 1, 2, ... alone."""
     timeline = Timeline.of(graph_of(rows, users))
     cluster = torch.arange(users)[:, None].repeat(1, 2).clamp(max=known - 1)
     share = torch.tensor([1.0, 0.0]).repeat(users, 1)
-    return Clusters(timeline, cluster, share, torch.arange(users) < known, known)
+    return ClusterIndex(timeline, cluster, share, torch.arange(users) < known, known)
 
 
 def test_newcomers_join_whom_they_met_first() -> None:
@@ -89,7 +93,7 @@ def test_newcomers_join_whom_they_met_first() -> None:
     assert found.cluster[4].sort().values.tolist() == [0, 1]
     assert found.share[5].tolist() == [0.0, 0.0]
     assert sorted(found.members(1)[0].tolist()) == [1, 3, 4]
-    assert found.num_placed(torch.tensor([0, 1, 3, 4, 5])).tolist() == [0, 2, 3, 4, 5]
+    assert found.num_assigned(torch.tensor([0, 1, 3, 4, 5])).tolist() == [0, 2, 3, 4, 5]
     assert found.sizes(torch.tensor([4]))[0].tolist() == [2.0, 2.0, 1.0]
 
 
@@ -138,10 +142,10 @@ def test_probabilities_sum_to_one() -> None:
     model = fitted()
     for time in (SPLIT.t_val, SPLIT.t_test, 40 * HOUR):
         with torch.no_grad():
-            seen = model._ask_now(asked(time))
-            torch.testing.assert_close(model._log_everyone(seen).exp().sum(1), torch.ones(USERS))
-            log_cluster, log_lobby = model._next_cluster(seen)
-        total = log_cluster.exp().sum(1) + log_lobby.exp()
+            seen = model.encode_query(asked(time))
+            torch.testing.assert_close(model.head.log_probs(seen).exp().sum(1), torch.ones(USERS))
+            log_cluster, log_unassigned = model.head.next_cluster(seen)
+        total = log_cluster.exp().sum(1) + log_unassigned.exp()
         torch.testing.assert_close(total, torch.ones(USERS))
 
 
@@ -159,16 +163,16 @@ def test_the_training_softmax_against_a_loop(slots: int) -> None:
     never[torch.arange(4), place] = never[0, 3] = True
     p_cluster = torch.rand(4, size, generator=generator)
     candidates = Candidates(10 + torch.arange(6), torch.zeros(6), torch.ones(6, dtype=torch.bool))
-    softmax = RoutedSoftmax(
+    softmax = ClusterSoftmax(
         candidates,
         scores=scores,
-        placed=placed,
+        assigned=placed,
         membership=share,
-        spread=share.sum(0),
+        total_membership=share.sum(0),
         log_cluster=p_cluster.log(),
-        log_lobby=torch.full((4,), 0.25).log(),
+        log_unassigned=torch.full((4,), 0.25).log(),
         place=place,
-        never=never,
+        negative_mask=~never,
     )
     barred = torch.tensor([3]), torch.tensor([12])
     found = softmax.log_p(torch.arange(4), barred)
@@ -193,19 +197,21 @@ def test_planted_circles_become_clusters() -> None:
     assert found["homophily, later"] > 2.0  # of at most 4
     assert found["dead"] == 0
     assert found["largest / mean"] < 3.01
-    assert (model.assignments[-2:] == -1).all()
+    assert (model.head.assignments[-2:] == -1).all()
 
 
 def test_the_search_reads_the_likeliest_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clustered, "LEAST", 1)
-    model = Clustered(num_clusters=4, start="codes", sources=(), **SMALL).fit(GRAPH, until=SPLIT.t_val)
+    monkeypatch.setattr(search, "MIN_PROBED", 1)
+    model = Clustered(num_clusters=4, start="codes", components=(), features=(), **SMALL).fit(
+        GRAPH, until=SPLIT.t_val
+    )
     query = asked()
     whole = model.score(query).double()
-    model.search_share = 0.3
-    probed = model.probed(query)
+    model.head.probe_fraction = 0.3
+    probed = model.head.probed(model.encode_query(query))
     assert 1 <= int(probed.sum(1).min()) <= int(probed.sum(1).max()) < 4
     users, values = model.recommend(query, 5)
-    index = model.clusters
+    index = model.head.index
     for row in range(USERS):
         inside = [
             v
@@ -232,15 +238,15 @@ def test_the_search_reads_the_likeliest_clusters(monkeypatch: pytest.MonkeyPatch
                 assert value == pytest.approx(float(whole[row, user]), abs=1e-3)
         best = max((v for v in wholly if v != row), key=lambda v: float(whole[row, v]))
         assert float(values[row, 0]) >= float(whole[row, best]) - 1e-3
-    model.search_share = 1.0
-    assert model.probed(query).all()
+    model.head.probe_fraction = 1.0
+    assert model.head.probed(model.encode_query(query)).all()
     assert torch.equal(model.recommend(query, 5)[0], Recommender.recommend(model, query, 5)[0])
 
 
 def test_people_around_are_always_proposed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clustered, "LEAST", 0)
+    monkeypatch.setattr(search, "MIN_PROBED", 0)
     model = Clustered(num_clusters=4, start="codes", **SMALL).fit(GRAPH, until=SPLIT.t_val)
-    model.search_share = 0.0
+    model.head.probe_fraction = 0.0
     query = asked()
     timeline = Timeline.of(GRAPH)
     users = model.recommend(query, USERS)[0]
@@ -253,7 +259,7 @@ def test_people_around_are_always_proposed(monkeypatch: pytest.MonkeyPatch) -> N
 def test_from_scratch_all_clusters_count_at_first() -> None:
     model = Clustered(num_clusters=4, start="scratch", **SMALL)
     batch = next(iter(model.prepare(GRAPH, until=SPLIT.t_val)))
-    network, affinity = model.network, torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
+    network, affinity = model.network.head, torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
     for epoch, number in ((0, 4), (1, 2)):
         terms = model.losses(batch, epoch)
         assert float(terms["imbalance"].detach()) >= 0.0
@@ -266,21 +272,21 @@ def test_from_scratch_all_clusters_count_at_first() -> None:
         assert int((network.cluster.grad.abs().sum(1) > 0).sum()) == 4
     begun = Clustered(num_clusters=4, **SMALL)
     begun.losses(next(iter(begun.prepare(GRAPH, until=SPLIT.t_val))), 0)
-    assert ((begun.network.memberships(affinity) > 0).sum(1) == 2).all()
+    assert ((begun.network.head.memberships(affinity) > 0).sum(1) == 2).all()
 
 
 def test_an_interrupted_fit_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = Clustered(num_clusters=4, start="scratch", folder=tmp_path / "a", **SMALL)
     whole.fit(GRAPH, until=SPLIT.t_val)
-    judge = Clustered._validate
+    judge = MixtureRecommender._validate
 
-    def interrupted(self: Clustered, event_id: torch.Tensor) -> dict[str, float]:
-        if self._gathered_for == 1:
+    def interrupted(self: MixtureRecommender, event_id: torch.Tensor) -> dict[str, float]:
+        if self._loss.epoch == 1:
             raise KeyboardInterrupt
         return judge(self, event_id)
 
     again = Clustered(num_clusters=4, start="scratch", folder=tmp_path / "b", **SMALL)
-    monkeypatch.setattr(Clustered, "_validate", interrupted)
+    monkeypatch.setattr(MixtureRecommender, "_validate", interrupted)
     with pytest.raises(KeyboardInterrupt):
         again.fit(GRAPH, until=SPLIT.t_val)
     monkeypatch.undo()
@@ -292,10 +298,10 @@ def test_an_interrupted_fit_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_saved_and_loaded(tmp_path: Path) -> None:
     model = fitted()
     model.save(tmp_path)
-    again = Clustered.load(tmp_path, GRAPH)
+    again = MixtureRecommender.load(tmp_path, GRAPH)
     assert torch.equal(again.score(asked()), model.score(asked()))
     assert torch.equal(again.recommend(asked(), 5)[0], model.recommend(asked(), 5)[0])
-    assert json.loads((tmp_path / "model.json").read_text())["arguments"]["num_clusters"] == 4
+    assert json.loads((tmp_path / "model.json").read_text())["head"]["settings"]["num_clusters"] == 4
 
 
 def test_on_another_graph_people_are_forgotten_and_come() -> None:
@@ -304,25 +310,25 @@ def test_on_another_graph_people_are_forgotten_and_come() -> None:
     there = [v for v in range(USERS) if v not in gone]
     late = max(row.time for row in rows) + HOUR
     other = model.on(graph_of([*rows, Row(32, 0, late)]))
-    assert other.network.user.num_embeddings == model.network.user.num_embeddings - 2
+    assert other.network.head.user.num_embeddings == model.network.head.user.num_embeddings - 2
     index = {raw: v for v, raw in enumerate(other.graph.user_ids.lookup(torch.arange(other.graph.num_users)))}
     known = [v for v in there if v < 32]
-    ours = model.clusters.cluster[known]
-    assert torch.equal(other.clusters.cluster[[index[v] for v in known]], ours)
-    assert other.clusters.cluster[index[32], 0] == model.clusters.cluster[0, 0]
+    ours = model.head.index.cluster[known]
+    assert torch.equal(other.head.index.cluster[[index[v] for v in known]], ours)
+    assert other.head.index.cluster[index[32], 0] == model.head.index.cluster[0, 0]
     assert model.graph is GRAPH
 
 
 def test_a_network_elsewhere_scores_alike() -> None:
     model = Clustered(start="scratch", **SMALL)
     loader = model.prepare(GRAPH, until=SPLIT.t_val)
-    model._gather()
+    model.head.refresh()
     batch, query = next(iter(loader)), asked()
     model.network.eval()
     with torch.no_grad():
         losses, scores, lists = model.losses(batch, 0), model.score(query), model.recommend(query, 3)[0]
         with Elsewhere(model.network) as far:
-            model._gather()
+            model.head.refresh()
             assert float(model.losses(batch, 0)["loss"]) == float(losses["loss"])
             assert torch.equal(model.score(query), scores)
             assert torch.equal(model.recommend(query, 3)[0], lists)
@@ -334,8 +340,8 @@ def test_a_network_elsewhere_scores_alike() -> None:
     [
         ({"start": "anew"}, "unknown start 'anew'"),
         ({"num_clusters": 0}, "num_clusters must be at least 1"),
-        ({"search_share": 1.5}, "search_share must lie in 0..1"),
-        ({"sources": ("circles",)}, "unknown source 'circles'"),
+        ({"probe_fraction": 1.5}, "probe_fraction must be at least 0 and at most 1"),
+        ({"features": ("prefix_groups",)}, "unknown feature 'prefix_groups'"),
     ],
 )
 def test_what_is_refused(given: dict[str, object], said: str) -> None:
@@ -348,10 +354,10 @@ def test_what_is_refused(given: dict[str, object], said: str) -> None:
 
 def test_clusters_are_first_codes(tmp_path: Path) -> None:
     model = fitted()
-    tokenizer = ClusterCodes(dim=4).assign(GRAPH, model.assignments).fit(GRAPH, until=SPLIT.t_val)
+    tokenizer = ClusterCodes(dim=4).assign(GRAPH, model.head.assignments).fit(GRAPH, until=SPLIT.t_val)
     codes = tokenizer.stus(GRAPH).codes
-    has = model.assignments >= 0
-    assert torch.equal(codes[has, 0], model.assignments[has])
+    has = model.head.assignments >= 0
+    assert torch.equal(codes[has, 0], model.head.assignments[has])
     assert (codes[~has] == -1).all()
     assert len(codes[has].unique(dim=0)) == int(has.sum())
     tokenizer.save(tmp_path)
@@ -359,17 +365,17 @@ def test_clusters_are_first_codes(tmp_path: Path) -> None:
     assert torch.equal(again.stus(GRAPH).codes, codes)
     with pytest.raises(ValueError, match="assign"):
         again.refit(GRAPH, until=SPLIT.t_test)
-    more = again.assign(GRAPH, model.assignments).refit(GRAPH, until=SPLIT.t_test)
-    assert torch.equal(more.stus(GRAPH).codes[has, 0], model.assignments[has])
+    more = again.assign(GRAPH, model.head.assignments).refit(GRAPH, until=SPLIT.t_test)
+    assert torch.equal(more.stus(GRAPH).codes[has, 0], model.head.assignments[has])
 
 
 def test_a_newcomer_has_the_first_code_of_their_contacts() -> None:
     model = fitted()
-    tokenizer = ClusterCodes(dim=4).assign(GRAPH, model.assignments).fit(GRAPH, until=SPLIT.t_val)
+    tokenizer = ClusterCodes(dim=4).assign(GRAPH, model.head.assignments).fit(GRAPH, until=SPLIT.t_val)
     rows = planted_rows(0)
     late = max(row.time for row in rows) + HOUR
     graph = graph_of([*rows, Row(32, 5, late)], USERS)
-    assert tokenizer.encode(graph, [32])[0, 0] == model.assignments[5]
+    assert tokenizer.encode(graph, [32])[0, 0] == model.head.assignments[5]
 
 
 def test_assignments_that_do_not_fit() -> None:
@@ -420,7 +426,7 @@ def test_a_smaller_search_is_judged_as_the_protocol_does() -> None:
     found = kept.searched(groups, 0.4, "pointer")
     probed, size = kept._probed(groups, 0.4, "pointer", own=False)
     assert float(size.max()) <= 0.4 * USERS
-    index, timeline, reciprocal = model.clusters, model._timeline, []
+    index, timeline, reciprocal = model.head.index, model.view.timeline, []
     for row in range(len(kept.query)):
         asker, tick = int(kept.query.user[row]), int(kept.tick[row])
         met = set(

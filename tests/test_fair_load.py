@@ -12,7 +12,7 @@ from scipy.optimize import Bounds, LinearConstraint, linear_sum_assignment, milp
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from graphrec.models import fair_load
+from graphrec.models import exposure_capped_topk
 
 
 def drawn(seed: int, users: int, num_people: int, candidates: int) -> tuple[Tensor, Tensor]:
@@ -45,7 +45,7 @@ def worth(lists: Tensor, people: Tensor, values: Tensor) -> float:
 @pytest.mark.parametrize(("users", "candidates", "k", "most"), [(30, 20, 3, 4), (40, 30, 10, 15)])
 def test_near_the_exact_optimum(seed: int, users: int, candidates: int, k: int, most: int) -> None:
     people, values = drawn(seed, users, users, candidates)
-    fair = fair_load(people, values, k=k, most=most)
+    fair = exposure_capped_topk(people, values, k=k, max_exposure=most)
     best = exact(people, values, k, most)
     assert 0.98 * best <= fair.value <= best + 1e-9 <= fair.bound + 1e-6
     assert fair.value == pytest.approx(worth(fair.people, people, values))
@@ -58,7 +58,7 @@ def test_one_each_is_the_assignment(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     values = torch.rand(25, 25, generator=generator, dtype=torch.float64)
     people = torch.arange(25).expand(25, 25)
-    fair = fair_load(people, values, k=1, most=1)
+    fair = exposure_capped_topk(people, values, k=1, max_exposure=1)
     row, column = linear_sum_assignment(values.numpy(), maximize=True)
     best = float(values.numpy()[row, column].sum())
     assert 0.97 * best <= fair.value <= best + 1e-9
@@ -82,7 +82,9 @@ def test_the_bounds_hold(
     generator = torch.Generator().manual_seed(seed + 1)
     people = torch.where(torch.rand(people.shape, generator=generator) < 0.1, -1, people)
     approaches = torch.rand(people.shape, generator=generator, dtype=torch.float64)
-    fair = fair_load(people, values, k=k, most=most, approaches=approaches, most_approaches=most_approaches)
+    fair = exposure_capped_topk(
+        people, values, k=k, max_exposure=most, initiations=approaches, max_initiations=most_approaches
+    )
     assert fair.people.shape == (users, k)
     listed = fair.people >= 0
     assert (torch.bincount(fair.people[listed], minlength=9) <= most).all()
@@ -100,7 +102,7 @@ def test_the_bounds_hold(
 
 def test_what_fits_is_left_alone() -> None:
     people, values = drawn(0, 20, 30, 12)
-    fair = fair_load(people, values, k=4, most=20)
+    fair = exposure_capped_topk(people, values, k=4, max_exposure=20)
     assert torch.equal(fair.people, people.gather(1, values.topk(4).indices))
     assert fair.value == pytest.approx(fair.bound)
 
@@ -108,28 +110,28 @@ def test_what_fits_is_left_alone() -> None:
 def test_nobody_without_value_is_suggested() -> None:
     people = torch.tensor([[3, 1, 2], [-1, -1, -1]])
     values = torch.tensor([[0.0, 0.5, -1.0], [1.0, 1.0, 1.0]])
-    assert fair_load(people, values, k=2, most=1).people.tolist() == [[1, -1], [-1, -1]]
+    assert exposure_capped_topk(people, values, k=2, max_exposure=1).people.tolist() == [[1, -1], [-1, -1]]
 
 
 def test_wrong_input_is_named() -> None:
     people, values = drawn(0, 3, 5, 4)
     with pytest.raises(ValueError, match=r"people and values must both be \[B, C\], got \[3, 4\], \[3, 2\]"):
-        fair_load(people, values[:, :2], k=1, most=1)
+        exposure_capped_topk(people, values[:, :2], k=1, max_exposure=1)
     with pytest.raises(ValueError, match="k must be at least 1, got 0"):
-        fair_load(people, values, k=0, most=1)
+        exposure_capped_topk(people, values, k=0, max_exposure=1)
     with pytest.raises(TypeError, match=r"k must be a whole number, got 2\.5"):
-        fair_load(people, values, k=2.5, most=1)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="most must be at least 1, got 0"):
-        fair_load(people, values, k=1, most=0)
-    with pytest.raises(ValueError, match="most_approaches must be above 0, got nan"):
-        fair_load(people, values, k=1, most=1, most_approaches=float("nan"))
-    with pytest.raises(ValueError, match="approaches not negative"):
-        fair_load(people, values, k=1, most=1, approaches=values * torch.inf)
+        exposure_capped_topk(people, values, k=2.5, max_exposure=1)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="max_exposure must be at least 1, got 0"):
+        exposure_capped_topk(people, values, k=1, max_exposure=0)
+    with pytest.raises(ValueError, match="max_initiations must be above 0, got nan"):
+        exposure_capped_topk(people, values, k=1, max_exposure=1, max_initiations=float("nan"))
+    with pytest.raises(ValueError, match="initiations not negative"):
+        exposure_capped_topk(people, values, k=1, max_exposure=1, initiations=values * torch.inf)
     with pytest.raises(ValueError, match="twice"):
-        fair_load(people[:, [0, 0]], values[:, :2], k=1, most=1)
+        exposure_capped_topk(people[:, [0, 0]], values[:, :2], k=1, max_exposure=1)
     with pytest.raises(TypeError, match="float"):
-        fair_load(people.float(), values, k=1, most=1)
+        exposure_capped_topk(people.float(), values, k=1, max_exposure=1)
     with pytest.raises(ValueError, match="values must be finite"):
-        fair_load(people, values / 0, k=1, most=1)
-    with pytest.raises(ValueError, match=r"approaches must be \[3, 4\], got \[3\]"):
-        fair_load(people, values, k=1, most=1, approaches=torch.ones(3))
+        exposure_capped_topk(people, values / 0, k=1, max_exposure=1)
+    with pytest.raises(ValueError, match=r"initiations must be \[3, 4\], got \[3\]"):
+        exposure_capped_topk(people, values, k=1, max_exposure=1, initiations=torch.ones(3))

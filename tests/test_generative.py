@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache, partial
 
 import numpy as np
@@ -15,11 +16,15 @@ from torch import Tensor
 from benchmarks.correctness.planted import NUM_USERS, judged, round_robin, uniform
 from graphrec.data import FriendGraph, Query, TemporalSplit
 from graphrec.decode import Forest, PrefixTree
-from graphrec.models import GenerativeSTU
-from graphrec.models.circles import Codes
-from graphrec.models.favours import Favours
-from graphrec.models.writer import Mixed, Prefixes, Written
-from graphrec.nn.generator import CodeTables, CodeTowers, CodeTransformer
+from graphrec.models import GenerativeSTU, MixtureRecommender
+from graphrec.models.heads.codes.diagnostics import unconstrained_validity
+from graphrec.models.heads.codes.head import BoundCodeHead
+from graphrec.models.heads.codes.history import CodeHistory
+from graphrec.models.heads.codes.prefix_scorer import Prefixes
+from graphrec.models.heads.codes.teacher_forcing import TeacherForcing
+from graphrec.models.mixture.contact_prior import ContactPrior
+from graphrec.models.mixture.encoder import QueryEncoder
+from graphrec.nn.code_decoder import CodeTables, CodeTowers, CodeTransformer
 from graphrec.temporal import NEVER, DecayedPopularity, GroupActivity, Timeline
 from graphrec.tokenizer import RandomCodes, ResidualKMeans
 
@@ -30,13 +35,13 @@ SMALL = {"embedding_dim": 8, "hidden_channels": 8, "window": 8, "max_epochs": 2,
 KINDS = {
     "stu": {},
     "transformer": {"decoder": "transformer"},
-    "codes alone": {"sources": ()},
+    "codes alone": {"components": (), "features": ()},
     "shared": {"tokenizer": ResidualKMeans(dim=4, num_codebooks=2, codebook_size=3, unique=False)},
     "four levels": {"tokenizer": RandomCodes(num_codebooks=4), "decoder": "moe"},
 }
 
 
-def small(**kwargs: object) -> GenerativeSTU:
+def small(**kwargs: object) -> MixtureRecommender[BoundCodeHead]:
     settings = {**SMALL, "tokenizer": ResidualKMeans(dim=4), **kwargs}
     return GenerativeSTU(**settings)  # type: ignore[arg-type]
 
@@ -55,7 +60,7 @@ def world() -> tuple[FriendGraph, TemporalSplit]:
 
 
 @cache
-def fitted(kind: str) -> tuple[GenerativeSTU, FriendGraph, TemporalSplit]:
+def fitted(kind: str) -> tuple[MixtureRecommender[BoundCodeHead], FriendGraph, TemporalSplit]:
     graph, split = world()
     model = small(**KINDS[kind]).fit(graph, until=split.t_val, validate_until=split.t_test)
     return model, graph, split
@@ -148,7 +153,7 @@ def test_trees_side_by_side_are_the_trees() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_probabilities_of_everyone_sum_to_one(kind: str) -> None:
     model, graph, split = fitted(kind)
-    model._favours = Favours(0.0, 1.0)
+    model._fitted = replace(model.fitted, prior=ContactPrior(0.0, 1.0))
     query = Query.of(graph, torch.arange(USERS), split.t_test)
     total = model.score(query).double().exp().sum(1)
     torch.testing.assert_close(total, torch.ones(USERS, dtype=torch.float64), atol=1e-4, rtol=0)
@@ -161,14 +166,14 @@ def test_teacher_forcing_says_what_scoring_everyone_says(kind: str) -> None:
     late = (events.time >= split.t_test).nonzero().squeeze(1)
     query = Query.of_events(graph, late)
     with torch.no_grad():
-        asked = model._ask_now(query)
-        forced = Written.of(model._writer(asked), events.dst[late])
-        everyone = model._log_everyone(asked)
+        asked = model.encode_query(query)
+        forced = TeacherForcing.of(model.head.prefix_scorer(asked), events.dst[late])
+        everyone = model.head.log_probs(asked)
     found = everyone.gather(1, events.dst[late][:, None]).squeeze(1)
     torch.testing.assert_close(forced.total, found, atol=1e-4, rtol=1e-4)
-    levels = [name for name in forced.said if name.startswith("loss_")]
+    levels = [name for name in forced.terms if name.startswith("loss_")]
     assert len(levels) == model.tokenizer.num_codebooks
-    assert 0 <= forced.said["accuracy"] <= min(forced.said[f"accuracy_{n + 1}"] for n in range(len(levels)))
+    assert 0 <= forced.terms["accuracy"] <= min(forced.terms[f"accuracy_{n + 1}"] for n in range(len(levels)))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -178,11 +183,11 @@ def test_whoever_is_found_has_the_score_of_the_whole(kind: str, beam_size: int) 
     model, graph, split = fitted(kind)
     query = Query.of(graph, torch.arange(USERS), split.t_test)
     exclude = torch.arange(USERS), (torch.arange(USERS) + 5) % USERS
-    old, model.beam_size = model.beam_size, beam_size
+    old, model.head.config = model.head.config, replace(model.head.config, beam_size=beam_size)
     try:
         users, values = model.recommend(query, 6, exclude=exclude)
     finally:
-        model.beam_size = old
+        model.head.config = old
     assert (users >= 0).all()
     assert (users.sort(1).values.diff(dim=1) > 0).all()
     assert not ((users == query.user[:, None]) | (users == exclude[1][:, None])).any()
@@ -203,25 +208,25 @@ def test_votes_are_the_shares_of_the_people_below() -> None:
     model, graph, split = fitted("stu")
     query = Query.of(graph, torch.arange(6), split.t_test)
     with torch.no_grad():
-        asked = model._ask_now(query)
-        mixed = Mixed(model._writer(asked), int(model._codes.number(asked.tick)[0]))
-    around, forest = asked.around, model._codes.forest
+        asked = model.encode_query(query)
+        mixed = model.head.mixture_scorer(asked)
+    around, forest = asked.neighbors, model.head.history.forest
     assert around is not None
     assert mixed._inside.sum() > 0
-    root = forest.root[model._codes.number(asked.tick)]
+    root = forest.root[model.head.history.number(asked.tick)]
     for row in range(6):
-        here = (around.row == row) & mixed._writer.has
+        here = (around.row == row) & mixed._scorer.has
         total = mixed._inside[here].sum() + mixed._generated[row]
         assert float(total) == pytest.approx(float(mixed.log_root[row].exp()), rel=1e-5)
     at, child = forest.children(root)
     step = Prefixes(torch.arange(6), root, torch.empty(6, 0, dtype=torch.int64), None)
-    person, prefix, place = mixed._writer.below(step, at)
+    person, prefix, place = mixed._scorer.votes_below(step, at)
     for one, row, where in zip(person.tolist(), prefix.tolist(), place.tolist(), strict=True):
-        user = int(around.user[mixed._writer.person[one]])
-        assert int(around.row[mixed._writer.person[one]]) == row == int(at[where])
-        code = model._codes.codes[model._codes.number(asked.tick)[row], user, 0]
+        user = int(around.user[mixed._scorer.person[one]])
+        assert int(around.row[mixed._scorer.person[one]]) == row == int(at[where])
+        code = model.head.history.codes[model.head.history.number(asked.tick)[row], user, 0]
         assert forest.code[child[where]] == code
-    assert len(person) == int(mixed._writer.has.sum())
+    assert len(person) == int(mixed._scorer.has.sum())
 
 
 def test_cached_keys_change_nothing() -> None:
@@ -264,24 +269,24 @@ def test_codes_are_older_than_what_is_trained_on(monkeypatch: pytest.MonkeyPatch
     graph, split = world()
     model = small()
     loader = model.prepare(graph, until=split.t_val)
-    codes = model._codes
+    codes = model.head.history
     fits = []
     for number, tick in enumerate(codes.tick.tolist()):
-        newer = model._timeline.first_tick >= tick
+        newer = model.view.timeline.first_tick >= tick
         assert (codes.codes[number][newer] == -1).all()  # nobody has an STU before their first event
         assert (codes.codes[number][~newer] >= 0).any()
         fits.append(codes.codes[number])
     asked: list[Query] = []
-    original = model._ask
+    original = QueryEncoder.encode
 
-    def noting(query: Query, *rest: object) -> object:
+    def noting(self: QueryEncoder, query: Query, *rest: object) -> object:
         asked.append(query)
-        return original(query, *rest)  # type: ignore[arg-type]
+        return original(self, query, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(model, "_ask", noting)
+    monkeypatch.setattr(QueryEncoder, "encode", noting)
     for batch in loader:
         model.losses(batch, 0)
-    ticks = model._timeline.tick(torch.cat([query.time for query in asked]))
+    ticks = model.view.timeline.tick(torch.cat([query.time for query in asked]))
     number = codes.number(ticks)
     assert (number >= 0).all()
     assert (codes.tick[number] <= ticks).all()
@@ -304,16 +309,16 @@ def test_the_codes_of_training_do_not_know_what_comes_later() -> None:
     changed = graph_of([*rows, *other], USERS + 3)
     again = small()
     again.prepare(changed, until=int(changed.events().time[int(0.8 * len(events))]))
-    past = int((model._codes.tick <= model._timeline.tick(torch.tensor(cut))).sum())
+    past = int((model.head.history.tick <= model.view.timeline.tick(torch.tensor(cut))).sum())
     size = min(model.tokenizer.table.codebook_size, again.tokenizer.table.codebook_size)
     assert past > 3
     assert size == model.tokenizer.table.codebook_size
-    assert torch.equal(model._codes.codes[:past], again._codes.codes[:past])
+    assert torch.equal(model.head.history.codes[:past], again.head.history.codes[:past])
 
 
 def test_newcomers_are_given_stus_and_suggested() -> None:
     model, graph, _ = fitted("stu")
-    codes = model._codes
+    codes = model.head.history
     newcomer = USERS
     has = codes.codes[:, newcomer, 0] >= 0
     assert not has[0]
@@ -327,7 +332,9 @@ def test_newcomers_are_given_stus_and_suggested() -> None:
 
 def test_before_the_first_codes_nobody_is_told_apart_by_them() -> None:
     graph, split = world()
-    model = small(sources=(), max_epochs=1).fit(graph, until=split.t_val, validate_until=split.t_test)
+    model = small(components=(), features=(), max_epochs=1).fit(
+        graph, until=split.t_val, validate_until=split.t_test
+    )
     early = Query.of(graph, torch.arange(4), int(graph.events().time[50]))
     assert (model.score(early).std(1) < 1e-6).all()
     users, _ = model.recommend(early, 3)
@@ -337,8 +344,8 @@ def test_before_the_first_codes_nobody_is_told_apart_by_them() -> None:
 def test_circles_are_of_the_people_known_at_the_fit() -> None:
     """A circle's past is that of its members, a leaf's that of its person."""
     model, _, split = fitted("stu")
-    codes: Codes = model._codes
-    timeline, forest = model._timeline, codes.forest
+    codes: CodeHistory = model.head.history
+    timeline, forest = model.view.timeline, codes.forest
     tick = timeline.tick(torch.tensor(split.t_test))
     number = int(codes.number(tick[None]))
     tree, root = forest.trees[number], int(forest.root[number])
@@ -370,15 +377,15 @@ def test_ten_thousand_codes_a_level_train() -> None:
     graph, split = world()
     model = small(tokenizer=RandomCodes(codebook_size=10_000), max_epochs=1, epoch_batches=2)
     model.fit(graph, until=split.t_val, validate_until=split.t_test)
-    assert model.network.next.shape == (3, 10_000, 8)
+    assert model.network.head.next_code.shape == (3, 10_000, 8)
     assert np.isfinite(model.curve[0]["loss"])
 
 
 def test_history_alone_learns_a_turn_and_chance_stays_chance() -> None:
     make = partial(
-        GenerativeSTU, embedding_dim=16, hidden_channels=16, window=16, batch_acts=256, progress=False
+        GenerativeSTU, embedding_dim=16, hidden_channels=16, window=16, events_per_batch=256, progress=False
     )
-    taught = make(tokenizer=RandomCodes(), sources=("pointer",), max_epochs=6, patience=6)
+    taught = make(tokenizer=RandomCodes(), components=("pointer",), features=(), max_epochs=6, patience=6)
     assert judged(taught, round_robin())["mrr"] > 0.9
     lost = judged(make(tokenizer=ResidualKMeans(), max_epochs=1, epoch_batches=20), uniform(num_events=2000))
     chance = float(np.mean(1 / np.arange(1, NUM_USERS)))
@@ -389,8 +396,8 @@ def test_history_alone_learns_a_turn_and_chance_stays_chance() -> None:
 def test_what_it_does_not_know() -> None:
     with pytest.raises(ValueError, match="unknown decoder 'none'; there are towers, moe, transformer"):
         small(decoder="none")
-    with pytest.raises(ValueError, match="unknown source 'gossip'; there are pointer"):
-        small(sources=("gossip",))
+    with pytest.raises(ValueError, match="unknown component 'gossip'; there are pointer"):
+        small(components=("gossip",))
     with pytest.raises(ValueError, match="beam_size must be at least 1, got 0"):
         small(beam_size=0)
 
@@ -403,6 +410,6 @@ def test_two_events_are_enough_to_fit_on() -> None:
 
 def test_validity_is_a_share() -> None:
     model, graph, split = fitted("stu")
-    share = model.validity(Query.of(graph, torch.arange(8), split.t_test))
+    share = unconstrained_validity(model, Query.of(graph, torch.arange(8), split.t_test))
     assert share.shape == (8,)
     assert ((share >= 0) & (share <= 1)).all()

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from graphs import graph_of, planted_rows
-from recommenders import CODED, SMALL
+from recommenders import BARE, CODED, SMALL
 
 from graphrec.data import USER, DataError, FriendGraph, Query, TemporalSplit
-from graphrec.models import HEURISTICS, GenerativeSTU, Hybrid, Nearest, TwoTower
+from graphrec.models import HEURISTICS, GenerativeSTU, Hybrid, MixtureRecommender, Nearest, TwoTower
 from graphrec.retrieval import ApproximateIndex, ExactIndex, recall
 
 pytestmark = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.TokenizerQualityWarning")
@@ -28,12 +28,12 @@ def split(graph: FriendGraph) -> TemporalSplit:
 
 @pytest.fixture(scope="module")
 def nearest(graph: FriendGraph, split: TemporalSplit) -> Nearest:
-    model = Nearest(TwoTower(sources=(), **SMALL), index=ExactIndex)
+    model = Nearest(TwoTower(**BARE, **SMALL), index=ExactIndex)
     return model.fit(graph, until=split.t_val, validate_until=split.t_test)
 
 
 @pytest.fixture(scope="module")
-def scorer(graph: FriendGraph, split: TemporalSplit) -> GenerativeSTU:
+def scorer(graph: FriendGraph, split: TemporalSplit) -> MixtureRecommender:
     return GenerativeSTU(**CODED).fit(graph, until=split.t_val, validate_until=split.t_test)
 
 
@@ -58,7 +58,7 @@ def test_profiles_move_people_as_soon_as_they_are_known(split: TemporalSplit) ->
     graph[USER].x = torch.randn(graph.num_users, 3, generator=torch.Generator().manual_seed(0))
     graph[USER].join_time = torch.zeros(graph.num_users, dtype=torch.int64)
     graph[USER].join_time[5] = late = split.t_test + 1
-    model = Nearest(TwoTower(sources=(), **SMALL), index=ExactIndex)
+    model = Nearest(TwoTower(**BARE, **SMALL), index=ExactIndex)
     model.fit(graph, until=split.t_val, validate_until=split.t_test)
     profile = model.two_tower.network.profile
     assert profile is not None
@@ -87,7 +87,7 @@ def test_an_approximate_index_finds_most(nearest: Nearest, graph: FriendGraph, s
 
 
 def test_a_hybrid_lists_the_union_in_the_order_of_its_scorer(
-    graph: FriendGraph, split: TemporalSplit, nearest: Nearest, scorer: GenerativeSTU
+    graph: FriendGraph, split: TemporalSplit, nearest: Nearest, scorer: MixtureRecommender
 ) -> None:
     rule = HEURISTICS["adamic_adar"]().fit(graph, until=split.t_val)
     model = Hybrid(scorer, [scorer, nearest, rule], num_candidates=8).join(graph)
@@ -105,7 +105,7 @@ def test_a_hybrid_lists_the_union_in_the_order_of_its_scorer(
 
 
 def test_a_hybrid_on_another_graph(
-    graph: FriendGraph, split: TemporalSplit, nearest: Nearest, scorer: GenerativeSTU
+    graph: FriendGraph, split: TemporalSplit, nearest: Nearest, scorer: MixtureRecommender
 ) -> None:
     model = Hybrid(scorer, [scorer, nearest], num_candidates=8).join(graph)
     query = Query.of(graph, torch.arange(10), split.t_test)
@@ -147,7 +147,7 @@ def test_the_nearest_are_kept(
 
 
 def test_a_hybrid_is_kept(
-    nearest: Nearest, scorer: GenerativeSTU, graph: FriendGraph, split: TemporalSplit, tmp_path: Path
+    nearest: Nearest, scorer: MixtureRecommender, graph: FriendGraph, split: TemporalSplit, tmp_path: Path
 ) -> None:
     rule = HEURISTICS["ppr"]().fit(graph, until=split.t_val)
     model = Hybrid(scorer, [nearest, scorer, rule], num_candidates=8).join(graph)

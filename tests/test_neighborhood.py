@@ -12,20 +12,37 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphrec.data import Query
-from graphrec.nn import Votes, path_features, person_features
+from graphrec.features import path_features, person_features
+from graphrec.nn import CandidateScores
 from graphrec.nn.mixture import ABSENT
-from graphrec.temporal import Neighborhood, Reach, Timeline, UserActivity
+from graphrec.temporal import Neighborhood, NeighborhoodConfig, Timeline, UserActivity
 
 USERS = 6
-WIDE = Reach(contacts=9, contact_window=99, middles=9, ends=9, end_window=99, recent=9, recent_window=99)
-NARROW = Reach(contacts=2, contact_window=9, middles=1, ends=2, end_window=9, recent=2, recent_window=4)
+WIDE = NeighborhoodConfig(
+    max_contacts=9,
+    contact_window=99,
+    max_bridges=9,
+    max_per_bridge=9,
+    bridge_window=99,
+    max_recent=9,
+    recent_window=99,
+)
+NARROW = NeighborhoodConfig(
+    max_contacts=2,
+    contact_window=9,
+    max_bridges=1,
+    max_per_bridge=2,
+    bridge_window=9,
+    max_recent=2,
+    recent_window=4,
+)
 
 
 def met(rows: Sequence[Row], user: int) -> set[int]:
     return {r.dst for r in rows if r.src == user} | {r.src for r in rows if r.dst == user}
 
 
-def around(rows: Sequence[Row], time: int, reach: Reach) -> tuple[Timeline, Query, Neighborhood]:
+def around(rows: Sequence[Row], time: int, reach: NeighborhoodConfig) -> tuple[Timeline, Query, Neighborhood]:
     timeline = Timeline(graph_of(rows, USERS))
     user = torch.arange(USERS)
     query = Query(user, torch.full_like(user, time), torch.zeros_like(user))
@@ -164,17 +181,17 @@ def test_common_contacts_are_counted() -> None:
     assert weights == pytest.approx(1 / math.log(3) + 1 / math.log(2))
 
 
-def votes(seed: int) -> Votes:
+def votes(seed: int) -> CandidateScores:
     """Two sources over the people of four queries; the third query has nobody, the fourth one source."""
     generator = torch.Generator().manual_seed(seed)
     row, user = torch.tensor([0, 0, 0, 1, 1, 3]), torch.tensor([1, 4, 5, 0, 2, 4])
     scores = torch.randn(2, 6, generator=generator) * 3
     scores[0, 2] = scores[1, 3] = scores[0, 5] = ABSENT
     gate = torch.randn(4, 3, generator=generator)
-    return Votes(row, user, scores, gate, torch.zeros_like(row, dtype=torch.bool))
+    return CandidateScores(row, user, scores, gate, torch.zeros_like(row, dtype=torch.bool))
 
 
-def naive_mixture(given: Votes, barred: set[tuple[int, int]]) -> list[dict[int, float]]:
+def naive_mixture(given: CandidateScores, barred: set[tuple[int, int]]) -> list[dict[int, float]]:
     """Probabilities of the people around each query; under -1 the share of everyone beyond."""
     out = []
     for query in range(4):
@@ -199,7 +216,7 @@ def naive_mixture(given: Votes, barred: set[tuple[int, int]]) -> list[dict[int, 
     return out
 
 
-def naive_alone(given: Votes, barred: set[tuple[int, int]], target: torch.Tensor) -> list[float]:
+def naive_alone(given: CandidateScores, barred: set[tuple[int, int]], target: torch.Tensor) -> list[float]:
     """The log-probabilities of each row's target by each source that has it, added up."""
     out = [0.0] * len(target)
     for score in given.scores.tolist():
@@ -239,9 +256,9 @@ def test_a_mixture_trains_without_nan() -> None:
     given_votes = votes(0)
     scores, gate = given_votes.scores.requires_grad_(), given_votes.gate.requires_grad_()
     table = torch.zeros(4, requires_grad=True)
-    found, alone = Votes(given_votes.row, given_votes.user, scores, gate, given_votes.contact).log_likelihood(
-        torch.tensor([1, 2, 5, 0]), None, table
-    )
+    found, alone = CandidateScores(
+        given_votes.row, given_votes.user, scores, gate, given_votes.contact
+    ).log_likelihood(torch.tensor([1, 2, 5, 0]), None, table)
     (found + alone).sum().backward()
     for gradient in (scores.grad, gate.grad, table.grad):
         assert gradient is not None

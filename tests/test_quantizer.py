@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from graphrec.nn import ResidualQuantizer, bounded_nearest
-from graphrec.nn.quantizer import SLACK, Gradient
+from graphrec.nn import ResidualQuantizer, capacitated_nearest
+from graphrec.nn.quantizer import BALANCE_FACTOR, Gradient
 from graphrec.tokenizer.quality.report import perplexity
 
 
@@ -103,7 +103,7 @@ def test_balance_whatever_the_vectors(alike: float, n: int) -> None:
     codes = quantizer.initialise(x, generator())
     assert torch.equal(quantizer.assign(x), codes)
     for level in codes.unbind(1):
-        assert int(torch.bincount(level).max()) <= SLACK * n / 16
+        assert int(torch.bincount(level).max()) <= BALANCE_FACTOR * n / 16
         assert perplexity(level, 16) >= 0.8
 
 
@@ -131,12 +131,12 @@ def test_no_code_takes_more_than_it_has_room_for(n: int, k: int, groups: int, se
     fits = bool((torch.bincount(group, minlength=groups) <= room.sum(1)).all())
     if not fits:
         with pytest.raises(ValueError, match="there is no room for"):
-            bounded_nearest(x, codebook, room, group)
+            capacitated_nearest(x, codebook, room, group)
         return
-    code = bounded_nearest(x, codebook, room, group)
+    code = capacitated_nearest(x, codebook, room, group)
     taken = torch.bincount(group * k + code, minlength=groups * k).view(groups, k)
     assert (taken <= room).all()
-    wide = bounded_nearest(x, codebook, torch.full((groups, k), n), group)
+    wide = capacitated_nearest(x, codebook, torch.full((groups, k), n), group)
     assert torch.equal(wide, torch.cdist(x, codebook).argmin(1)) or alike
 
 
@@ -146,7 +146,7 @@ def test_few_move_and_not_far() -> None:
         x = clusters(400, seed=seed)
         codebook = fitted(x, size=20, balanced=False).codebooks[0]
         cost = torch.cdist(x, codebook).square()
-        code = bounded_nearest(x, codebook, torch.full((1, 20), 25))
+        code = capacitated_nearest(x, codebook, torch.full((1, 20), 25))
         row, column = linear_sum_assignment(cost.repeat_interleave(25, dim=1).numpy())
         best = float(cost.repeat_interleave(25, dim=1)[row, column].sum())
         assert best > 1.01 * cost.amin(1).sum()
@@ -157,11 +157,11 @@ def test_a_limit_over_all_groups() -> None:
     """Forty pairs of twins, each pair a group; without a limit all would share the two nearest codes."""
     x, codebook = torch.zeros(80, 2), torch.randn(8, 2, generator=generator())
     group, room = torch.arange(80) // 2, torch.ones(40, 8, dtype=torch.int64)
-    free = torch.bincount(bounded_nearest(x, codebook, room, group), minlength=8)
-    even = torch.bincount(bounded_nearest(x, codebook, room, group, torch.full((8,), 11)), minlength=8)
+    free = torch.bincount(capacitated_nearest(x, codebook, room, group), minlength=8)
+    even = torch.bincount(capacitated_nearest(x, codebook, room, group, torch.full((8,), 11)), minlength=8)
     assert free.sort().values.tolist() == [0] * 6 + [40] * 2
     assert int(even.max()) <= 11
-    none = bounded_nearest(x, codebook, room, group, torch.zeros(8, dtype=torch.int64))
+    none = capacitated_nearest(x, codebook, room, group, torch.zeros(8, dtype=torch.int64))
     assert len(none) == 80
     assert (none >= 0).all()
 

@@ -16,9 +16,10 @@ from test_recommenders import NEW_ID, ROWS, UNTIL, USERS, queries
 
 from graphrec.data import DataError, FriendGraph, Query
 from graphrec.evaluate import Initiations, ReplyDelayCurve
-from graphrec.models import HEURISTICS, Bidirectional, Reciprocity, Recommender
-from graphrec.models.bidirectional import GRID, _Candidates, _dealt_out, _mean_ranks
-from graphrec.models.reciprocity import late_loss
+from graphrec.models import HEURISTICS, ReciprocalReranker, Recommender, ReplyModel
+from graphrec.models.rerank.reciprocal import GRID
+from graphrec.models.rerank.reciprocal_scores import RatedCandidates, mean_ranks, redistribute_scores
+from graphrec.models.rerank.reply_training import delayed_reply_loss
 from graphrec.temporal import ReplyIndex, Timeline
 
 DAY = 86_400
@@ -87,12 +88,12 @@ def test_the_late_loss_is_least_at_the_truth() -> None:
     young = torch.from_numpy(age < 2 * DAY)
     chance = torch.linspace(0.2, 0.6, 41)
     size = int(young.sum())
-    losses = [float(late_loss(p.logit().expand(size), answered[young], part[young])) for p in chance]
+    losses = [float(delayed_reply_loss(p.logit().expand(size), answered[young], part[young])) for p in chance]
     assert float(chance[int(np.argmin(losses))]) == pytest.approx(0.4 * (1 - np.exp(-4)), abs=0.03)
     # Where all is mature it is the cross-entropy.
     logit, yes = torch.tensor([0.3, -2.0, 90.0]), torch.tensor([True, False, False])
     expected = torch.nn.functional.binary_cross_entropy_with_logits(logit, yes.float())
-    assert late_loss(logit, yes, torch.ones(3)) == pytest.approx(float(expected))
+    assert delayed_reply_loss(logit, yes, torch.ones(3)) == pytest.approx(float(expected))
 
 
 # --- The index of answers -----------------------------------------------------------------------------------
@@ -130,13 +131,13 @@ def test_records_are_what_a_loop_counts(rows: list[Row], time: int, wait: int) -
 # --- The model of answers -----------------------------------------------------------------------------------
 
 
-def model(rows: list[Row] = ROWS, *, seed: int = 0) -> Reciprocity:
-    fitted = Reciprocity(wait=3 * DAY, hidden_channels=4, max_epochs=2, seed=seed, progress=False)
+def model(rows: list[Row] = ROWS, *, seed: int = 0) -> ReplyModel:
+    fitted = ReplyModel(reply_window=3 * DAY, hidden_channels=4, max_epochs=2, seed=seed, progress=False)
     return fitted.fit(graph_of(rows, USERS), until=UNTIL)
 
 
 @cache
-def shared() -> Reciprocity:
+def shared() -> ReplyModel:
     return model()
 
 
@@ -186,10 +187,10 @@ def test_another_graph_is_another_index() -> None:
 
 def test_what_was_learned_is_kept(tmp_path: Path) -> None:
     shared().save(tmp_path / "model")
-    again = Reciprocity.load(tmp_path / "model", graph_of(ROWS, USERS))
+    again = ReplyModel.load(tmp_path / "model", graph_of(ROWS, USERS))
     assert torch.equal(again.probability(*asked()), shared().probability(*asked()))
     with pytest.raises(ValueError, match="the model knows the actions"):
-        Reciprocity.load(tmp_path / "model", graph_of([Row(0, 1, 0), Row(1, 0, 1)]))
+        ReplyModel.load(tmp_path / "model", graph_of([Row(0, 1, 0), Row(1, 0, 1)]))
 
 
 def test_wrong_questions_are_named() -> None:
@@ -199,11 +200,11 @@ def test_wrong_questions_are_named() -> None:
     with pytest.raises(ValueError, match="14 queries need as many people"):
         shared().probability(query, person[:2])
     with pytest.raises(RuntimeError, match="has to be fitted first"):
-        Reciprocity().probability(query, person)
-    with pytest.raises(ValueError, match="there is no approach before until=0"):
-        Reciprocity(progress=False).fit(graph_of(ROWS, USERS), until=0)
-    with pytest.raises(ValueError, match="at least one second"):
-        Reciprocity(wait=0)
+        ReplyModel().probability(query, person)
+    with pytest.raises(ValueError, match="there is no initiation before until=0"):
+        ReplyModel(progress=False).fit(graph_of(ROWS, USERS), until=0)
+    with pytest.raises(ValueError, match="reply_window must be at least 1"):
+        ReplyModel(reply_window=0)
 
 
 def test_it_learns_who_answers() -> None:
@@ -216,7 +217,7 @@ def test_it_learns_who_answers() -> None:
         if v % 2:
             rows.append(Row(v, u, 100 * number + 50))
     graph = graph_of(rows, 60)
-    fitted = Reciprocity(wait=1000, max_epochs=8, progress=False).fit(graph, until=130_000)
+    fitted = ReplyModel(reply_window=1000, max_epochs=8, progress=False).fit(graph, until=130_000)
     people = torch.arange(1, 60)
     query = Query(torch.zeros_like(people), torch.full_like(people, 140_000), torch.zeros_like(people))
     chance = fitted.probability(query, people)
@@ -229,11 +230,11 @@ def test_it_learns_who_answers() -> None:
 
 def both(
     name: str = "adamic_adar", rows: list[Row] = ROWS, *, num_candidates: int = 5
-) -> tuple[Recommender, Bidirectional]:
+) -> tuple[Recommender, ReciprocalReranker]:
     graph = graph_of(rows, USERS)
     base = HEURISTICS[name]().fit(graph, until=UNTIL)
     answers = shared() if rows is ROWS else model(rows)
-    return base, Bidirectional(base, answers, num_candidates=num_candidates).join(graph, until=UNTIL)
+    return base, ReciprocalReranker(base, answers, num_candidates=num_candidates).join(graph, until=UNTIL)
 
 
 def new_people(graph: FriendGraph, query: Query, row: int) -> list[int]:
@@ -286,7 +287,7 @@ def test_the_order_is_that_of_the_joined_score() -> None:
         scores = base.score(asked)[0]
         rivals = scores[new_people(model.graph, asked, 0)]
         ranks.append(float((rivals > scores[other]).sum() + ((rivals == scores[other]).sum() + 1) / 2))
-    answer = model.reciprocity.probability(query[row : row + 1], torch.tensor([person]))
+    answer = model.reply_model.probability(query[row : row + 1], torch.tensor([person]))
     expected = ((ranks[0] ** -1.3 + ranks[1] ** -1.3) / 2) ** (1 / 1.3) * float(answer) ** 0.7
     assert float(joined[row, column]) == pytest.approx(expected)
     assert float(approach[row, column]) == pytest.approx(1 / ranks[0])
@@ -301,20 +302,20 @@ def test_mean_ranks() -> None:
     scores = torch.tensor([[5.0, 1.0, 3.0, 3.0, 3.0], [0.0, 0.0, 2.0, -torch.inf, -torch.inf]])
     row = torch.tensor([0, 0, 0, 1, 1])
     own = torch.tensor([5.0, 3.0, 1.0, 2.0, 0.0])
-    assert _mean_ranks(scores.sort(dim=1).values, row, own).tolist() == [1, 3, 5, 1, 2.5]
+    assert mean_ranks(scores.sort(dim=1).values, row, own).tolist() == [1, 3, 5, 1, 2.5]
 
 
 def test_scores_are_dealt_out() -> None:
     scores = torch.tensor([[9.0, 7.0, 5.0, 3.0], [1.0, 2.0, 3.0, 4.0]])
     row, person = torch.tensor([0, 0, 0, 1, 1]), torch.tensor([1, 2, 3, 0, 3])
     value = torch.tensor([0.1, 0.5, 0.5, 0.9, 0.2])
-    assert _dealt_out(scores, row, person, value).tolist() == [[9, 3, 7, 7], [4, 2, 3, 1]]
+    assert redistribute_scores(scores, row, person, value).tolist() == [[9, 3, 7, 7], [4, 2, 3, 1]]
 
 
 def test_ranks_among_candidates() -> None:
     row = torch.tensor([0, 0, 0, 2, 2])
     logs = torch.tensor([[3.0, 2.0, 1.0, 0.0, 1.0], [0.0, 2.0, 0.0, 9.0, 0.0], [0.0, 0.0, 9.0, 0.0, 0.0]])
-    of = _Candidates(3, row, torch.arange(5), logs.double(), torch.tensor([1, 4]))
+    of = RatedCandidates(3, row, torch.arange(5), logs.double(), torch.tensor([1, 4]))
     assert of.rank(None).tolist() == [2, torch.inf, 1]
     assert of.rank((0.0, 1.0)).tolist() == [3, torch.inf, 1]
     assert of.rank((1.0, 0.5)).tolist() == [2, torch.inf, 2]
@@ -324,7 +325,7 @@ def test_ranks_among_candidates() -> None:
 def test_validation_chooses_the_weights() -> None:
     rows = random_rows(8, users=USERS, events=200, times=60, scale=DAY)
     _, model = both(rows=rows, num_candidates=13)
-    model.choose(start=UNTIL, end=UNTIL)
+    model.choose(start=UNTIL, end=UNTIL + 1)
     assert model.weights == (1.0, 0.5)  # nothing to choose from
     model.weights = (9.0, 9.0)
     model.choose(start=0, end=60 * DAY)
@@ -337,28 +338,28 @@ def test_both_are_kept(tmp_path: Path) -> None:
     _, model = both("ppr", num_candidates=4)
     model.weights = (0.5, 2.0)
     model.save(tmp_path)
-    again = Bidirectional.load(tmp_path, graph_of(ROWS, USERS))
+    again = ReciprocalReranker.load(tmp_path, graph_of(ROWS, USERS))
     assert (again.name, again.weights, again.num_candidates) == ("ppr_both", (0.5, 2.0), 4)
     assert torch.equal(again.score(queries(size=20)), model.score(queries(size=20)))
     with pytest.raises(DataError, match="the graph has"):
-        Bidirectional.load(tmp_path, graph_of([Row(0, 1, 0), Row(1, 0, 1)]))
-    kept = (tmp_path / "both.json").read_text()
-    for damaged in ("reciprocity/reciprocity.pt", "recommender/heuristic.json", "both.json"):
+        ReciprocalReranker.load(tmp_path, graph_of([Row(0, 1, 0), Row(1, 0, 1)]))
+    kept = (tmp_path / "reranker.json").read_text()
+    for damaged in ("reply_model/reply_model.pt", "recommender/heuristic.json", "reranker.json"):
         (tmp_path / damaged).write_bytes(b"{}")
-        with pytest.raises(DataError, match="not a Bidirectional as it was saved, or damaged"):
-            Bidirectional.load(tmp_path, graph_of(ROWS, USERS))
+        with pytest.raises(DataError, match="not a ReciprocalReranker as it was saved, or damaged"):
+            ReciprocalReranker.load(tmp_path, graph_of(ROWS, USERS))
     content = json.loads(kept)
     content["members"]["recommender"] = "Mine"
-    (tmp_path / "both.json").write_text(json.dumps(content))
+    (tmp_path / "reranker.json").write_text(json.dumps(content))
     with pytest.raises(DataError, match="the model Mine is not known here; import its class first"):
-        Bidirectional.load(tmp_path, graph_of(ROWS, USERS))
+        ReciprocalReranker.load(tmp_path, graph_of(ROWS, USERS))
 
 
 def test_wrong_settings_are_named() -> None:
     base = HEURISTICS["ppr"]()
     with pytest.raises(ValueError, match="num_candidates must be at least 1, got 0"):
-        Bidirectional(base, Reciprocity(), num_candidates=0)
+        ReciprocalReranker(base, ReplyModel(), num_candidates=0)
     with pytest.raises(ValueError, match="weights must be finite, a not negative and q positive"):
-        Bidirectional(base, Reciprocity(), weights=(1.0, 0.0))
+        ReciprocalReranker(base, ReplyModel(), weights=(1.0, 0.0))
     with pytest.raises(RuntimeError, match="adamic_adar_both has to be fitted first"):
-        Bidirectional(HEURISTICS["adamic_adar"](), Reciprocity()).score(queries())
+        ReciprocalReranker(HEURISTICS["adamic_adar"](), ReplyModel()).score(queries())

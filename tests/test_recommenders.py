@@ -219,7 +219,7 @@ def test_recommend_gives_the_best_allowed(
     name: str, k: int, chunk: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if chunk is not None:
-        monkeypatch.setattr(recommender, "CHUNK", chunk)
+        monkeypatch.setattr(recommender, "MAX_SCORES", chunk)
     asked = queries(size=8)
     exclude = torch.tensor([0, 0, 0, 4, 7, 7]), torch.tensor([1, 2, 2, 9, 0, int(asked.user[7])])
     users, values = shared(name).recommend(asked, k, exclude=exclude)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from graphs import random_rows
 from torch import Tensor
 
 from graphrec.data import USER, EventLog, FriendGraph, Query, UserTable
-from graphrec.models import Clustered, GenerativeSTU, NeighborhoodModel, TwoTower
+from graphrec.models import Clustered, GenerativeSTU, MixtureRecommender, TwoTower
 from graphrec.tokenizer import GNNRQVAE, RandomCodes
 from graphrec.train import ReplacedRunWarning
 
@@ -31,6 +32,7 @@ SMALL: dict[str, Any] = {
     "epoch_batches": 1,
     "progress": False,
 }
+POINTER = {"components": ["pointer"], "features": []}
 CODES = {"num_codebooks": 2, "codebook_size": 4}
 
 
@@ -46,29 +48,29 @@ def graph_a() -> FriendGraph:
     return graph_with()
 
 
-def two_tower(folder: Path | None, **changed: Any) -> TwoTower:
-    return TwoTower(folder=folder, **({"sources": ["pointer"]} | SMALL | changed))
+def two_tower(folder: Path | None, **changed: Any) -> MixtureRecommender:
+    return TwoTower(folder=folder, **(POINTER | SMALL | changed))
 
 
-def clustered(folder: Path | None, **changed: Any) -> Clustered:
-    return Clustered(num_clusters=3, sources=["pointer"], folder=folder, **(SMALL | changed))
+def clustered(folder: Path | None, **changed: Any) -> MixtureRecommender:
+    return Clustered(num_clusters=3, folder=folder, **(POINTER | SMALL | changed))
 
 
-def stu(folder: Path | None, **changed: Any) -> GenerativeSTU:
-    given = {"tokenizer": RandomCodes(**CODES, seed=3), "sources": ["pointer"]} | SMALL | changed
+def stu(folder: Path | None, **changed: Any) -> MixtureRecommender:
+    given = {"tokenizer": RandomCodes(**CODES, seed=3)} | POINTER | SMALL | changed
     return GenerativeSTU(folder=folder, **given)
 
 
-def parameters(model: NeighborhoodModel) -> dict[str, Tensor]:
+def parameters(model: MixtureRecommender) -> dict[str, Tensor]:
     return dict(model.network.state_dict())
 
 
-def alike(one: NeighborhoodModel, other: NeighborhoodModel) -> bool:
+def alike(one: MixtureRecommender, other: MixtureRecommender) -> bool:
     ours, theirs = parameters(one), parameters(other)
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-Build = Callable[..., NeighborhoodModel]
+Build = Callable[..., MixtureRecommender]
 Case = tuple[Build, dict[str, Any], dict[str, Any], str]
 
 CASES: dict[str, Case] = {
@@ -79,8 +81,8 @@ CASES: dict[str, Case] = {
     "seed": (two_tower, {}, {"seed": 1}, "seed=0, not 1"),
     "dropout": (two_tower, {}, {"dropout": 0.4}, "dropout=0.1, not 0.4"),
     "max_queries": (two_tower, {}, {"max_queries": 7}, "max_queries=64, not 7"),
-    "weights": (two_tower, {}, {"temporal_weight": 0.5}, "temporal_weight=1.0, not 0.5"),
-    "sources": (two_tower, {}, {"sources": ["pointer", "paths"]}, "another network"),
+    "weights": (two_tower, {}, {"history_loss_weight": 0.5}, "history_loss_weight=1.0, not 0.5"),
+    "components": (two_tower, {}, {"components": ["pointer", "paths"]}, "another network"),
     "clusters": (clustered, {"graph": lambda: graph_with(1)}, {}, "another graph"),
     "cluster start": (clustered, {}, {"start": "scratch"}, "another start"),
     "first codes": (
@@ -133,14 +135,14 @@ def test_what_searches_alone_need_not_be_trained_again(tmp_path: Path) -> None:
     clustered(tmp_path).fit(graph_a(), until=UNTIL, validate_until=LATER)
     with warnings.catch_warnings():
         warnings.simplefilter("error", ReplacedRunWarning)
-        clustered(tmp_path, search_share=0.5).fit(graph_a(), until=UNTIL, validate_until=LATER)
+        clustered(tmp_path, probe_fraction=0.5).fit(graph_a(), until=UNTIL, validate_until=LATER)
 
 
 def test_an_attribute_set_after_construction_counts(tmp_path: Path) -> None:
     two_tower(tmp_path).fit(graph_a(), until=UNTIL, validate_until=LATER)
     model = two_tower(tmp_path)
-    model.temporal_weight = 0.5
-    with pytest.warns(ReplacedRunWarning, match=r"temporal_weight=1\.0, not 0\.5"):
+    model.config = replace(model.config, train=replace(model.config.train, history_loss_weight=0.5))
+    with pytest.warns(ReplacedRunWarning, match=r"history_loss_weight=1\.0, not 0\.5"):
         model.fit(graph_a(), until=UNTIL, validate_until=LATER)
 
 

@@ -14,8 +14,9 @@ from benchmarks.quality import reach
 from benchmarks.speed.decoding import Towers, generic_search, trie_of, violations
 from graphrec.data import FriendGraph, Query, TemporalSplit
 from graphrec.decode import PrefixTree, beam_search, score_all
-from graphrec.models import GenerativeSTU
-from graphrec.temporal import Neighborhood, Reach, Timeline
+from graphrec.models import GenerativeSTU, MixtureRecommender
+from graphrec.models.heads.codes.diagnostics import generators
+from graphrec.temporal import Neighborhood, NeighborhoodConfig, Timeline
 from graphrec.tokenizer import ResidualKMeans, TokenizerQualityWarning
 
 
@@ -25,7 +26,7 @@ def graph() -> FriendGraph:
 
 
 @pytest.fixture(scope="module")
-def model(graph: FriendGraph) -> GenerativeSTU:
+def model(graph: FriendGraph) -> MixtureRecommender:
     split = TemporalSplit.of(graph)
     model = GenerativeSTU(tokenizer=ResidualKMeans(dim=4), **{**SMALL, "max_epochs": 1})
     with warnings.catch_warnings():
@@ -59,13 +60,14 @@ def test_every_kind_of_violation_is_counted() -> None:
     assert wrong == {"suggestions": 4, "do not exist": 1, "not allowed": 1, "twice": 1, "missing": 2}
 
 
-def test_the_generator_alone_is_its_share_of_the_mixture(graph: FriendGraph, model: GenerativeSTU) -> None:
+def test_the_generator_alone_is_its_share_of_the_mixture(
+    graph: FriendGraph, model: MixtureRecommender
+) -> None:
     query = Query.of_events(graph, TemporalSplit.of(graph).event_ids("test")[:12])
-    for rows, scorer in model.generators(query):
+    for rows, scorer in generators(model, query):
         with torch.no_grad():
             alone = score_all(scorer, scorer.tree, len(rows))
-            asked = model._ask_now(query[rows])
-            everyone = model._log_everyone(asked)
+            everyone = model.head.log_probs(model.encode_query(query[rows]))
         has = scorer.tree.place >= 0
         share = everyone[:, has].logsumexp(1, keepdim=True)
         torch.testing.assert_close(alone[:, has], everyone[:, has] - share, atol=1e-3, rtol=1e-3)
@@ -83,13 +85,13 @@ def test_what_is_asked_lies_outside(graph: FriendGraph) -> None:
     row, user = asked.exclude
     assert not bool((user == target[row]).any())
     pairs = reach.barred(timeline, query, around=True)
-    around = Neighborhood.of(timeline, query.user, tick, Reach())
+    around = Neighborhood.of(timeline, query.user, tick, NeighborhoodConfig())
     kept = set(zip(*(part.tolist() for part in pairs), strict=True))
     assert set(zip(around.row.tolist(), around.user.tolist(), strict=True)) <= kept
     assert set(enumerate(query.user.tolist())) <= kept
 
 
-def test_ranks_of_lists_and_of_scores_agree(graph: FriendGraph, model: GenerativeSTU) -> None:
+def test_ranks_of_lists_and_of_scores_agree(graph: FriendGraph, model: MixtureRecommender) -> None:
     asked, _ = reach.questions(graph, TemporalSplit.of(graph).event_ids("test"), 20, around=False)
     query, target = Query.of_events(graph, asked.event), graph.events().dst[asked.event]
     cost = reach.Cost()

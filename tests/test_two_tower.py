@@ -6,7 +6,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,26 +16,32 @@ import pytest
 import torch
 from elsewhere import Elsewhere
 from graphs import Row, graph_of, permuted, random_rows
-from recommenders import SWITCHED
+from recommenders import BARE, SWITCHED
 from torch import nn
 
 from benchmarks.correctness.planted import NUM_USERS, judged, learner, round_robin, uniform
 from benchmarks.quality import options
 from graphrec.data import EventLog, FriendGraph, Query, TemporalSplit, UserTable
-from graphrec.evaluate import rank_events
+from graphrec.features import Candidates, Profiles, Timelines
 from graphrec.loader import QueryLoader
-from graphrec.models import HEURISTICS, LEARNED, TwoTower
-from graphrec.models.favours import CHOICES, NEWCOMERS, WAITING, Favours
-from graphrec.models.neighborhood import JUDGED
+from graphrec.models import HEURISTICS, TWO_TOWER_PRESETS, MixtureRecommender, TwoTower
+from graphrec.models.mixture.config import Settings, TrainConfig
+from graphrec.models.mixture.contact_prior import (
+    PENDING_REPLY_BOOST,
+    POPULARITY_EXPONENT,
+    PRIOR_GRID,
+    ContactPrior,
+)
+from graphrec.models.mixture.encoder import QueryEncoder
+from graphrec.models.mixture.plan import plan_training
+from graphrec.models.mixture.validation import validation_ranks, validation_scores
 from graphrec.nn import (
-    Candidates,
+    EncoderConfig,
     HistoryEncoder,
     MeanHistory,
     MixtureOfExperts,
     PooledHistory,
-    Profiles,
     Standardize,
-    Timelines,
     feed_forward,
     segment_logsumexp,
 )
@@ -107,7 +113,9 @@ def test_an_act_sees_its_window_across_blocks(encoder: nn.Module, table: torch.T
                 other = acts.other.clone()
                 other[at - back] = (other[at - back] + 7) % 50
                 changed = encoder(Timelines(acts.row, other, acts.kind, acts.time, 2), table[other])
-                assert torch.allclose(changed[at], whole[at], atol=1e-6) == (back > encoder.reach - 2), (
+                assert torch.allclose(changed[at], whole[at], atol=1e-6) == (
+                    back > encoder.context_length - 2
+                ), (
                     at,
                     back,
                 )
@@ -168,7 +176,7 @@ def test_learned_queries_against_a_loop(table: torch.Tensor) -> None:
     pool = PooledHistory(4, CHANNELS, 16, num_queries=3, num_heads=2, window=5).eval()
     with torch.no_grad():
         nn.init.normal_(pool.decay, std=3.0)
-        x = pool.norm_acts(pool.acts(acts, table[acts.other]))
+        x = pool.norm_events(pool.events(acts, table[acts.other]))
         score, value = pool.score(x).view(-1, 3, 2), pool.value(x)
         place, naive = torch.arange(len(acts)), []
         for at in range(len(acts)):
@@ -193,7 +201,7 @@ def test_learned_queries_against_a_loop(table: torch.Tensor) -> None:
 def test_the_mean_is_that_of_the_acts_seen(table: torch.Tensor) -> None:
     acts = timelines([4, 9])
     mean = MeanHistory(4, CHANNELS, 16, window=5).eval()
-    x, place = mean.acts(acts, table[acts.other]), torch.arange(len(acts))
+    x, place = mean.events(acts, table[acts.other]), torch.arange(len(acts))
     for at, found in enumerate(mean(acts, table[acts.other])):
         seen = (acts.row == acts.row[at]) & (acts.time < acts.time[at]) & (place > at - 5) & (place < at)
         seen[at] = True
@@ -301,12 +309,12 @@ def test_a_gated_layer_is_as_large() -> None:
     torch.testing.assert_close(layer(x), layer[-1](gate * gate.sigmoid() * value))
 
 
-def small(**kwargs: object) -> TwoTower:
+def small(**kwargs: object) -> MixtureRecommender:
     sizes = {"embedding_dim": 16, "hidden_channels": 16, "window": 16, "progress": False}
     return TwoTower(**(sizes | kwargs))  # type: ignore[arg-type]
 
 
-def first_losses(model: TwoTower, graph: FriendGraph) -> dict[str, float]:
+def first_losses(model: MixtureRecommender, graph: FriendGraph) -> dict[str, float]:
     loader = model.prepare(graph, until=TemporalSplit.of(graph).t_val)
     model.network.eval()
     with torch.no_grad():
@@ -319,9 +327,9 @@ def test_before_training_chance_looks_like_chance() -> None:
     A mask that let no negative through would show a loss of 0 and an accuracy of 1.
     """
     graph = graph_of(random_rows(6, users=60, events=3000, times=3000), 60)
-    model = small(sources=(), num_rand_negs=64)
+    model = small(**BARE, num_rand_negs=64)
     loader = model.prepare(graph, until=TemporalSplit.of(graph).t_val)
-    for table in (model.network.target, model.network.actor, model.network.bias):
+    for table in (model.network.head.target, model.network.head.actor, model.network.head.bias):
         torch.nn.init.zeros_(table.weight)
     model.network.eval()
     batch = next(iter(loader))
@@ -342,12 +350,12 @@ def test_events_of_one_time_cannot_be_parted() -> None:
 
 def test_many_queries_in_a_step() -> None:
     graph = graph_of(random_rows(6, users=300, events=3000, times=3000), 300)
-    model = small(max_queries=600, batch_acts=10**4, epoch_batches=2, max_epochs=1)
+    model = small(max_queries=600, events_per_batch=10**4, epoch_batches=2, max_epochs=1)
     model.fit(graph, until=TemporalSplit.of(graph).t_val)
     assert np.isfinite(model.curve[0]["loss"])
 
 
-def test_who_waits_and_who_is_new_are_favoured_as_stated() -> None:
+def test_pending_replies_and_unpopular_contacts_are_preferred_as_stated() -> None:
     graph = graph_of(random_rows(3, users=12, events=150), 12)
     model, until = small(max_epochs=1, epoch_batches=1), TemporalSplit.of(graph).t_test
     model.fit(graph, until=TemporalSplit.of(graph).t_val)
@@ -355,28 +363,32 @@ def test_who_waits_and_who_is_new_are_favoured_as_stated() -> None:
     events = graph.events()
     past = events.time < until
     acts = set(zip(events.src[past].tolist(), events.dst[past].tolist(), strict=True))
-    timeline = model._timeline
-    favours = Favours(power=0.5, known=3.0)
-    row, user, favour = favours.factors(timeline, model.reach, query.user, timeline.tick(query.time))
-    found = dict(zip(zip(row.tolist(), user.tolist(), strict=True), favour.tolist(), strict=True))
+    timeline, neighborhood = model.view.timeline, model.config.neighborhood
+    prior = ContactPrior(strength=0.5, known=3.0)
+    row, user, given = prior.factors(timeline, neighborhood, query.user, timeline.tick(query.time))
+    found = dict(zip(zip(row.tolist(), user.tolist(), strict=True), given.tolist(), strict=True))
     assert set(found) == {(u, v) for u, v in acts} | {(v, u) for u, v in acts}
     for (u, v), factor in found.items():
         received = int((events.dst[past] == v).sum())
-        naive = (1.0 if (u, v) in acts else WAITING) * (1 + received) ** -NEWCOMERS
+        naive = (1.0 if (u, v) in acts else PENDING_REPLY_BOOST) * (1 + received) ** -POPULARITY_EXPONENT
         assert factor == pytest.approx(3.0 * naive**0.5)
     assert {(u, v) in acts for u, v in found} == {True, False}
 
 
-def test_the_favours_chosen_are_those_that_validation_likes_best() -> None:
+def test_the_prior_chosen_is_the_one_best_on_validation() -> None:
     graph = graph_of(random_rows(3, users=12, events=150), 12)
     split = TemporalSplit.of(graph)
     model = small(max_epochs=1, epoch_batches=1)
     model.fit(graph, until=split.t_val, validate_until=split.t_test)
-    judged, chosen = split.event_ids("val"), model._favours
+    judged, chosen = split.event_ids("val"), model.fitted.prior
+    weight = plan_training(graph, split.t_val, model.config)[1].slice_weight
+    assert set(weight) == {"all", "repeat", "reply", "new"}
     worth = {}
-    for model._favours in CHOICES:
-        ranks = rank_events(model, graph, judged, **JUDGED)
-        worth[model._favours] = model._worth([ranks], ("all", "repeat", "reply", "new"))["val_score"]
+    for prior in PRIOR_GRID:
+        model._fitted = replace(model.fitted, prior=prior)
+        worth[prior] = validation_scores([validation_ranks(model, graph, judged)], weight, weight)[
+            "val_score"
+        ]
     assert len(set(worth.values())) > 1
     assert worth[chosen] == pytest.approx(max(worth.values()), abs=1e-6)
 
@@ -384,7 +396,7 @@ def test_the_favours_chosen_are_those_that_validation_likes_best() -> None:
 def test_accidental_positives_are_no_negatives() -> None:
     """Two users who only ever write to each other: no negative is left, and the target is certain."""
     rows = [Row(i % 2, 1 - i % 2, i, "message") for i in range(100)]
-    losses = first_losses(small(sources=()), graph_of(rows, 2))
+    losses = first_losses(small(**BARE), graph_of(rows, 2))
     assert losses["accuracy"] == 1.0
     assert abs(losses["loss"]) < 1e-5
 
@@ -392,7 +404,7 @@ def test_accidental_positives_are_no_negatives() -> None:
 def test_where_no_negative_is_left_gradients_are_finite() -> None:
     rows = [Row(i % 2, 1 - i % 2, i, "message") for i in range(100)]
     graph = graph_of(rows, 2)
-    model = small(sources=())
+    model = small(**BARE)
     loader = model.prepare(graph, until=TemporalSplit.of(graph).t_val)
     model.losses(next(iter(loader)), 0)["loss"].backward()
     gradients = [weight.grad for weight in model.network.parameters() if weight.grad is not None]
@@ -412,21 +424,22 @@ def test_the_sampled_loss_is_that_of_everyone(
     dst = np.where(src == dst, (dst + 1) % num_users, dst)
     pairs = zip(src.tolist(), dst.tolist(), strict=True)
     graph = graph_of([Row(u, v, time) for time, (u, v) in enumerate(pairs)], num_users)
-    sizes = {"max_queries": 64, "batch_acts": 10**6}
-    model = small(sources=(), num_rand_negs=num_rand_negs, in_batch=in_batch, **sizes)
+    sizes = {"max_queries": 64, "events_per_batch": 10**6}
+    model = small(**BARE, num_rand_negs=num_rand_negs, in_batch=in_batch, **sizes)
     batch = next(iter(model.prepare(graph, until=TemporalSplit.of(graph).t_val)))
-    model._weight_of = {"all": 1.0, "reply": torch.inf, "new": torch.inf}  # what is asked among everyone
-    model._warm = num_users  # everyone has been seen
+    among_all = {"all": 1.0, "reply": torch.inf, "new": torch.inf}
+    plan = replace(model._loss.plan, slice_weight=among_all, first_time=num_users)  # all have been seen
+    model._loss = replace(model._loss, plan=plan)
     logit = torch.from_numpy(popularity).log().float()
     with torch.no_grad():
-        model.network.bias.weight[model._row, 0] = logit
+        model.network.head.bias.weight[model.view.row, 0] = logit
     asked: list[Query] = []
 
-    def flat(query: Query, *_: object) -> tuple[torch.Tensor, torch.Tensor, None]:
+    def flat(self: QueryEncoder, query: Query, *_: object) -> tuple[torch.Tensor, torch.Tensor, None]:
         asked.append(query)
         return torch.zeros(len(query), 16), torch.zeros(0), None
 
-    monkeypatch.setattr(model, "_query_tower", flat)
+    monkeypatch.setattr(QueryEncoder, "query_tower", flat)
     original = Candidates.of
     found = {}
     for sign in (1.0, 0.0, -1.0):
@@ -469,26 +482,25 @@ def test_the_inverse_probabilities_add_up_to_everyone() -> None:
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.25, 1.0])
-def test_temporal_weight(weight: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_history_loss_weight(weight: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each act's share of the gradient, beside that of a training which weighs all alike."""
     graph = graph_of(random_rows(5, users=12, events=300, times=10**6), 12)
     assert len(graph.events().time.unique()) == 300
     gradients: dict[float, dict[tuple[int, int], torch.Tensor]] = {}
+    tower = QueryEncoder.query_tower
     for given in (1.0, weight):
-        model = small(temporal_weight=given, max_queries=10**6, batch_acts=10**6)
+        model = small(history_loss_weight=given, max_queries=10**6, events_per_batch=10**6)
         loader = model.prepare(graph, until=TemporalSplit.of(graph).t_val)
         model.network.eval()
         kept: list[tuple[Query, torch.Tensor]] = []
-        tower = model._query_tower
 
-        def noting(query: Query, *rest: object, kept=kept, tower=tower) -> object:
-            out = tower(query, *rest)
+        def noting(self: QueryEncoder, query: Query, *rest: object, kept=kept) -> object:
+            out = tower(self, query, *rest)
             out[0].retain_grad()
             kept.append((query, out[0]))
             return out
 
-        monkeypatch.setattr(model, "_query_tower", noting)
-        model._query_tower = noting  # type: ignore[method-assign,assignment]
+        monkeypatch.setattr(QueryEncoder, "query_tower", noting)
         for batch in loader:
             model.losses(batch, 0)["loss"].backward()
         gradients[given] = {
@@ -511,24 +523,32 @@ def test_temporal_weight(weight: float, monkeypatch: pytest.MonkeyPatch) -> None
         torch.testing.assert_close(row, share * gradients[1.0][user, time], atol=1e-6, rtol=1e-3)
 
 
-def test_nothing_from_validation_on_is_asked_or_read_in_training() -> None:
+def test_nothing_from_validation_on_is_asked_or_read_in_training(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = graph_of(random_rows(9, users=20, events=600, times=10_000), 20)
     split = TemporalSplit.of(graph)
     model = small(max_epochs=2)
     seen: list[int] = []
-    losses, tower = model.losses, model._query_tower
+    losses, tower = model.losses, QueryEncoder.query_tower
 
-    def noting(query, acts, position):
+    def noting(self, query, acts, position):
         if model.network.training:
             assert (query.time < split.t_val).all()
             assert (acts.time < split.t_val).all()
             seen.append(int(query.time.max()))
-        return tower(query, acts, position)
+        return tower(self, query, acts, position)
 
-    model._query_tower = noting  # type: ignore[method-assign]
+    monkeypatch.setattr(QueryEncoder, "query_tower", noting)
     model.fit(graph, until=split.t_val, validate_until=split.t_test)
     assert losses == model.losses
     assert max(seen) > split.t_val - 300  # and so nearly everything before is
+
+
+def test_settings_of_builders_are_the_fields_of_the_configurations() -> None:
+    names = {field.name: field.type for kind in (EncoderConfig, TrainConfig) for field in fields(kind)}
+    found = {name: hint.__forward_arg__ for name, hint in Settings.__annotations__.items()}
+    assert found == names
+    with pytest.raises(TypeError, match="unexpected argument 'windows'; settings are activation, dropout"):
+        small(windows=3)
 
 
 def test_an_option_that_is_none() -> None:
@@ -570,13 +590,13 @@ def newcomers(*, join_time: bool = False) -> FriendGraph:
     return described(rows, list(range(ARRIVALS)), **columns)
 
 
-def fitted_on(graph: FriendGraph, **kwargs: object) -> TwoTower:
+def fitted_on(graph: FriendGraph, **kwargs: object) -> MixtureRecommender:
     split = TemporalSplit.of(graph)
-    sizes = {"batch_acts": 64, "max_epochs": 12, "patience": 12}
+    sizes = {"events_per_batch": 64, "max_epochs": 12, "patience": 12}
     return small(**(sizes | kwargs)).fit(graph, until=split.t_val, validate_until=split.t_test)
 
 
-def separation(model: TwoTower, graph: FriendGraph, actors: torch.Tensor) -> float:
+def separation(model: MixtureRecommender, graph: FriendGraph, actors: torch.Tensor) -> float:
     """How often an unseen member of the actor's group scores above an unseen member of another; ties half."""
     split = TemporalSplit.of(graph)
     group = graph["user"].x.argmax(1)
@@ -593,11 +613,13 @@ def separation(model: TwoTower, graph: FriendGraph, actors: torch.Tensor) -> flo
     return float(np.mean(found))
 
 
-@pytest.mark.parametrize("sources", [LEARNED["two_tower_mixture"], ()], ids=["mixture", "embeddings"])
-def test_features_place_people_without_history(sources: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "preset", [TWO_TOWER_PRESETS["two_tower_mixture"], BARE], ids=["mixture", "embeddings"]
+)
+def test_features_place_people_without_history(preset: dict[str, tuple[str, ...]]) -> None:
     graph = newcomers()
     seen, unseen = torch.split(graph.events().src, [360, 90])
-    model = fitted_on(graph, sources=sources)
+    model = fitted_on(graph, **preset)
     assert separation(model, graph, unseen) > 0.95
     assert separation(model, graph, seen[:100]) > 0.95
     blind = graph_of(
@@ -609,7 +631,7 @@ def test_features_place_people_without_history(sources: tuple[str, ...]) -> None
         ],
         ARRIVALS,
     )
-    without = fitted_on(blind, sources=sources, max_epochs=1)
+    without = fitted_on(blind, **preset, max_epochs=1)
     assert separation(without, graph, unseen) == 0.5
 
 
@@ -649,7 +671,7 @@ def test_features_carry_no_index() -> None:
     query = Query(torch.arange(20), torch.full((20,), until + 1), torch.zeros(20, dtype=torch.int64))
     index = torch.from_numpy(new_id)
     assert not torch.equal(index, torch.arange(20))
-    sizes = {"sources": (), "num_rand_negs": 4, "batch_acts": 32, "max_epochs": 8, "patience": 8}
+    sizes = {**BARE, "num_rand_negs": 4, "events_per_batch": 32, "max_epochs": 8, "patience": 8}
     one, other = (small(**sizes).fit(g, until=until) for g in (graph, renamed))
     one, other = one.score(query), other.score(replace(query, user=index))[:, index]
     torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
@@ -657,7 +679,7 @@ def test_features_carry_no_index() -> None:
     assert len(strangers.unique()) == len(np.unique(age[12:]))
 
 
-def test_profiles_are_standardised_on_who_is_known() -> None:
+def test_profiles_are_standardized_on_who_is_known() -> None:
     graph = described(
         [(0, 1, 10), (1, 2, 20), (2, 3, 30)],
         [0, 1, 2, 3, 4],
@@ -689,7 +711,7 @@ def test_a_planted_signal_is_found(name: str) -> None:
     assert judged(learner(name, seed=0, max_epochs=4), graph)["mrr"] > 0.9
 
 
-@pytest.mark.parametrize("name", LEARNED)
+@pytest.mark.parametrize("name", TWO_TOWER_PRESETS)
 def test_nothing_is_found_where_nothing_is(name: str) -> None:
     row = judged(learner(name, seed=0, max_epochs=4), uniform(num_events=2500))
     chance = np.mean(1 / np.arange(1, NUM_USERS))
@@ -709,7 +731,7 @@ def test_an_interrupted_fit_goes_on(tmp_path) -> None:
         count += 1
         if epoch == 2:
             raise KeyboardInterrupt
-        return TwoTower.losses(broken, batch, epoch)
+        return MixtureRecommender.losses(broken, batch, epoch)
 
     broken.losses = failing  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
@@ -721,14 +743,14 @@ def test_an_interrupted_fit_goes_on(tmp_path) -> None:
     assert torch.equal(resumed.score(query), whole.score(query))
 
 
-@pytest.mark.parametrize("options", [*LEARNED, "switched"])
+@pytest.mark.parametrize("options", [*TWO_TOWER_PRESETS, "switched"])
 def test_a_network_elsewhere_scores_alike(options: str) -> None:
     """On a device that is not there: tensors of the index and of the network may not meet unmoved."""
     rows = random_rows(9, users=20, events=400, times=10_000)
     graph = graph_of(rows, 20)
     if options == "switched":
         graph = described(rows, list(range(20)), age=list(range(20)), join_time=list(range(0, 6000, 300)))
-    model = small(sources=LEARNED[options]) if options in LEARNED else small(**SWITCHED)
+    model = small(**(SWITCHED if options == "switched" else TWO_TOWER_PRESETS[options]))
     loader = model.prepare(graph, until=TemporalSplit.of(graph).t_val)
     model.network.eval()
     batch, query = next(iter(loader)), Query.of(graph, torch.arange(20))
@@ -741,11 +763,12 @@ def test_a_network_elsewhere_scores_alike(options: str) -> None:
 
 
 def test_every_row_of_options_is_one_thing_switched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    default = inspect.signature(TwoTower.__init__).parameters
+    default = {name: each.default for name, each in inspect.signature(TwoTower).parameters.items()}
+    default |= {field.name: field.default for kind in (EncoderConfig, TrainConfig) for field in fields(kind)}
     for name, given in options.OPTIONS.items():
         TwoTower(**given)
         assert len(given) == (name not in ("default", options.FEATURES)), name
-        assert all(default[option].default != value for option, value in given.items()), name
+        assert all(default[option] != value for option, value in given.items()), name
     rows = random_rows(9, users=20, events=400, times=10_000)
     graph = described(rows, list(range(20)), age=list(range(20)))
     monkeypatch.setattr(options, "load_dataset", lambda name: graph)
@@ -766,6 +789,8 @@ def test_the_page_of_models_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     page = (Path(__file__).parents[1] / "docs" / "models.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     assert len(blocks) > 2
+    example = (Path(__file__).parents[1] / "examples" / "activity_head.py").read_text()
+    assert sum(block.strip() in example for block in blocks) == 1  # the head of one's own
     names: dict[str, object] = {}
     for block in blocks:
         exec(block, names)

@@ -14,10 +14,9 @@ import argparse
 import numpy as np
 from tabulate import tabulate
 
-from benchmarks.ladder import ON_SEED
 from graphrec.data import EventLog, FriendGraph, TemporalSplit
 from graphrec.evaluate import evaluate_streaming
-from graphrec.models import HEURISTICS, NeighborhoodModel, Recommender
+from graphrec.models import HEURISTICS, LEARNED, MixtureRecommender, Recommender
 
 NUM_USERS = 50
 
@@ -41,25 +40,24 @@ def uniform(*, num_events: int = 5000, seed: int = 0) -> FriendGraph:
     return FriendGraph.from_events(EventLog.from_arrays(src, dst, 60 * np.arange(num_events)))
 
 
-def learner(name: str, *, seed: int, max_epochs: int = 8) -> NeighborhoodModel:
+def learner(name: str, *, seed: int, max_epochs: int = 8) -> Recommender:
     """A learned model small enough for fifty people."""
-    model: NeighborhoodModel = ON_SEED[name](
+    return LEARNED[name](
         embedding_dim=16,
         hidden_channels=16,
         window=16,
-        batch_acts=256,
+        events_per_batch=256,
         max_epochs=max_epochs,
         patience=max_epochs,
         seed=seed,
         progress=False,
     )
-    return model
 
 
 def judged(model: Recommender, graph: FriendGraph) -> dict[str, float]:
     """Fit on training, choose on validation, judge all test events."""
     split = TemporalSplit.of(graph)
-    if isinstance(model, NeighborhoodModel):
+    if isinstance(model, MixtureRecommender):
         model.fit(graph, until=split.t_val, validate_until=split.t_test)
     else:
         model.fit(graph, until=split.t_val)
@@ -73,10 +71,10 @@ def main() -> None:
     seed = parser.parse_args().seed
     graphs = round_robin(seed=seed), uniform(seed=seed)
     body = []
-    for name in (*HEURISTICS, *ON_SEED):
+    for name in (*HEURISTICS, *LEARNED):
         row = [name]
         for graph in graphs:
-            model = learner(name, seed=seed) if name in ON_SEED else HEURISTICS[name]()
+            model = learner(name, seed=seed) if name in LEARNED else HEURISTICS[name]()
             found = judged(model, graph)
             row.append(f"{found['mrr']:.3f} [{found['mrr_low']:.3f}, {found['mrr_high']:.3f}]")
         body.append(row)

@@ -47,7 +47,8 @@ from benchmarks.speed.scale import LOG, in_own_process, write_log
 from graphrec.data import FriendGraph, Part, Query, TemporalSplit, read_events
 from graphrec.datasets import load_dataset
 from graphrec.evaluate import evaluate_mutual, evaluate_streaming
-from graphrec.models import Clustered, Recommender, TwoTower
+from graphrec.models import Clustered, MixtureRecommender, Recommender, TwoTower
+from graphrec.models.heads.clusters.head import BoundClusterHead
 from graphrec.temporal import Timeline, run_starts
 
 Figures = dict[str, Any]
@@ -79,12 +80,12 @@ def curve(graph: FriendGraph, part: Part, seed: int, sizes: Figures) -> Figures:
     }
 
 
-def balance_of(model: Clustered) -> Figures:
+def balance_of(model: MixtureRecommender[BoundClusterHead]) -> Figures:
     """Sizes of clusters, bridging, and how many times as often as chance a contact is in the same one."""
-    cluster, graph = model.assignments, model.graph
-    size = torch.bincount(cluster[cluster >= 0], minlength=model.network.num_clusters).double()
+    cluster, graph = model.head.assignments, model.graph
+    size = torch.bincount(cluster[cluster >= 0], minlength=model.head.table.num_clusters).double()
     src, dst = graph.events().src, graph.events().dst
-    later = graph.events().time >= model._until
+    later = graph.events().time >= model.view.period.until
     inside = (cluster[src] >= 0) & (cluster[dst] >= 0)
     share = size / size.sum()
     same = [float((cluster[src] == cluster[dst])[inside & part].double().mean()) for part in (~later, later)]
@@ -92,10 +93,10 @@ def balance_of(model: Clustered) -> Figures:
         "clusters": len(size),
         "largest / mean": float(size.max() / size.mean()),
         "dead": int((size == 0).sum()),
-        "bridging": float((model.clusters.share[model._row > 0, 1] > 0).double().mean()),
+        "bridging": float((model.head.index.share[model.view.row > 0, 1] > 0).double().mean()),
         "homophily, training": same[0] / float(share.square().sum()),
         "homophily, later": same[1] / float(share.square().sum()),
-        "start": model.start,
+        "start": model.head.head.config.start,
     }
 
 
@@ -111,7 +112,7 @@ def grid(graph: FriendGraph, part: Part, seed: int, sizes: Figures) -> Figures:
         model.fit(graph, until=split.t_val, validate_until=split.t_test)
         kept = Kept(model, judged_events(graph, part, split))
         out[f"{size}, clusters, all searched"] = kept.whole()
-        groups = Groups(model.clusters, lambda kept: kept.log_next, weighs=True)
+        groups = Groups(model.head.index, lambda kept: kept.log_next, weighs=True)
         for besides in BESIDES:
             out[f"{size}, clusters, a tenth, {besides}"] = kept.searched(groups, 0.1, besides)
     return out
@@ -126,20 +127,25 @@ def tables(graph: FriendGraph, part: Part, seed: int, sizes: Figures) -> Figures
     size = int(torch.searchsorted(events.time, split.t_val))
     parts = {"training": np.arange(size // 10, size), "held out": split.event_ids(part).numpy()}
     parts = {name: np.sort(draw.permutation(ids)[:2000]) for name, ids in parts.items()}
-    for name, kind in {"user table": TwoTower, "cluster table": Clustered}.items():
-        model = kind(seed=seed, progress=False, **(sizes | {"sources": ()}))
+    kinds: dict[str, Callable[..., MixtureRecommender[Any]]] = {
+        "user table": TwoTower,
+        "cluster table": Clustered,
+    }
+    for name, kind in kinds.items():
+        model = kind(seed=seed, progress=False, **(sizes | {"components": (), "features": ()}))
         model.fit(graph, until=split.t_val, validate_until=split.t_test)
         for where, ids in parts.items():
             nats: dict[str, list[Tensor]] = {}
             for rows in torch.from_numpy(ids).split(BATCH):
                 target, query = events.dst[rows], Query.of_events(graph, rows)
                 with torch.no_grad():
-                    asked = model._ask_now(query)
-                    log_p = model._log_everyone(asked).gather(1, target[:, None])
+                    asked = model.encode_query(query)
+                    log_p = model.head.log_probs(asked).gather(1, target[:, None])
                     nats.setdefault(name, []).append(-log_p[:, 0])
-                    if isinstance(model, Clustered):
-                        placed = model.clusters.since[target] < asked.tick
-                        log_c = model._next_cluster(asked)[0].gather(1, model.clusters.cluster[target, :1])
+                    if isinstance(model.head, BoundClusterHead):
+                        index = model.head.index
+                        placed = index.since[target] < asked.tick
+                        log_c = model.head.next_cluster(asked)[0].gather(1, index.cluster[target, :1])
                         nats.setdefault("next cluster", []).append(-log_c[placed, 0])
             for row, values in nats.items():
                 out.setdefault(row, {})[where] = float(torch.cat(values).mean())
@@ -154,20 +160,20 @@ def balance(graph: FriendGraph, part: Part, seed: int, sizes: Figures) -> Figure
     return {"": balance_of(model) | {"val_score": max(row["val_score"] for row in model.curve)}}
 
 
-def made_of(model: Clustered) -> list[Figures]:
+def made_of(model: MixtureRecommender[BoundClusterHead]) -> list[Figures]:
     """What each cluster is made of, the largest first: members as of the fit, and their acts in training."""
-    cluster, events, timeline = model.assignments, model.graph.events(), model._timeline
-    number = model.network.num_clusters
-    past = (events.time < model._until) & (cluster[events.src] >= 0) & (cluster[events.dst] >= 0)
+    cluster, events, timeline = model.head.assignments, model.graph.events(), model.view.timeline
+    number = model.head.table.num_clusters
+    past = (events.time < model.view.period.until) & (cluster[events.src] >= 0) & (cluster[events.dst] >= 0)
     src, dst = cluster[events.src[past]], cluster[events.dst[past]]
     size = torch.bincount(cluster[cluster >= 0], minlength=number)
     table = torch.bincount(src * number + dst, minlength=number * number).view(number, number).double()
     out, into = table.sum(1), table.sum(0)
     chance = into / into.sum()
     elsewhere = table - table.diagonal().diag()
-    tick = timeline.tick(torch.tensor(model._until)).expand(len(cluster))
+    tick = timeline.tick(torch.tensor(model.view.period.until)).expand(len(cluster))
     acts = timeline.num_acts(torch.arange(len(cluster)), tick).double()
-    began = (timeline.events.time[0], model._until)
+    began = (timeline.events.time[0], model.view.period.until)
     first = timeline.instants[timeline.first_tick.clamp(max=len(timeline.instants) - 1)]
     age = (first - began[0]).double() / (began[1] - began[0])
     rows = []
@@ -227,10 +233,10 @@ def cost(num_users: int, num_queries: int, seed: int, sizes: Figures) -> Figures
     found: dict[str, Tensor] = {}
     judge("exact", lambda: Recommender.recommend(model, query, 50, exclude=exclude)[0])
     for share in (0.01, 0.1):
-        model.search_share = share
+        model.head.probe_fraction = share
         judge(f"clusters, {share:.0%}", lambda: model.recommend(query, 50, exclude=exclude)[0])
-    vectors = torch.cat([model._vector, model._bias[:, None]], dim=1).numpy()
-    size = model.network.num_clusters
+    vectors = torch.cat([model.head.vectors, model.head.biases[:, None]], dim=1).numpy()
+    size = model.head.table.num_clusters
     coarse = faiss.IndexFlatIP(vectors.shape[1])
     index = faiss.IndexIVFFlat(coarse, vectors.shape[1], size, faiss.METRIC_INNER_PRODUCT)
     index.train(vectors)
@@ -241,7 +247,7 @@ def cost(num_users: int, num_queries: int, seed: int, sizes: Figures) -> Figures
     def by_faiss(index: Any) -> Tensor:
         with torch.no_grad():
             asked = torch.cat(
-                [model._ask_now(query[rows]).vector for rows in torch.arange(len(query)).split(BATCH)]
+                [model.encode_query(query[rows]).vector for rows in torch.arange(len(query)).split(BATCH)]
             )
         asked = torch.cat([asked, torch.ones(len(asked), 1)], dim=1)
         return torch.from_numpy(index.search(asked.numpy(), 50)[1])

@@ -27,27 +27,41 @@ from benchmarks.quality.ratios import interval, inverted, reciprocal_ranks
 from graphrec.data import FriendGraph, Query, TemporalSplit
 from graphrec.datasets import load_dataset
 from graphrec.evaluate import SLICES, evaluate_mutual, evaluate_streaming
-from graphrec.models import GENERATIVE, HEURISTICS, LEARNED, GenerativeSTU, NeighborhoodModel, TwoTower
+from graphrec.models import (
+    GENERATIVE_PRESETS,
+    HEURISTICS,
+    TWO_TOWER_PRESETS,
+    GenerativeSTU,
+    MixtureRecommender,
+    TwoTower,
+)
+from graphrec.models.heads.codes.diagnostics import unconstrained_validity
+from graphrec.models.heads.codes.head import BoundCodeHead
+from graphrec.nn import COMPONENTS
 from graphrec.temporal import Timeline
 from graphrec.tokenizer import GNNRQVAE, RandomCodes, ResidualKMeans
 
-SOURCES = GENERATIVE["stu"]
+WHOLE = GENERATIVE_PRESETS["stu"]
 TWO_TOWER, STU = "two_tower_mixture", "stu"
 ASKED = 500
 """Queries that a beam is judged by."""
 
 MUTUAL = ("mutual_mrr", "mutual_hits@10", "reciprocated_precision@10", "exposure_gini", "never_suggested")
 
-ROWS: dict[str, Callable[..., NeighborhoodModel]] = {
-    TWO_TOWER: partial(TwoTower, sources=LEARNED[TWO_TOWER]),
+ROWS: dict[str, Callable[..., MixtureRecommender[Any]]] = {
+    TWO_TOWER: partial(TwoTower, **TWO_TOWER_PRESETS[TWO_TOWER]),
     STU: GenerativeSTU,
-    "tiger": lambda *, seed: GenerativeSTU(sources=(), tokenizer=ResidualKMeans(seed=seed), seed=seed),
-    "tiger, pointer": lambda *, seed: GenerativeSTU(
-        sources=("pointer",), tokenizer=ResidualKMeans(seed=seed), seed=seed
+    "tiger": lambda *, seed: GenerativeSTU(
+        components=(), features=(), tokenizer=ResidualKMeans(seed=seed), seed=seed
     ),
-    "no pointer": partial(GenerativeSTU, sources=tuple(s for s in SOURCES if s != "pointer")),
-    "no circles": partial(GenerativeSTU, sources=tuple(s for s in SOURCES if s != "circles")),
-    "generator alone": partial(GenerativeSTU, sources=GENERATIVE["stu_generator"]),
+    "tiger, pointer": lambda *, seed: GenerativeSTU(
+        components=COMPONENTS[:1], features=(), tokenizer=ResidualKMeans(seed=seed), seed=seed
+    ),
+    "no pointer": partial(GenerativeSTU, components=COMPONENTS[1:]),
+    "no prefix groups": partial(
+        GenerativeSTU, features=tuple(name for name in WHOLE["features"] if name != "prefix_groups")
+    ),
+    "generator alone": partial(GenerativeSTU, **GENERATIVE_PRESETS["stu_generator"]),
     "decoder transformer": partial(GenerativeSTU, decoder="transformer"),
     "decoder moe": partial(GenerativeSTU, decoder="moe"),
     "history mean": partial(GenerativeSTU, history="mean"),
@@ -77,7 +91,7 @@ def judged(
     if part == "test":
         for row in evaluate_mutual(model, graph, split=split, progress=False):
             out |= {f"{row['slice']}, {key}": float(row[key]) for key in MUTUAL if key in row}
-    if isinstance(model, GenerativeSTU):
+    if isinstance(model.head, BoundCodeHead):
         out |= searched(model, graph, ranks.event_id[:ASKED])
     np.save(file, inverted(ranks))
     figures.write_text(json.dumps(out, indent=1) + "\n")
@@ -85,7 +99,7 @@ def judged(
     return judged(graph, split, name, seed, part, file)
 
 
-def searched(model: GenerativeSTU, graph: FriendGraph, event_id: Any) -> dict[str, float]:
+def searched(model: MixtureRecommender[BoundCodeHead], graph: FriendGraph, event_id: Any) -> dict[str, float]:
     """What a beam of 50 loses, and what would be written without the tree."""
     query = Query.of_events(graph, torch.as_tensor(event_id))
     timeline = Timeline.of(graph)
@@ -96,7 +110,10 @@ def searched(model: GenerativeSTU, graph: FriendGraph, event_id: Any) -> dict[st
     scores[exclude] = -torch.inf
     best = scores.topk(10).indices
     same = (found[:, :, None] == best[:, None]).any(2).double().mean()
-    return {"beam's overlap": float(same), "valid without tree": float(model.validity(query).mean())}
+    return {
+        "beam's overlap": float(same),
+        "valid without tree": float(unconstrained_validity(model, query).mean()),
+    }
 
 
 def main() -> None:

@@ -22,11 +22,11 @@ from tabulate import tabulate
 from graphrec.data import USER, FriendGraph, TemporalSplit
 from graphrec.datasets import DATASETS, load_dataset
 from graphrec.evaluate import evaluate_streaming
-from graphrec.models import LEARNED, TwoTower
+from graphrec.models import TWO_TOWER_PRESETS, TwoTower
 
 SLICES = ("all", "repeat", "reply", "new")
 FEATURES = "without features"
-SOURCES = LEARNED["two_tower_mixture"]
+WHOLE: dict[str, tuple[str, ...]] = {**TWO_TOWER_PRESETS["two_tower_mixture"]}  # type: ignore[dict-item]
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -36,8 +36,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "swiglu": {"activation": "swiglu"},
     "in-batch negatives alone": {"num_rand_negs": 0},
     "random negatives alone": {"in_batch": False},
-    "last acts alone": {"temporal_weight": 0.0},
-    **{f"without {name}": {"sources": tuple(s for s in SOURCES if s != name)} for name in SOURCES},
+    "last acts alone": {"history_loss_weight": 0.0},
+    **{
+        f"without {name}": {part: tuple(other for other in names if other != name)}
+        for part, names in WHOLE.items()
+        for name in names
+    },
     FEATURES: {},
 }
 """What differs from the default, by the name of a row; the last is for graphs with `x`, and takes it away."""

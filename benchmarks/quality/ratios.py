@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from benchmarks.ladder import ON_SEED, fitted
+from benchmarks.ladder import fitted
 from graphrec.data import FriendGraph, TemporalSplit
 from graphrec.datasets import load_dataset
 from graphrec.evaluate import SLICES, StreamingRanks, evaluate_streaming
-from graphrec.models import HEURISTICS
+from graphrec.models import HEURISTICS, LEARNED
 
 RESAMPLES = 1000
 
@@ -67,7 +67,7 @@ def main() -> None:
     """Fit, judge and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality.ratios", description=__doc__)
     parser.add_argument("--dataset", default="Copenhagen")
-    parser.add_argument("--model", default="two_tower_mixture", choices=list(ON_SEED))
+    parser.add_argument("--model", default="two_tower_mixture", choices=list(LEARNED))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()

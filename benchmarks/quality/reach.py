@@ -44,20 +44,23 @@ from graphrec.datasets import load_dataset
 from graphrec.decode import Beam, beam_search, score_all
 from graphrec.metrics import bootstrap_interval, count_above, mean_rank
 from graphrec.models import (
-    GENERATIVE,
+    GENERATIVE_PRESETS,
     HEURISTICS,
-    LEARNED,
+    TWO_TOWER_PRESETS,
     GenerativeSTU,
     Hybrid,
+    MixtureRecommender,
     Nearest,
     Recommender,
     TwoTower,
 )
-from graphrec.models.recommender import of_rows
-from graphrec.models.writer import Mixed
-from graphrec.nn import PRESENCE, STRUCTURE
+from graphrec.models.heads.codes.diagnostics import generators
+from graphrec.models.heads.codes.head import BoundCodeHead
+from graphrec.models.heads.codes.mixture_scorer import MixtureScorer
+from graphrec.models.heads.softmax import BoundSoftmaxHead
 from graphrec.retrieval import ApproximateIndex, ExactIndex
-from graphrec.temporal import Neighborhood, Reach, SpectralEmbeddings, Timeline, contains
+from graphrec.retrieval.topk import select_rows
+from graphrec.temporal import Neighborhood, NeighborhoodConfig, SpectralEmbeddings, Timeline, contains
 from graphrec.tokenizer import GNNRQVAE, RandomCodes, ResidualKMeans, Tokenizer, TokenizerQualityWarning
 
 CUTS = (50, 200)
@@ -121,7 +124,7 @@ class Everyone:
         """See `Retriever`; of equals, the mean of the best and the worst rank."""
         out = torch.empty(len(query), dtype=torch.float64)
         for rows in torch.arange(len(query)).split(self._rows):
-            barred = of_rows(*exclude, rows, len(query))
+            barred = select_rows(*exclude, rows, len(query))
             with cost:
                 scores = self._score(query[rows])
                 scores.index_put(barred, torch.tensor(-torch.inf, dtype=scores.dtype)).topk(
@@ -136,7 +139,7 @@ class Everyone:
 class Counted:
     """A scorer that counts the nodes it is asked for."""
 
-    def __init__(self, scorer: Mixed, cost: Cost) -> None:
+    def __init__(self, scorer: MixtureScorer, cost: Cost) -> None:
         self._scorer, self._cost = scorer, cost
 
     def __call__(self, beam: Beam, state: Any) -> tuple[Tensor, Any]:
@@ -148,15 +151,15 @@ class Counted:
 class Written:
     """By the generator alone, in a beam down the tree."""
 
-    def __init__(self, model: GenerativeSTU, beam_size: int) -> None:
+    def __init__(self, model: MixtureRecommender[BoundCodeHead], beam_size: int) -> None:
         self._model, self._beam_size = model, beam_size
 
     def ranks(self, query: Query, target: Tensor, exclude: Pairs, cost: Cost) -> Tensor:
         """See `Retriever`."""
         users = torch.full((len(query), max(CUTS)), -1)
         with cost:
-            for rows, scorer in self._model.generators(query):
-                barred = of_rows(*exclude, rows, len(query))
+            for rows, scorer in generators(self._model, query):
+                barred = select_rows(*exclude, rows, len(query))
                 users[rows] = beam_search(
                     Counted(scorer, cost),
                     scorer.tree,
@@ -256,10 +259,10 @@ class Setting:
 Rows = Iterator[tuple[str, Retriever]]
 
 
-def written(setting: Setting, *, tokenizer: type[Tokenizer], sources: str) -> Rows:
+def written(setting: Setting, *, tokenizer: type[Tokenizer], preset: str) -> Rows:
     """The generator on codes of a kind."""
-    kind = GenerativeSTU(tokenizer=tokenizer(seed=SEED), sources=GENERATIVE[sources], **setting.training)
-    model: GenerativeSTU = setting.fitted(kind)
+    kind = GenerativeSTU(tokenizer=tokenizer(seed=SEED), **GENERATIVE_PRESETS[preset], **setting.training)
+    model: MixtureRecommender[BoundCodeHead] = setting.fitted(kind)
     for beam_size in BEAMS:
         yield f"beam {beam_size}", Written(model, beam_size)
     num_users = setting.graph.num_users
@@ -268,24 +271,25 @@ def written(setting: Setting, *, tokenizer: type[Tokenizer], sources: str) -> Ro
 
 
 @torch.no_grad()
-def everyone_written(model: GenerativeSTU, query: Query) -> Tensor:
+def everyone_written(model: MixtureRecommender[BoundCodeHead], query: Query) -> Tensor:
     """What the generator alone gives everyone, [B, N]."""
     out = torch.full((len(query), model.graph.num_users), -torch.inf)
-    for rows, scorer in model.generators(query):
+    for rows, scorer in generators(model, query):
         out[rows] = score_all(scorer, scorer.tree, len(rows))
     return out
 
 
-def softmax(setting: Setting, *, sources: tuple[str, ...]) -> Rows:
+def softmax(setting: Setting, **preset: Any) -> Rows:
     """The softmax over everyone."""
-    model: TwoTower = setting.fitted(TwoTower(sources=sources, **setting.training))
-    model.sources = ()  # nothing is looked at around a query any more
+    model: MixtureRecommender[BoundSoftmaxHead] = setting.fitted(TwoTower(**preset, **setting.training))
+    model.network.mixture = None  # nothing is looked at around a query any more
     yield "everyone", Everyone(model.score, setting.graph.num_users)
 
 
 def knn(setting: Setting) -> Rows:
     """The UserID model alone: who is nearest to the user tower's vector, exactly and by faiss."""
-    model: TwoTower = setting.fitted(TwoTower(sources=(), **setting.training))
+    bare = TwoTower(components=(), features=(), **setting.training)
+    model: MixtureRecommender[BoundSoftmaxHead] = setting.fitted(bare)
     yield "everyone", Listed(Nearest(model, index=ExactIndex).join(setting.graph))
     for probes in PROBES:
         index = partial(ApproximateIndex, num_probes=probes)
@@ -294,10 +298,10 @@ def knn(setting: Setting) -> Rows:
 
 def hybrid(setting: Setting) -> Rows:
     """Generated, nearest and friends of friends, in the order of the generative model, mixture and all."""
-    scorer: GenerativeSTU = setting.fitted(
+    scorer: MixtureRecommender[BoundCodeHead] = setting.fitted(
         GenerativeSTU(tokenizer=ResidualKMeans(seed=SEED), **setting.training)
     )
-    nearest = setting.fitted(Nearest(TwoTower(sources=(), **setting.training)))
+    nearest = setting.fitted(Nearest(TwoTower(components=(), features=(), **setting.training)))
     friends = HEURISTICS["adamic_adar"]().fit(setting.graph, until=setting.split.t_val)
     yield "generated alone", Listed(scorer)
     yield "fused", Listed(Hybrid(scorer, [scorer, nearest, friends]).join(setting.graph))
@@ -326,12 +330,12 @@ def rule(setting: Setting, *, name: str) -> Rows:
 
 
 ROWS: dict[str, Callable[[Setting], Rows]] = {
-    "gnn": partial(written, tokenizer=GNNRQVAE, sources="stu"),
-    "gnn_alone": partial(written, tokenizer=GNNRQVAE, sources="stu_generator"),
-    "kmeans": partial(written, tokenizer=ResidualKMeans, sources="stu"),
-    "random": partial(written, tokenizer=RandomCodes, sources="stu"),
-    "two_tower": partial(softmax, sources=LEARNED["two_tower_mixture"]),
-    "softmax": partial(softmax, sources=(PRESENCE, STRUCTURE)),
+    "gnn": partial(written, tokenizer=GNNRQVAE, preset="stu"),
+    "gnn_alone": partial(written, tokenizer=GNNRQVAE, preset="stu_generator"),
+    "kmeans": partial(written, tokenizer=ResidualKMeans, preset="stu"),
+    "random": partial(written, tokenizer=RandomCodes, preset="stu"),
+    "two_tower": partial(softmax, **TWO_TOWER_PRESETS["two_tower_mixture"]),
+    "softmax": partial(softmax, components=(), features=("presence", "spectral")),
     "knn": knn,
     "hybrid": hybrid,
     "structure": structure,
@@ -359,7 +363,7 @@ def barred(timeline: Timeline, query: Query, *, around: bool) -> Pairs:
     row, user = timeline.contacts.before(query.user, tick)
     rows, users = [torch.arange(len(query)), row], [query.user, user]
     if around:
-        people = Neighborhood.of(timeline, query.user, tick, Reach())
+        people = Neighborhood.of(timeline, query.user, tick, NeighborhoodConfig())
         rows, users = [*rows, people.row], [*users, people.user]
     key = (torch.cat(rows) * num_users + torch.cat(users)).unique()
     return key // num_users, key % num_users

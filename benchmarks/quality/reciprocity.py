@@ -38,22 +38,18 @@ from graphrec.evaluate import (
 )
 from graphrec.metrics import bootstrap_interval, calibration_error
 from graphrec.models import (
-    CLUSTERED,
-    GENERATIVE,
     HEURISTICS,
     LEARNED,
-    MODELS,
-    Bidirectional,
-    NeighborhoodModel,
-    Reciprocity,
+    ReciprocalReranker,
     Recommender,
+    ReplyModel,
     build,
-    fair_load,
+    exposure_capped_topk,
     load_recommender,
 )
 from graphrec.report import reliability_diagram
 
-NAMES = (*HEURISTICS, *LEARNED, *GENERATIVE, *CLUSTERED)
+NAMES = (*HEURISTICS, *LEARNED)
 DAY = 86_400
 SYNTHETIC = "Synthetic"
 PARTS = ("late", "answers", "both", "load")
@@ -94,7 +90,7 @@ def fitted(
     if folder is not None and folder.exists():
         return load_recommender(model, folder, graph)
     settings = {"seed": seed, "max_epochs": options.epochs, "progress": False}
-    out = cast(NeighborhoodModel, MODELS[model](**settings))
+    out = LEARNED[model](**settings)
     out.fit(graph, until=split.t_val, validate_until=split.t_test)
     if folder is not None:
         folder.mkdir(parents=True)
@@ -102,9 +98,9 @@ def fitted(
     return out
 
 
-def learned_answers(graph: FriendGraph, split: TemporalSplit, seed: int) -> Reciprocity:
+def learned_answers(graph: FriendGraph, split: TemporalSplit, seed: int) -> ReplyModel:
     """The model of answers, trained on training, its epoch and level chosen on validation."""
-    model = Reciprocity(wait=default_reply_window(split, "test"), seed=seed, progress=False)
+    model = ReplyModel(reply_window=default_reply_window(split, "test"), seed=seed, progress=False)
     return model.fit(graph, until=split.t_val, validate_until=split.t_test)
 
 
@@ -179,7 +175,7 @@ def young_network(seed: int, wait: int) -> list[list[float]]:
     until, end = begin + 3 * DAY, begin + 7 * DAY
     out = []
     for naive in (True, False):
-        model = Reciprocity(wait=wait, naive=naive, seed=seed, progress=False).fit(graph, until=until)
+        model = ReplyModel(reply_window=wait, naive=naive, seed=seed, progress=False).fit(graph, until=until)
         errors = []
         for days in (
             pairs.initiation_time < until,
@@ -238,18 +234,21 @@ def predictions(
 ) -> dict[str, np.ndarray]:
     """P(answer) of the approaches of test by each way to predict it."""
     model = learned_answers(graph, split, seed)
-    train, val = pairs.initiation_time + model.wait < split.t_val, pairs.initiation_time >= split.t_val
-    val &= pairs.initiation_time + model.wait < split.t_test
-    outcome = pairs.reply_labels(until=split.t_test, reply_window=model.wait) == 1
+    train, val = (
+        pairs.initiation_time + model.config.reply_window < split.t_val,
+        pairs.initiation_time >= split.t_val,
+    )
+    val &= pairs.initiation_time + model.config.reply_window < split.t_test
+    outcome = pairs.reply_labels(until=split.t_test, reply_window=model.config.reply_window) == 1
     rate = float(outcome[train].mean())
     query, person = approaches(pairs, test)
     out = {"constant": np.full(int(test.sum()), rate)}
-    for title, who, side in (
-        ("sender's past", query.user, "initiator"),
-        ("receiver's past", person, "recipient"),
-    ):
-        record = model.record(who, query.time, side)  # type: ignore[arg-type]
-        out[title] = ((record.num_replies + 5 * rate) / (record.num_initiations + 5)).numpy()
+    past = {
+        "sender's past": model.history(query.user, query.time, "initiator"),
+        "receiver's past": model.history(person, query.time, "recipient"),
+    }
+    for title, one in past.items():
+        out[title] = ((one.num_replies + 5 * rate) / (one.num_initiations + 5)).numpy()
     try:
         from sklearn.ensemble import HistGradientBoostingClassifier
     except ImportError:
@@ -297,11 +296,11 @@ WAYS = ("alone", "default", "chosen")
 FIGURES = ("mutual MRR", "reciprocated P@10", "P@10", "new MRR")
 
 
-class Remembering(Bidirectional):
+class Remembering(ReciprocalReranker):
     """Asks the other side about a query's candidate once, since weights change nothing of its answer."""
 
-    def __init__(self, recommender: Recommender, reciprocity: Reciprocity, *, num_candidates: int) -> None:
-        super().__init__(recommender, reciprocity, num_candidates=num_candidates)
+    def __init__(self, recommender: Recommender, reply_model: ReplyModel, *, num_candidates: int) -> None:
+        super().__init__(recommender, reply_model, num_candidates=num_candidates)
         self._known: dict[tuple[int, ...], float] = {}
 
     def _other_side(self, asked: Query, person: torch.Tensor) -> torch.Tensor:
@@ -430,16 +429,16 @@ def load(name: str, model: str, options: argparse.Namespace) -> None:
         graph = graph_of(name, seed, options.users)
         split = TemporalSplit.of(graph)
         base = fitted(name, model, graph, split, seed, options)
-        two = Bidirectional(base, learned_answers(graph, split, seed), num_candidates=candidates)
+        two = ReciprocalReranker(base, learned_answers(graph, split, seed), num_candidates=candidates)
         two.join(graph, until=split.t_val)
         query = snapshot_query(graph, split=split, action=hoped(name))
         people, value, approach = two.ties(query, candidates)
         lists = {"as they are": people[:, :k]}
         most = int(torch.bincount(people[:, :k][people[:, :k] >= 0]).max()) // 2
-        lists["half the exposure"] = fair_load(people, value, k=k, most=most).people
+        lists["half the exposure"] = exposure_capped_topk(people, value, k=k, max_exposure=most).people
         heaviest = float(loads(people[:, :k], people, approach, graph.num_users).max())
-        lists["and half the approaches"] = fair_load(
-            people, value, k=k, most=most, approaches=approach, most_approaches=heaviest / 2
+        lists["and half the approaches"] = exposure_capped_topk(
+            people, value, k=k, max_exposure=most, initiations=approach, max_initiations=heaviest / 2
         ).people
         for title, chosen in lists.items():
             snapshot = evaluate_lists(SuggestionLists.of(query.user, chosen), graph, name=title, split=split)

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from graphrec.data import FriendGraph, Part, Query, TemporalSplit
 from graphrec.evaluate.protocol import SAMPLE_SIZE
-from graphrec.models import Clustered
-from graphrec.nn import SLOTS, Clusters
+from graphrec.models import MixtureRecommender
+from graphrec.models.heads.clusters.head import BoundClusterHead
+from graphrec.models.heads.clusters.index import ClusterIndex
+from graphrec.nn import CLUSTERS_PER_USER
 from graphrec.temporal import contains
 from graphrec.tokenizer import ResidualKMeans, TokenizerQualityWarning
 
@@ -44,11 +46,11 @@ class Kept:
         vector: [n, D].
     """
 
-    def __init__(self, model: Clustered, event_id: Tensor) -> None:
+    def __init__(self, model: MixtureRecommender[BoundClusterHead], event_id: Tensor) -> None:
         self.model, self.query = model, Query.of_events(model.graph, event_id)
         self.tick, self.target = (
-            model._timeline.tick(self.query.time),
-            model._timeline.events.dst[event_id],
+            model.view.timeline.tick(self.query.time),
+            model.view.timeline.events.dst[event_id],
         )
         parts = [self._part(rows) for rows in torch.arange(len(event_id)).split(BATCH)]
         of = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
@@ -59,21 +61,21 @@ class Kept:
         self.goal_kind = of["goal_kind"]
 
     def _part(self, rows: Tensor) -> dict[str, Tensor]:
-        model, timeline, tick, goal = self.model, self.model._timeline, self.tick[rows], self.target[rows]
+        model, timeline, tick, goal = self.model, self.model.view.timeline, self.tick[rows], self.target[rows]
         query, everyone = self.query[rows], torch.arange(len(rows))
         scores = model.score(query)
         with torch.no_grad():
-            asked = model._ask_now(query)
-            log_next = model._next_cluster(asked)[0]
+            asked = model.encode_query(query)
+            log_next = model.head.next_cluster(asked)[0]
         approached, met = (pairs.before(query.user, tick) for pairs in (timeline.acted_on, timeline.contacts))
         repeat = contains(approached, goal)
         reply = contains(met, goal) & ~repeat
         new = ~repeat & ~reply
         kind = torch.zeros(scores.shape, dtype=torch.int8)  # 2: contacts around, 1: others around
         p, beyond = torch.zeros(0), torch.ones(len(rows))
-        if asked.around is not None:
-            p, beyond = asked.around.shares()
-            kind[asked.around.row, asked.around.user] = 1 + asked.around.contact.to(torch.int8)
+        if (around := asked.neighbors) is not None:
+            p, beyond = around.shares()
+            kind[around.row, around.user] = 1 + around.contact.to(torch.int8)
         row, user = kind.nonzero(as_tuple=True)
         barred = torch.zeros(scores.shape, dtype=torch.bool)
         for people, inside in ((approached, reply), (met, new)):
@@ -150,10 +152,10 @@ class Kept:
         placed = clusters.since[user] < self.tick[row]
         proposed = placed & (kind >= BESIDES[besides])
         row, user = row[proposed], user[proposed]
-        seen = torch.searchsorted(self.model._timeline.first_tick.sort().values, self.tick)
-        lobby = seen - clusters.num_placed(self.tick)
+        seen = torch.searchsorted(self.model.view.timeline.first_tick.sort().values, self.tick)
+        lobby = seen - clusters.num_assigned(self.tick)
         least = lobby.float().index_add_(0, row, torch.ones(len(row)))
-        for slot in range(SLOTS):  # who is proposed anyway does not count again in a group
+        for slot in range(CLUSTERS_PER_USER):  # who is proposed anyway does not count again in a group
             at = row * clusters.num_clusters + clusters.cluster[user, slot]
             size.view(-1).index_add_(0, at, -(clusters.share[user, slot] > 0).float())
         left = share * self.model.graph.num_users - least
@@ -163,10 +165,10 @@ class Kept:
         probed = torch.zeros_like(size, dtype=torch.bool).scatter(1, order, fits)
         return probed, least + (size * probed).sum(1)
 
-    def _inside(self, clusters: Clusters, probed: Tensor, row: Tensor, user: Tensor) -> Tensor:
+    def _inside(self, clusters: ClusterIndex, probed: Tensor, row: Tensor, user: Tensor) -> Tensor:
         """Whether people [M] of rows [M] are in a group that is searched, or in none."""
         out = clusters.since[user] >= self.tick[row]
-        for slot in range(SLOTS):
+        for slot in range(CLUSTERS_PER_USER):
             out |= probed[row, clusters.cluster[user, slot]] & (clusters.share[user, slot] > 0)
         return out
 
@@ -180,7 +182,7 @@ class Groups:
     leaves to the group is spread evenly.
     """
 
-    clusters: Clusters
+    clusters: ClusterIndex
     log_p: Callable[[Kept], Tensor]
     weighs: bool
 
@@ -194,25 +196,25 @@ class Groups:
         p = around["p"] * (counts & around["own"] if own else counts)
         size, num_groups = self.clusters.sizes(kept.tick), self.clusters.num_clusters
         out = (kept.log_beyond[:, None] + log_p.log_softmax(1)).exp() / size.clamp(min=1)
-        for slot in range(SLOTS):
+        for slot in range(CLUSTERS_PER_USER):
             at = row * num_groups + self.clusters.cluster[user, slot]
             member = p * self.clusters.share[user, slot]
             out = out.flatten().scatter_reduce(0, at, member, "amax").view_as(out)
         return out
 
 
-def groups_of(model: Clustered, seed: int) -> dict[str, Groups]:
+def groups_of(model: MixtureRecommender[BoundClusterHead], seed: int) -> dict[str, Groups]:
     """Groups by name, as many everywhere."""
-    own, network = model.clusters, model.network
-    known, size = model._row > 0, network.num_clusters
-    vectors = torch.cat([model._vector, model._bias[:, None]], dim=1)
+    own, head = model.head.index, model.head
+    known, size = model.view.row > 0, head.table.num_clusters
+    vectors = torch.cat([head.vectors, head.biases[:, None]], dim=1)
 
-    def plain(group: Tensor) -> Clusters:
-        cluster = group[:, None].repeat(1, SLOTS)
-        share = torch.eye(SLOTS)[0].repeat(len(group), 1)
-        return Clusters(model._timeline, cluster, share, known & (group >= 0), size)
+    def plain(group: Tensor) -> ClusterIndex:
+        cluster = group[:, None].repeat(1, CLUSTERS_PER_USER)
+        share = torch.eye(CLUSTERS_PER_USER)[0].repeat(len(group), 1)
+        return ClusterIndex(model.view.timeline, cluster, share, known & (group >= 0), size)
 
-    def by_mean(clusters: Clusters) -> Callable[[Kept], Tensor]:
+    def by_mean(clusters: ClusterIndex) -> Callable[[Kept], Tensor]:
         group = clusters.cluster[known, 0]
         total = torch.zeros(size, vectors.size(1)).index_add_(0, group, vectors[known])
         mean = total / torch.bincount(group, minlength=size).clamp(min=1)[:, None]
@@ -229,8 +231,8 @@ def groups_of(model: Clustered, seed: int) -> dict[str, Groups]:
     codes = ResidualKMeans(num_codebooks=2, codebook_size=size, unique=False, seed=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TokenizerQualityWarning)
-        codes.fit(model.graph, until=model._until)
-    stus = plain(codes.codes_before(model.graph, model._until)[:, 0])
+        codes.fit(model.graph, until=model.view.period.until)
+    stus = plain(codes.codes_before(model.graph, model.view.period.until)[:, 0])
     chance = plain(torch.randint(size, (len(known),), generator=torch.Generator().manual_seed(seed)))
     return {
         OWN: Groups(own, lambda kept: kept.log_next, weighs=True),

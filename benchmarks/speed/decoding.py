@@ -33,8 +33,10 @@ from graphrec.data import FriendGraph, Query, TemporalSplit
 from graphrec.datasets import SyntheticFriends, load_dataset
 from graphrec.datasets.raw import replacing
 from graphrec.decode import Beam, PrefixTree, beam_search, score_all, validity
-from graphrec.models import GenerativeSTU
-from graphrec.nn.generator import CodeTables, CodeTowers
+from graphrec.models import GenerativeSTU, MixtureRecommender
+from graphrec.models.heads.codes.diagnostics import generators, unconstrained_validity
+from graphrec.models.heads.codes.head import BoundCodeHead
+from graphrec.nn.code_decoder import CodeTables, CodeTowers
 from graphrec.temporal import Timeline, ragged
 from graphrec.tokenizer import ResidualKMeans, TokenizerQualityWarning
 
@@ -330,7 +332,7 @@ def requested(file: Path, batch: int, requests: int) -> Figures:
 
 
 @torch.no_grad()
-def judged(model: GenerativeSTU, graph: FriendGraph, batch: int, limit: float) -> Figures:
+def judged(model: MixtureRecommender[BoundCodeHead], graph: FriendGraph, batch: int, limit: float) -> Figures:
     """How fast a fitted model suggests on queries of the validation part, and what its beam loses."""
     ids = TemporalSplit.of(graph).event_ids("val")
     ids = ids[torch.randperm(len(ids), generator=torch.Generator().manual_seed(SEED))[:batch].sort().values]
@@ -338,7 +340,7 @@ def judged(model: GenerativeSTU, graph: FriendGraph, batch: int, limit: float) -
     own, lost = (torch.arange(len(query)), query.user), torch.tensor(-torch.inf)
     exact = model.score(query).index_put(own, lost).topk(TOP)[1]
     found, best = [], []
-    for rows, scorer in model.generators(query):
+    for rows, scorer in generators(model, query):
         own = torch.arange(len(rows)), query.user[rows]
         found.append(beam_search(scorer, scorer.tree, len(rows), TOP, beam_size=BEAM, exclude=own)[0])
         best.append(score_all(scorer, scorer.tree, len(rows)).index_put(own, lost).topk(TOP)[1])
@@ -347,7 +349,7 @@ def judged(model: GenerativeSTU, graph: FriendGraph, batch: int, limit: float) -
         "score of everyone, ms a query": 1e3 * seconds(lambda: model.score(query), limit) / len(query),
         "recommend, overlap of the top 10": overlap(model.recommend(query, TOP)[0], exact),
         "generator alone, overlap of the top 10": overlap(torch.cat(found), torch.cat(best)),
-        "validity without constraint": float(model.validity(query).mean()),
+        "validity without constraint": float(unconstrained_validity(model, query).mean()),
     }
 
 

@@ -65,11 +65,12 @@ def learned() -> tuple[Tensor, Tensor]:
     graph = load_dataset("MathOverflow")
     assert isinstance(graph, FriendGraph)
     split = TemporalSplit.of(graph)
-    model = TwoTower(sources=(), progress=False)
+    model = TwoTower(components=(), features=(), progress=False)
     model.fit(graph, until=split.t_val, validate_until=split.t_test)
     query = Query.of_events(graph, split.event_ids("test")[-NUM_QUERIES:])
-    queries = torch.cat([model.query_vectors(query[rows]) for rows in torch.arange(len(query)).split(BATCH)])
-    return model.user_vectors(split.t_test), queries
+    parts = [model.encode_query(query[rows]) for rows in torch.arange(len(query)).split(BATCH)]
+    queries = torch.cat([model.head.query_vectors(part) for part in parts])
+    return model.head.user_vectors(split.t_test), queries
 
 
 def near(vectors: Tensor, generator: torch.Generator) -> Tensor:

@@ -22,8 +22,9 @@ from torch_geometric.data import HeteroData
 
 from graphrec.data import TemporalSplit
 from graphrec.datasets import load_dataset
-from graphrec.models import LEARNED, TwoTower
-from graphrec.nn import Timelines
+from graphrec.features import Timelines
+from graphrec.models import TWO_TOWER_PRESETS, TwoTower
+from graphrec.models.builders import Preset
 from graphrec.train import adamw
 
 REFERENCE: dict[str, Any] = {
@@ -32,9 +33,10 @@ REFERENCE: dict[str, Any] = {
     "num_layers": 2,
     "num_heads": 8,
     "window": 50,
-    "batch_acts": 4096,
+    "events_per_batch": 4096,
     "max_queries": 2**20,
 }
+BARE: Preset = {"components": (), "features": ()}
 REFERENCE_RATE = 104
 """Examples a second of the public reference implementation, measured once on one core of such a machine."""
 
@@ -61,11 +63,11 @@ def main() -> None:
     graph = load_dataset("Synthetic" if options.users else options.dataset, **grown)
     until = TemporalSplit.of(graph).t_val
     body = []
-    for name in ("reference size, embeddings alone", *LEARNED):
-        whole = name in LEARNED
+    for name in ("reference size, embeddings alone", *TWO_TOWER_PRESETS):
+        whole = name in TWO_TOWER_PRESETS
         began = time.perf_counter()
         model = TwoTower(
-            sources=LEARNED.get(name, ()),
+            **TWO_TOWER_PRESETS.get(name, BARE),
             progress=False,
             epoch_batches=options.batches,
             **({} if whole else REFERENCE),
@@ -81,8 +83,8 @@ def main() -> None:
 
         def encode(network=network, acts=acts, model=model) -> None:  # type: ignore[no-untyped-def]
             for timelines in acts:
-                table = network.actor(model._row[timelines.other]).detach()
-                network.history(timelines, table).sum().backward()
+                table = model.head.table.actor(model.view.row[timelines.other]).detach()
+                network.tower.history(timelines, table).sum().backward()
 
         def step(loader=loader, model=model, optimizer=optimizer) -> None:  # type: ignore[no-untyped-def]
             for batch in loader:

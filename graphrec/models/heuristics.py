@@ -1,4 +1,4 @@
-"""Rules of thumb as recommenders: the baselines that a learned model has to beat.
+"""Heuristics as recommenders: the baselines that a learned model has to beat.
 
 All read the strictly-past index (`graphrec.temporal`). The undirected *contact graph* joins two people from
 their first contact either way; the degree of a person counts the distinct people met.
@@ -19,12 +19,12 @@ from graphrec.data import DataError, FriendGraph, Query
 from graphrec.data.checks import check_count, check_number
 from graphrec.data.draws import hashed, mix
 from graphrec.data.precision import single_precision
+from graphrec.models.manifest import made_folder
 from graphrec.models.recommender import Recommender
-from graphrec.models.saved import made_folder
 from graphrec.temporal import NEVER, Timeline, dense, popularity_half_life
 
 MAX_FRESH = 2**21
-"""Contacts between the first and the last query times queries, held at once."""
+"""New contacts between the first and the last query, times queries, held at once."""
 
 CACHED = 2**17
 """Scores worked on at once where an expression has temporary values, so that these stay in the cache."""
@@ -180,7 +180,7 @@ class LastSeen(LastActive):
 
 
 class RepeatRecency(Heuristic):
-    """The time of the user's last act on a person; below all these, recent popularity."""
+    """The time of the user's last event to a person; below all these, recent popularity."""
 
     name = "repeat_recency"
     _either_way = False
@@ -196,7 +196,7 @@ class RepeatRecency(Heuristic):
 
 
 class ReplyRecency(RepeatRecency):
-    """The time of the last act between the user and a person, either way; below these, recent popularity."""
+    """The time of the last event between user and person, either way; below these, recent popularity."""
 
     name = "reply_recency"
     _either_way = True

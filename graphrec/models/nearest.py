@@ -1,4 +1,4 @@
-"""Retrieval by UserID: the people whose embeddings are nearest to the user tower's vector."""
+"""Retrieval by UserID: the people whose embeddings have the largest products with the query vector."""
 
 from __future__ import annotations
 
@@ -14,10 +14,18 @@ from torch import Tensor
 from graphrec.data import FriendGraph, Query
 from graphrec.data.checks import check_graph
 from graphrec.data.precision import single_precision
-from graphrec.models.recommender import Recommender, of_rows
-from graphrec.models.saved import made_folder, read_manifest, reading, write_manifest
-from graphrec.models.two_tower import TwoTower
+from graphrec.models.builders import TwoTower
+from graphrec.models.heads.softmax import BoundSoftmaxHead, SoftmaxHead
+from graphrec.models.manifest import (
+    load_errors_as_data_error,
+    made_folder,
+    read_manifest,
+    write_manifest,
+)
+from graphrec.models.mixture.recommender import MixtureRecommender
+from graphrec.models.recommender import Recommender
 from graphrec.retrieval import ApproximateIndex, ExactIndex, Index
+from graphrec.retrieval.topk import select_rows
 
 FORMAT, MANIFEST = "graphrec.Nearest/1", "nearest.json"
 
@@ -26,10 +34,10 @@ INDEXES: dict[str, Callable[[], Index]] = {"approximate": ApproximateIndex, "exa
 
 
 class Nearest(Recommender):
-    """The k nearest neighbours, by inner product, of a two-tower's query vectors among all users.
+    """The k nearest neighbors, by inner product, of a two-tower's query vectors among all users.
 
-    Only the user embeddings, their biases and profiles count, not what else the two-tower mixes: a vector for
-    each user is what an index can hold. With `sources=()`, the default, that is all the two-tower learns.
+    Only user embeddings, biases and profiles count, not what else the two-tower mixes: a vector for each user
+    is what an index can hold. With `components=()` and `features=()`, the default, that is all it learns.
 
     Args:
         two_tower: the model; `fit` fits it.
@@ -40,23 +48,29 @@ class Nearest(Recommender):
     dtype = torch.float32
 
     def __init__(
-        self, two_tower: TwoTower | None = None, *, index: Callable[[], Index] = ApproximateIndex
+        self,
+        two_tower: MixtureRecommender[BoundSoftmaxHead] | None = None,
+        *,
+        index: Callable[[], Index] = ApproximateIndex,
     ) -> None:
-        if two_tower is not None and not isinstance(two_tower, TwoTower):
+        if two_tower is not None and getattr(two_tower, "kind", None) != SoftmaxHead.kind:
             raise TypeError(f"two_tower must be a TwoTower, got a {type(two_tower).__name__}")
         if not callable(index):
             raise TypeError(f"index must be what builds an index, such as ExactIndex, got {index!r}")
-        self.two_tower = TwoTower(sources=()) if two_tower is None else two_tower
+        self.two_tower = TwoTower(components=(), features=()) if two_tower is None else two_tower
         self._new_index = index
+        self._index: Index | None = None
+        self._state = -1
+        self._changes = torch.empty(0, dtype=torch.int64)
 
     @property
     def num_parameters(self) -> int:
-        """Of the two-tower."""
+        """That of the two-tower."""
         return self.two_tower.num_parameters
 
     @property
     def curve(self) -> list[dict[str, float]]:
-        """Of the two-tower."""
+        """That of the two-tower."""
         return self.two_tower.curve
 
     def fit(self, graph: FriendGraph, *, until: int, validate_until: int | None = None) -> Self:
@@ -68,9 +82,9 @@ class Nearest(Recommender):
     def join(self, graph: FriendGraph) -> Self:
         """Take the two-tower as it is, fitted on this graph."""
         check_graph(graph)
-        self._graph, self._state = graph, -1
+        self._graph, self._index, self._state = graph, None, -1
         self.fitted_until = self.two_tower.fitted_until
-        self._changes = self.two_tower.vectors_change()
+        self._changes = self.two_tower.head.vector_changes()
         return self
 
     def on(self, graph: FriendGraph) -> Self:
@@ -97,16 +111,16 @@ class Nearest(Recommender):
     def load(cls, folder: str | os.PathLike[str], graph: FriendGraph) -> Self:
         """See `Recommender.load`."""
         folder = Path(folder)
-        with reading(cls, folder):
+        with load_errors_as_data_error(cls, folder):
             content = read_manifest(folder / MANIFEST, FORMAT)
-            out = cls(TwoTower.load(folder, graph), index=INDEXES[content["index"]])
+            out = cls(MixtureRecommender.load(folder, graph), index=INDEXES[content["index"]])
         return out.join(graph)
 
     def _score_in_order(self, query: Query) -> Tensor:
         out = torch.empty(len(query), self.graph.num_users)
         for time, _, rows in self._states(query):
-            vectors = self.two_tower.user_vectors(time)
-            out[rows] = self.two_tower.query_vectors(query[rows]) @ vectors.T
+            vectors = self.two_tower.head.user_vectors(time)
+            out[rows] = self._query_vectors(query[rows]) @ vectors.T
         return out
 
     @single_precision()
@@ -127,16 +141,20 @@ class Nearest(Recommender):
         users = torch.full((len(query), k), -1)
         scores = torch.full((len(query), k), -torch.inf, dtype=torch.float64)
         for time, state, rows in self._states(query):
-            if state != self._state:
-                self._index, self._state = self._new_index().build(self.two_tower.user_vectors(time)), state
-            barred = of_rows(row, user, rows, len(query))
-            vectors = self.two_tower.query_vectors(query[rows])
-            found = self._index.search(vectors, k, barred, wanted.exclude_users)
+            if self._index is None or state != self._state:
+                vectors = self.two_tower.head.user_vectors(time)
+                self._index, self._state = self._new_index().build(vectors), state
+            excluded = select_rows(row, user, rows, len(query))
+            found = self._index.search(self._query_vectors(query[rows]), k, excluded, wanted.exclude_users)
             users[rows], scores[rows] = found[0], found[1].double()
         return users, scores
 
+    def _query_vectors(self, query: Query) -> Tensor:
+        """Vectors of B queries: [B, W] float32."""
+        return self.two_tower.head.query_vectors(self.two_tower.encode_query(query))
+
     def _states(self, query: Query) -> Iterator[tuple[int, int, Tensor]]:
-        """Queries for which everyone is in the same place: a time (s) of it, its number, rows [b] int64."""
+        """Queries for which `user_vectors` are the same: a time (s), the state's number, rows [b] int64."""
         states = torch.searchsorted(self._changes, query.time.contiguous())
         for state in states.unique().tolist():
             rows = (states == state).nonzero().squeeze(1)

@@ -1,4 +1,4 @@
-"""The best that anybody can do on a synthetic world: its own probabilities."""
+"""The upper bound on a synthetic world: its own probabilities."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from graphrec.temporal import TimedAdjacency, Timeline, dense, ragged
 
 
 class Oracle(Recommender):
-    """Scores people by the true probability that the act asked about turns to them.
+    """Scores people by the true probability that they are the target of the event asked about.
 
     Given that a user acts at a time, by an action, that is the probability with which the world chooses from
-    its state at the start of the slice (an hour) that contains the time. Other events of that slice have no
-    part in the choice, and the oracle does not look at them. The state is read from the log, people
+    its state at the start of the hour that contains the time. Other events of that hour have no part in the
+    choice, and the oracle does not read them. The state is read from the log, people
     (communities, openness, ...) from the `World`.
 
     Args:
@@ -65,7 +65,7 @@ class Oracle(Recommender):
         return chance.clamp_(min=torch.finfo(chance.dtype).tiny).log_()
 
     def probabilities(self, query: Query) -> Tensor:
-        """Whom each act turns to, [B, N] float64: rows sum to 1, or to 0 where there can be no such act."""
+        """Probabilities of targets, [B, N] float64: rows sum to 1, or 0 where no such event is possible."""
         self._check(query)
         chance = torch.zeros(len(query), self.graph.num_users, dtype=torch.float64)
         accepts = query.action == ACCEPT
@@ -76,7 +76,7 @@ class Oracle(Recommender):
         return chance.div_(torch.where(total > 0, total, 1.0))
 
     def _turning(self, query: Query) -> Tensor:
-        """The mixture of all ways to choose, [B, N], where people who do not fit have none."""
+        """The mixture of all ways to choose, [B, N]; 0 for people who cannot be chosen."""
         world, timeline, num_users = self.world, self._timeline, self.graph.num_users
         user, now = query.user, world.hour_of(query.time)
         begins = START_TIME + HOUR_SECONDS * now

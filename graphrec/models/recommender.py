@@ -6,7 +6,6 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Self
 
 import torch
@@ -22,11 +21,15 @@ from graphrec.data.checks import (
     check_until,
 )
 from graphrec.data.precision import single_precision
-from graphrec.temporal import run_starts
+from graphrec.retrieval.topk import stable_topk, tie_order, tie_rank
 from graphrec.tokenizer import Tokenizer
 
-CHUNK = 2**23
+MAX_SCORES = 2**23
 """Scores held at once, in numbers: the rows of a batch follow from the number of users."""
+
+
+RECOMMENDER_CLASSES: dict[str, type[Recommender]] = {}
+"""Every class of recommenders by its name, one's own included: what saved models of models refer to."""
 
 
 class Recommender(ABC):
@@ -46,6 +49,10 @@ class Recommender(ABC):
     """Seconds: what was learned comes from events strictly older; None before a fit, or where unknown."""
 
     _graph: FriendGraph | None = None
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        RECOMMENDER_CLASSES[cls.__name__] = cls
 
     @property
     def num_parameters(self) -> int:
@@ -160,7 +167,7 @@ class Recommender(ABC):
         out = torch.empty(len(row), dtype=self.dtype)
         if not len(row):
             return out
-        for rows in torch.arange(len(query)).split(max(1, CHUNK // self.graph.num_users)):
+        for rows in torch.arange(len(query)).split(max(1, MAX_SCORES // self.graph.num_users)):
             here = ((row >= rows[0]) & (row <= rows[-1])).nonzero().squeeze(1)
             if len(here):
                 out[here] = self.score_all(query[rows])[row[here] - rows[0], user[here]]
@@ -196,17 +203,17 @@ class Recommender(ABC):
         """
         wanted = self._check_wanted(query, k, exclude, exclude_users)
         num_users = self.graph.num_users
-        order = shuffled(num_users)
+        order = tie_order(num_users)
         users = torch.full((len(query), wanted.k), -1)
         values = torch.full((len(query), wanted.k), -torch.inf, dtype=torch.float64)
-        rows = max(1, CHUNK // num_users)
+        rows = max(1, MAX_SCORES // num_users)
         for start in range(0, len(query), rows):
             part = query[start : start + rows]
             scores = self.score_all(part).to(torch.float64, copy=True)
             scores[torch.arange(len(part)), part.user] = -torch.inf
             scores[wanted.between(start, start + rows)] = -torch.inf
             scores[:, wanted.exclude_users] = -torch.inf
-            best, place = _top(scores[:, order], min(wanted.k, num_users))
+            best, place = stable_topk(scores[:, order], min(wanted.k, num_users))
             block = slice(start, start + len(part)), slice(0, min(wanted.k, num_users))
             users[block] = torch.where(best > -torch.inf, order[place], -1)
             values[block] = best
@@ -234,7 +241,7 @@ class Recommender(ABC):
         people = self._candidate_index(query, candidates)
         scores = self.score_all(query).gather(1, people).double()
         # A fixed shuffle of users, not of columns: the order of the candidates must carry no information.
-        order = lots(self.graph.num_users)[people].argsort(dim=1)
+        order = tie_rank(self.graph.num_users)[people].argsort(dim=1)
         people, scores = people.gather(1, order), scores.gather(1, order)
         scores = scores.masked_fill(people == query.user[:, None], -torch.inf)
         again = people[:, 1:] == people[:, :-1]  # one user's places in that order are side by side
@@ -242,7 +249,7 @@ class Recommender(ABC):
         users = torch.full((len(query), k), -1)
         values = torch.full((len(query), k), -torch.inf, dtype=torch.float64)
         if people.numel():
-            best, place = _top(scores, min(k, people.size(1)))
+            best, place = stable_topk(scores, min(k, people.size(1)))
             found = torch.where(best > -torch.inf, people.gather(1, place), -1)
             users[:, : found.size(1)], values[:, : found.size(1)] = found, best
         return users, values
@@ -315,53 +322,3 @@ class Wanted:
 def latest(moments: Iterable[int | None]) -> int | None:
     """The latest of those moments that are known; None where none is."""
     return max((moment for moment in moments if moment is not None), default=None)
-
-
-def listed(
-    row: Tensor, user: Tensor, score: Tensor, shape: tuple[int, int], num_users: int
-) -> tuple[Tensor, Tensor]:
-    """The best k of distinct people [M] for queries [M]: users and scores of a shape [B, k], padded."""
-    order, place = best_of(row, user, score, shape[1], num_users)
-    users = torch.full(shape, -1).index_put((row[order], place), user[order])
-    scores = torch.full(shape, -torch.inf, dtype=score.dtype)
-    return users, scores.index_put((row[order], place), score[order])
-
-
-def best_of(row: Tensor, user: Tensor, score: Tensor, k: int, num_users: int) -> tuple[Tensor, Tensor]:
-    """Which of people [M] are the best k of queries [M], and their places 0..k-1, in order of queries.
-
-    Ties are broken by the fixed shuffle.
-    """
-    order = lots(num_users)[user].argsort()
-    order = order[score[order].argsort(descending=True, stable=True)]
-    order = order[row[order].argsort(stable=True)]
-    place = torch.arange(len(row)) - run_starts(row[order])
-    return order[place < k], place[place < k]
-
-
-def of_rows(row: Tensor, user: Tensor, rows: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """The pairs [M] of some queries `rows` [b] of `size`, renumbered 0..b-1."""
-    at = torch.full((size,), -1).index_copy(0, rows, torch.arange(len(rows)))[row]
-    return at[at >= 0], user[at >= 0]
-
-
-@lru_cache(maxsize=4)
-def shuffled(num_users: int) -> Tensor:
-    """The order in which equal scores are listed, [N] int64; not to be written to."""
-    return torch.randperm(num_users, generator=torch.Generator().manual_seed(0))
-
-
-@lru_cache(maxsize=4)
-def lots(num_users: int) -> Tensor:
-    """Each user's place in that order, [N] int64; not to be written to."""
-    return shuffled(num_users).argsort()
-
-
-def _top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest of each row, descending, and their columns; of equal ones the first, unlike `topk`."""
-    least = scores.topk(k, dim=1).values[:, -1:]
-    above, tied = scores > least, scores == least
-    kept = above | (tied & (tied.cumsum(1) <= k - above.sum(1, keepdim=True)))
-    column = kept.nonzero()[:, 1].view(-1, k)
-    best = scores.gather(1, column).sort(dim=1, descending=True, stable=True)
-    return best.values, column.gather(1, best.indices)

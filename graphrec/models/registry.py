@@ -1,54 +1,84 @@
-"""Every recommender by its name: what a command line, a bundle or a benchmark asks for."""
+"""Every recommender by its name, for command lines, bundles and benchmarks."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
+from typing import Any
 
 from graphrec.data import FriendGraph
-from graphrec.models.bidirectional import Bidirectional
-from graphrec.models.clustered import CLUSTERED, Clustered
-from graphrec.models.generative import GENERATIVE, GenerativeSTU
+from graphrec.models.builders import (
+    CLUSTERED_PRESETS,
+    GENERATIVE_PRESETS,
+    TWO_TOWER_PRESETS,
+    Clustered,
+    GenerativeSTU,
+    TwoTower,
+)
 from graphrec.models.heuristics import HEURISTICS
-from graphrec.models.hybrid import Hybrid
+from graphrec.models.mixture.recommender import MixtureRecommender
 from graphrec.models.nearest import Nearest
-from graphrec.models.reciprocity import Reciprocity
 from graphrec.models.recommender import Recommender
-from graphrec.models.two_tower import LEARNED, TwoTower
+from graphrec.models.rerank.hybrid import Hybrid
+from graphrec.models.rerank.reciprocal import ReciprocalReranker
+from graphrec.models.rerank.reply_model import ReplyModel
 
 
 def hybrid() -> Hybrid:
-    """Whom the generative model writes, who is nearest by UserID, and friends of friends."""
+    """Candidates decoded, nearest by UserID and by common contacts, rescored by the generative model."""
     generator = GenerativeSTU()
     return Hybrid(generator, [generator, Nearest(), HEURISTICS["adamic_adar"]()])
 
 
-def both() -> Bidirectional:
-    """Whom the generative model writes, in the order of how likely both sides want the tie."""
-    return Bidirectional(GenerativeSTU(), Reciprocity())
+def both() -> ReciprocalReranker:
+    """The generative model's people in the order of how likely both sides want the tie."""
+    return ReciprocalReranker(GenerativeSTU(), ReplyModel())
 
+
+LEARNED: dict[str, Callable[..., MixtureRecommender[Any]]] = {
+    **{name: partial(TwoTower, **preset) for name, preset in TWO_TOWER_PRESETS.items()},
+    **{name: partial(GenerativeSTU, **preset) for name, preset in GENERATIVE_PRESETS.items()},
+    **{name: partial(Clustered, **preset) for name, preset in CLUSTERED_PRESETS.items()},
+}
+"""Builds each mixture recommender, unfitted, in its default configuration."""
 
 MODELS: dict[str, Callable[..., Recommender]] = {
     **HEURISTICS,
-    **{name: partial(TwoTower, sources=sources) for name, sources in LEARNED.items()},
-    **{name: partial(GenerativeSTU, sources=sources) for name, sources in GENERATIVE.items()},
-    **{name: partial(Clustered, sources=sources) for name, sources in CLUSTERED.items()},
+    **LEARNED,
     "nearest": Nearest,
     "stu_hybrid": hybrid,
     "stu_both": both,
 }
-"""What builds each, unfitted, in its default configuration."""
+"""Builds each recommender, unfitted, in its default configuration."""
+
+KINDS: dict[str, type[Recommender]] = {
+    **HEURISTICS,
+    **dict.fromkeys(LEARNED, MixtureRecommender),
+    "nearest": Nearest,
+    "stu_hybrid": Hybrid,
+    "stu_both": ReciprocalReranker,
+}
+"""The class of each, which loads what it saved."""
 
 
 def build(name: str) -> Recommender:
     """An unfitted recommender. Raises KeyError with the names there are."""
-    if name not in MODELS:
-        raise KeyError(f"unknown model {name!r}; the models are {', '.join(MODELS)}")
+    _check_name(name)
     return MODELS[name]()
 
 
 def load_recommender(name: str, folder: str | os.PathLike[str], graph: FriendGraph) -> Recommender:
-    """What a recommender of this name wrote with `save`, for the graph it was saved with."""
-    return type(build(name)).load(Path(folder), graph)
+    """The recommender of this name that `save` wrote, for the graph it was saved with.
+
+    Raises:
+        KeyError: there is no such name.
+        DataError: the folder holds another, or is damaged.
+    """
+    _check_name(name)
+    return KINDS[name].load(folder, graph)
+
+
+def _check_name(name: str) -> None:
+    if name not in MODELS:
+        raise KeyError(f"unknown model {name!r}; the models are {', '.join(MODELS)}")

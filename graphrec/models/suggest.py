@@ -1,14 +1,15 @@
-"""From a recommender to suggestions a person can be shown: original ids, nobody known, nobody blocked."""
+"""Suggestions that can be shown to a user: raw ids, without known, blocked and opted-out people."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from graphrec.data import Id, Query, id_list, id_pairs
+from graphrec.data import Id, Query, UserIds, id_list, id_pairs
 from graphrec.data.checks import check_count, check_flags, check_index, check_query
 from graphrec.models.recommender import Recommender
 from graphrec.temporal import Timeline, ragged
@@ -27,6 +28,21 @@ class Suggestions:
     user: Id
     people: list[Id]
     scores: list[float]
+
+    @classmethod
+    def of(cls, ids: UserIds, user: Tensor, people: Tensor, scores: Tensor) -> list[Self]:
+        """The suggestions to B users by their raw ids.
+
+        Args:
+            ids: of the graph.
+            user: [B] int64.
+            people: [B, k] int64, padded with -1.
+            scores: [B, k].
+        """
+        return [
+            cls(raw, ids.lookup(row[row >= 0]), values[row >= 0].tolist())
+            for raw, row, values in zip(ids.lookup(user), people, scores, strict=True)
+        ]
 
 
 def suggest(
@@ -47,7 +63,7 @@ def suggest(
         users: raw ids, or [B] int64 indices.
         k: how many people; more than there are gives all there are.
         time: seconds; only what is strictly older is seen. By default one second after the last event.
-        action: the act that is hoped for; by default the commonest.
+        action: the action of the suggested contact; by default the most frequent.
         blocked: pairs of raw ids; neither is suggested to the other.
         opted_out: raw ids of people who are suggested to nobody.
         include_known: also suggest people the user has had contact with, either way.
@@ -69,11 +85,7 @@ def suggest(
         opted_out=ids.index(id_list(opted_out, "opted_out")),
         include_known=include_known,
     )
-    out = []
-    for user, listed, values in zip(ids.lookup(query.user), people, scores, strict=True):
-        kept = listed >= 0
-        out.append(Suggestions(user, ids.lookup(listed[kept]), values[kept].tolist()))
-    return out
+    return Suggestions.of(ids, query.user, people, scores)
 
 
 def suggested(
@@ -85,7 +97,7 @@ def suggested(
     opted_out: Tensor,
     include_known: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """The same by indices: who may be suggested, as `Recommender.recommend` lists them.
+    """Suggest k new people to the users of queries, by indices.
 
     Args:
         recommender: fitted.
@@ -116,7 +128,7 @@ def suggested(
 
 
 def _blocked_rows(query: Query, pairs: Tensor) -> tuple[Tensor, Tensor]:
-    """(row of the query, person) of every blocked pair [2, P], read both ways."""
+    """Blocked pairs [2, P] of the users of queries, read both ways: (row [M], person [M]) int64."""
     who, order = torch.cat([pairs[0], pairs[1]]).sort()
     whom = torch.cat([pairs[1], pairs[0]])[order]
     start, end = (torch.searchsorted(who, query.user, right=right) for right in (False, True))

@@ -15,7 +15,7 @@ MAX_LOGIT = 6.0
 class ContactConv(nn.Module):
     """Moves everyone towards those they were in contact with, some more than others.
 
-        m_u = normalised sum_e exp(a_e) h_v(e),    h'_u = normalised (h_u + m_u + W m_u)
+        m_u = normalized sum_e exp(a_e) h_v(e),    h'_u = normalized (h_u + m_u + W m_u)
 
     where a_e is learned from what edge e and its two ends are like, and from how near these are. `a` and W
     start at zero, so that at first everyone counts alike and a place is only smoothed.
@@ -110,7 +110,7 @@ class GraphEncoder(nn.Module):
     def forward(
         self, place: Tensor, node: Tensor, profile: Tensor, row: Tensor, column: Tensor, edge: Tensor
     ) -> Tensor:
-        """Everybody's embedding; only those whose whole neighbourhood is given have all of theirs."""
+        """Embeddings [M, D] of all users given; exact for those whose whole neighborhood is given."""
         node, edge = self.node_scale(node), self.edge_scale(edge)
         h: Tensor = place + self.move(torch.cat([node, profile], dim=1))
         for layer in self.layers:

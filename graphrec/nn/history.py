@@ -2,103 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch_geometric.data import HeteroData
 
-from graphrec.data import USER, reverse_of
 from graphrec.data.checks import check_counts, check_dropout
-from graphrec.nn.layers import Activation, feed_forward
-from graphrec.temporal import Timeline, run_starts
+from graphrec.features import Timelines
+from graphrec.nn.layers import Activation, check_heads, feed_forward
+from graphrec.temporal import run_starts
 
 
-@dataclass(frozen=True)
-class Timelines:
-    """Timelines of R users, one after another in a stream of M acts, each in order of time.
-
-    Attributes:
-        row: [M] int64, whose timeline, ascending.
-        other: [M] int64, user index of the other side.
-        kind: [M] int64, 2 x action + (1 if the timeline's own user acted).
-        time: [M] int64 seconds, ascending within a row.
-        num_rows: R.
-    """
-
-    row: Tensor
-    other: Tensor
-    kind: Tensor
-    time: Tensor
-    num_rows: int
-
-    @classmethod
-    def of_batch(cls, batch: HeteroData, actions: tuple[str, ...]) -> Timelines:
-        """Read the timelines of a `QueryLoader` batch's seeds from its first hop."""
-        num_rows = batch.seed_time.numel()
-        parts = []
-        for code, action in enumerate(actions):
-            for own, title in enumerate((action, reverse_of(action))):
-                store = batch[USER, title, USER]
-                source, row = store.edge_index
-                first_hop = row < num_rows
-                kind = torch.full_like(row, 2 * code + own)
-                columns = (row, batch[USER].n_id[source], kind, store.time, store.event_id)
-                parts.append(torch.stack([column[first_hop] for column in columns]))
-        row, other, kind, time, event = torch.cat(parts, dim=1)
-        order = event.argsort(stable=True)
-        order = order[row[order].argsort(stable=True)]
-        return cls(row[order], other[order], kind[order], time[order], num_rows)
-
-    @classmethod
-    def of_index(cls, timeline: Timeline, user: Tensor, tick: Tensor, k: int) -> Timelines:
-        """The last k acts of each user's timeline before its tick, straight from the index."""
-        row, half = timeline.last_half_edges(user, tick, k)
-        row, half = row.flip(0), half.flip(0)
-        order = row.argsort(stable=True)
-        row, half = row[order], half[order]
-        event = timeline.event[half].long()
-        return cls(
-            row,
-            timeline.half_edges.other[half].long(),
-            timeline.kind(half),
-            timeline.events.time[event],
-            user.numel(),
-        )
-
-    def to(self, device: torch.device) -> Timelines:
-        """The same acts on a device."""
-        row, other, kind, time = (x.to(device) for x in (self.row, self.other, self.kind, self.time))
-        return Timelines(row, other, kind, time, self.num_rows)
-
-    def __len__(self) -> int:
-        return self.row.numel()
-
-    def before(self, row: Tensor, time: Tensor) -> Tensor:
-        """Position of the last act of each row strictly before each time, or -1 where there is none, [Q]."""
-        if not len(self):
-            return torch.full_like(row, -1)
-        # One ascending key for (row, time): times by their rank among all that occur.
-        instants = torch.unique(self.time)
-        base = instants.numel() + 1
-        key = self.row * base + torch.searchsorted(instants, self.time)
-        asked = row * base + torch.searchsorted(instants, time.contiguous())
-        position = torch.searchsorted(key, asked) - 1
-        found = (position >= 0) & (self.row[position.clamp(min=0)] == row)
-        return torch.where(found, position, -1)
-
-
-class ActEmbedding(nn.Module):
-    """Each act of a timeline on its own: whom with, which way, and how long after the act before.
+class EventEmbedding(nn.Module):
+    """Embeds each event of a timeline on its own: the other side, the direction, the gap to the event before.
 
     Args:
         num_kinds: twice the number of actions.
         in_channels: width of the embeddings of users.
-        hidden_channels: width of the acts.
+        hidden_channels: width of the events.
 
     Shapes:
-        forward: `Timelines` of M acts and embeddings [M, in_channels] of their other sides -> [M, hidden].
+        forward: `Timelines` of M events and embeddings [M, in_channels] of their other sides -> [M, hidden].
     """
 
     def __init__(self, num_kinds: int, in_channels: int, hidden_channels: int) -> None:
@@ -114,27 +37,27 @@ class ActEmbedding(nn.Module):
 
     @staticmethod
     def _gaps(timelines: Timelines) -> Tensor:
-        """log1p seconds since the act before, tied ones skipped, and whether there is one: [M, 2]."""
+        """log1p seconds since the event before, tied ones skipped, and whether there is one: [M, 2]."""
         time, row = timelines.time, timelines.row
-        last = run_starts(row, time) - 1  # the act before this one's tie
+        last = run_starts(row, time) - 1  # the event before this one's tie
         found = (last >= 0) & (row[last.clamp(min=0)] == row)
         gap = torch.where(found, time - time[last.clamp(min=0)], 0)
         return torch.stack([gap.float().log1p() / 10, found.float()], dim=1)
 
 
 class Blocks:
-    """A stream of M acts cut into blocks of W, each of which sees itself and the block before.
+    """A stream of M events cut into blocks of W, each of which sees itself and the block before.
 
-    So the cost of attention grows with the number of acts, and no history is padded to the longest.
+    So the cost of attention grows with the number of events, and no history is padded to the longest.
 
     Args:
-        timelines: M acts.
-        window: W, how many acts back an act sees, itself included.
+        timelines: M events.
+        window: W, how many events back an event sees, itself included.
 
     Attributes:
-        mask: [blocks, 1, W, 2 W] bool, which acts each act sees: itself, and those of its row that are
-            strictly older. Tied acts do not see each other.
-        age: [blocks, 1, W, 2 W] float32, log1p seconds from an act that is seen to its viewer, over 10.
+        mask: [blocks, 1, W, 2 W] bool, which events each event sees: itself, and those of its row that are
+            strictly older. Tied events do not see each other.
+        age: [blocks, 1, W, 2 W] float32, log1p seconds from an event that is seen to its viewer, over 10.
     """
 
     def __init__(self, timelines: Timelines, window: int) -> None:
@@ -168,24 +91,24 @@ def with_block_before(x: Tensor) -> Tensor:
 
 
 class HistoryEncoder(nn.Module):
-    """A transformer over timelines that sees, at each act, that act and the strictly older ones.
+    """A transformer over timelines that sees, at each event, that event and the strictly older ones.
 
-    Attention is masked by time, not by position (see `Blocks`), and reaches back over `window` acts a layer.
+    Attention is masked by time, not by position (see `Blocks`); a layer reaches back over `window` events.
 
     Args:
         num_kinds: twice the number of actions.
         in_channels: width of the embeddings of users.
         hidden_channels: width of the transformer.
         num_layers, num_heads: its size.
-        window: how many acts back an act sees.
+        window: how many events back an event sees.
         dropout: on the residual branches.
         activation: 'gelu' or 'swiglu'.
 
     Attributes:
-        reach: acts that matter to the last one, and one more, the gap to which matters.
+        context_length: events that matter to the last one, and one more, the gap to which matters.
 
     Shapes:
-        forward: `Timelines` of M acts and embeddings [M, in_channels] of their other sides -> [M, hidden].
+        forward: `Timelines` of M events and embeddings [M, in_channels] of their other sides -> [M, hidden].
     """
 
     def __init__(
@@ -202,26 +125,26 @@ class HistoryEncoder(nn.Module):
     ) -> None:
         super().__init__()
         check_counts(num_kinds=num_kinds, in_channels=in_channels, num_layers=num_layers, window=window)
-        self.window, self.reach = window, num_layers * (window - 1) + 2
-        self.acts = ActEmbedding(num_kinds, in_channels, hidden_channels)
+        self.window, self.context_length = window, num_layers * (window - 1) + 2
+        self.events = EventEmbedding(num_kinds, in_channels, hidden_channels)
         self.layers = nn.ModuleList(
             Layer(hidden_channels, num_heads, dropout, activation) for _ in range(num_layers)
         )
         self.norm = nn.LayerNorm(hidden_channels)
 
     def forward(self, timelines: Timelines, other: Tensor, wanted: Tensor | None = None) -> Tensor:
-        """Encode each act in the light of those before it.
+        """Encode each event together with those before it.
 
         Args:
-            timelines: M acts.
+            timelines: M events.
             other: [M, in_channels], embeddings of their other sides.
-            wanted: [W] int64, acts whose encoding is needed; all by default. The last layer works for these
+            wanted: [W] int64, events whose encoding is needed; all by default. The last layer works for these
                 alone.
         """
         if not len(timelines):
             return other.new_zeros(0, self.norm.normalized_shape[0])
         blocks = Blocks(timelines, self.window)
-        x = blocks.cut(self.acts(timelines, other))  # [blocks, W, H]
+        x = blocks.cut(self.events(timelines, other))  # [blocks, W, H]
         wanted = torch.arange(len(timelines), device=x.device) if wanted is None else wanted
         for layer in self.layers[:-1]:
             x = layer(x, blocks.mask)
@@ -243,8 +166,7 @@ class Layer(nn.Module):
         super().__init__()
         check_counts(channels=channels, num_heads=num_heads)
         check_dropout(dropout)
-        if channels % num_heads:
-            raise ValueError(f"channels must be a multiple of num_heads, got {channels} and {num_heads}")
+        check_heads("channels", channels, num_heads)
         self.num_heads = num_heads
         self.norm_attention = nn.LayerNorm(channels)
         self.norm_mlp = nn.LayerNorm(channels)

@@ -50,6 +50,12 @@ class Standardize(nn.Module):
         return self.mean, (self.square - self.mean.square()).clamp(min=1e-4).sqrt()
 
 
+def check_heads(name: str, channels: int, num_heads: int) -> None:
+    """Raise ValueError where channels cannot be divided among attention heads."""
+    if channels % num_heads:
+        raise ValueError(f"{name} must be a multiple of num_heads, got {channels} and {num_heads}")
+
+
 class SwiGLU(nn.Module):
     """A gated hidden layer, silu(x W) * (x V) (Shazeer 2020, https://arxiv.org/abs/2002.05202).
 
@@ -122,7 +128,7 @@ class MixtureOfExperts(nn.Module):
         self.gate = nn.Linear(in_channels, num_experts)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The experts' sum, weighed by the gate."""
+        """The experts' sum, weighted by the gate: [B, out_channels]."""
         said = torch.stack([expert(x) for expert in self.experts], dim=1)  # [B, E, out]
         out: Tensor = (self.gate(x).softmax(1)[:, None] @ said).squeeze(1)
         return out

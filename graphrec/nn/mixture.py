@@ -1,14 +1,15 @@
-"""The neighbourhood mixture: learned sources of people around a query, each a distribution of its own."""
+"""The neighborhood mixture: learned distributions over the people around a query, and a gate over them."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from graphrec.nn.features import (
+from graphrec.features import (
     NUM_PAIR_FEATURES,
     NUM_PATH_FEATURES,
     NUM_PERSON_FEATURES,
@@ -17,23 +18,28 @@ from graphrec.nn.features import (
 from graphrec.nn.layers import Standardize, mlp, segment_logsumexp
 from graphrec.temporal import Neighborhood
 
-SOURCES = ("pointer", "paths", "union")
-CHANNELS = 4
-KIND_CHANNELS = 4
-MAX_PATH = 15.0
+Component = Literal["pointer", "paths", "union"]
+COMPONENTS: tuple[Component, ...] = get_args(Component)
+"""The distributions over the people around a query, in the order in which they are mixed."""
+
+PATH_CHANNELS, KIND_CHANNELS = 4, 4
+"""Weights of a path, and width of the embedding of a hop's last event."""
+
+MAX_PATH_LOGIT = 15.0
 ABSENT = -1e9
+"""The log-score of a person whom a component does not cover."""
 
 
 @dataclass(frozen=True)
-class Votes:
-    """What S sources say of the M people around B queries, before anything is normalised.
+class CandidateScores:
+    """Scores by S components of the M people around B queries, before anything is normalized.
 
     Attributes:
         row, user: [M] int64, in ascending order.
-        scores: [S, M] log-scores, `ABSENT` where a person is not among a source's.
-        gate: [B, S + 1] logits, the last for everyone beyond.
-        contact: [M] bool, who is a contact.
-        circle: [M] logits, how much each counts where circles vote for whom they may know; None without.
+        scores: [S, M] log-scores, `ABSENT` where a component does not cover a person.
+        gate: [B, S + 1] logits of the components; the last is that of everyone beyond.
+        contact: [M] bool, whether a person is a contact of the user.
+        group_vote: [M] logits of each person's vote for their prefix groups; None where groups have no votes.
     """
 
     row: Tensor
@@ -41,30 +47,30 @@ class Votes:
     scores: Tensor
     gate: Tensor
     contact: Tensor
-    circle: Tensor | None = None
+    group_vote: Tensor | None = None
 
     def log_likelihood(
-        self, target: Tensor, barred: tuple[Tensor, Tensor] | None, table: Tensor
+        self, target: Tensor, excluded: tuple[Tensor, Tensor] | None, global_log_p: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Of each query's target under the mixture, and under each source alone.
+        """Log-likelihood of each query's target under the mixture, and under each component alone.
 
         Args:
             target: [B] int64.
-            barred: (row, user), people who are no candidates.
-            table: [B] log-probability of the target among everyone.
+            excluded: (row, user), people who are no candidates.
+            global_log_p: [B] log-probability of the target among everyone, from the head.
 
         Returns:
-            [B] of the mixture; [B], the sum over those sources that have the target.
+            [B] under the mixture; [B], the sum over the head and those components that cover the target.
         """
         left = torch.ones_like(self.row, dtype=torch.bool)
-        if barred is not None:
-            place = self._find(*barred)
+        if excluded is not None:
+            place = self._find(*excluded)
             left[place[place >= 0]] = False
         total, share = self._normalize(left)
         hit = self._find(torch.arange(len(target), device=target.device), target)
         absent = self.scores.new_full((len(self.scores), 1), ABSENT)
         at = torch.cat([self.scores, absent], 1)[:, hit]  # [S, B]
-        alone = torch.cat([torch.where(at > ABSENT, at - total, ABSENT), table[None]])  # [S + 1, B]
+        alone = torch.cat([torch.where(at > ABSENT, at - total, ABSENT), global_log_p[None]])  # [S + 1, B]
         mixed = torch.where(alone > ABSENT, share.T + alone, ABSENT).logsumexp(0)
         return mixed, torch.where(alone > ABSENT, alone, 0.0).sum(0)
 
@@ -77,7 +83,7 @@ class Votes:
         return torch.where(self.scores > ABSENT, log_p, -torch.inf).exp().sum(0), share[:, -1].exp()
 
     def _normalize(self, left: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-normalisers [S, B] over those left, and log-shares [B, S + 1] of the sources that have any."""
+        """Log-normalizers [S, B] over the people left [M], and log-shares [B, S + 1] of the components."""
         totals = []
         for score in self.scores:
             member = left & (score > ABSENT)
@@ -88,7 +94,7 @@ class Votes:
         return torch.where(nobody.T[:-1], 0.0, total), share
 
     def _find(self, row: Tensor, user: Tensor) -> Tensor:
-        """Where people [K] of rows [K] are among the M, or -1, [K] int64."""
+        """The places among the M people of pairs (row [K], user [K]), or -1: [K] int64."""
         if not self.row.numel():
             return torch.full_like(row, -1)
         base = 1 + int(torch.maximum(self.user.max(), user.max())) if user.numel() else 1
@@ -98,63 +104,67 @@ class Votes:
 
 
 class NeighborhoodMixture(nn.Module):
-    """Scores people around queries by several sources, and says how much each source counts.
+    """Scores the people around queries by several components, and gates these.
 
     pointer
         the latest distinct contacts by the state of the pair. Pointer networks (Vinyals et al. 2015,
         https://arxiv.org/abs/1506.03134) attend by content; here it is mostly the pair's gaps, counts and
         ranks, which heuristics show to be what decides.
     paths
-        a time-aware learned Adamic-Adar (Adamic & Adar 2003): each two-hop path is weighed by the gaps,
-        counts, acts and degrees along it, and the weights of an end's paths are summed. Contacts are left
+        a time-aware learned Adamic-Adar (Adamic & Adar 2003): each two-hop path is weighted by the gaps,
+        counts, events and degrees along it, and the weights of an end's paths are summed. Contacts are left
         out.
     union
-        everyone around, by all that is known of pair, paths and person.
+        everyone around, by all features of pair, paths and person.
 
     Args:
-        sources: some of `SOURCES`.
+        components: some of `COMPONENTS`.
         num_kinds: twice the number of actions.
         hidden_channels: width of the scorers.
-        has_profiles: whether `union` is also told how similar the profiles of user and person are.
-        has_circles: whether people are also weighed as voters for their circles, from what `union` is told.
+        has_profiles: whether `union` also reads the similarity of the profiles of user and person.
+        group_votes: whether people are also weighted as voters for their prefix groups, by what `union`
+            reads.
     """
 
     def __init__(
         self,
-        sources: Collection[str],
+        components: Collection[Component],
         num_kinds: int,
         *,
         hidden_channels: int = 32,
         has_profiles: bool = False,
-        has_circles: bool = False,
+        group_votes: bool = False,
     ) -> None:
         super().__init__()
-        self.sources = [name for name in SOURCES if name in sources]
+        self.components = [name for name in COMPONENTS if name in components]
+        self.reads_people = bool({"paths", "union"} & set(components)) or group_votes
         self.standardize_pair = Standardize(NUM_PAIR_FEATURES)
-        if "pointer" in sources:
+        if "pointer" in components:
             self.pointer = mlp(NUM_PAIR_FEATURES + NUM_QUERY_FEATURES, hidden_channels, 1)
-        if "paths" in sources or "union" in sources or has_circles:
+        if self.reads_people:
             self.standardize_path = Standardize(NUM_PATH_FEATURES)
             self.kind = nn.Embedding(num_kinds, KIND_CHANNELS)
-            self.path = mlp(NUM_PATH_FEATURES + 2 * KIND_CHANNELS, 16, CHANNELS)
+            self.path = mlp(NUM_PATH_FEATURES + 2 * KIND_CHANNELS, 16, PATH_CHANNELS)
             last = self.path[-1]
             assert isinstance(last, nn.Linear)
             nn.init.normal_(last.weight, std=0.02)
-        if "paths" in sources:
-            self.blend = mlp(NUM_QUERY_FEATURES, 16, CHANNELS)
-        width = 3 + NUM_PAIR_FEATURES + NUM_PERSON_FEATURES + CHANNELS + NUM_QUERY_FEATURES + has_profiles
-        if "union" in sources or has_circles:
+        if "paths" in components:
+            self.blend = mlp(NUM_QUERY_FEATURES, 16, PATH_CHANNELS)
+        width = (
+            3 + NUM_PAIR_FEATURES + NUM_PERSON_FEATURES + PATH_CHANNELS + NUM_QUERY_FEATURES + has_profiles
+        )
+        if "union" in components or group_votes:
             self.standardize_person = Standardize(NUM_PERSON_FEATURES)
-        if "union" in sources:
+        if "union" in components:
             self.union = mlp(width, hidden_channels, 1)
-        self.circle = mlp(width, hidden_channels, 1) if has_circles else None
-        self.gate = mlp(NUM_QUERY_FEATURES + 2, hidden_channels, len(self.sources) + 1)
-        leads = [2.0 if name == "pointer" else 0.0 for name in self.sources]  # at first
+        self.group_vote = mlp(width, hidden_channels, 1) if group_votes else None
+        self.gate = mlp(NUM_QUERY_FEATURES + 2, hidden_channels, len(self.components) + 1)
+        leads = [2.0 if name == "pointer" else 0.0 for name in self.components]  # at first
         last = self.gate[-1]
         assert isinstance(last, nn.Linear)
         last.bias.data = torch.tensor([*leads, 0.0])
 
-    def vote(
+    def forward(
         self,
         around: Neighborhood,
         query: Tensor,
@@ -164,15 +174,15 @@ class NeighborhoodMixture(nn.Module):
         kinds: Tensor | None = None,
         person: Tensor | None = None,
         similarity: Tensor | None = None,
-    ) -> Votes:
+    ) -> CandidateScores:
         """Score the M people around B queries.
 
         Args:
-            around: of the B queries.
-            query: [B, Q] float32, standardised.
+            around: the neighborhoods of the B queries.
+            query: [B, Q] float32, standardized.
             pair: [Mc, F] float32, of contacts.
-            path: [P, F] float32; it, kinds and person are needed unless the pointer is alone.
-            kinds: [P, 2] int64, the last act of both hops: 2 x action + (1 if it went out).
+            path: [P, F] float32; it, kinds and person are needed if `reads_people`.
+            kinds: [P, 2] int64, the last event of both hops: 2 x action + (1 if it went out).
             person: [M, F] float32.
             similarity: [M] float32, of profiles, where there are any.
         """
@@ -181,22 +191,22 @@ class NeighborhoodMixture(nn.Module):
         is_contact = torch.zeros(size, dtype=torch.bool, device=query.device)
         is_contact[around.contact] = True
         scores = []
-        if "pointer" in self.sources:
+        if "pointer" in self.components:
             logits = self.pointer(torch.cat([pair, query[around.contacts.row]], 1)).squeeze(1)
             scores.append(query.new_full((size,), ABSENT).index_put((around.contact,), logits))
         if path is not None and person is not None and kinds is not None:
             path = torch.cat([self.standardize_path(path), self.kind(kinds).flatten(1)], 1)
-            weight = self.path(path).clamp(-MAX_PATH, MAX_PATH).exp()  # [P, C]
-            weight = query.new_zeros(size, CHANNELS).index_add(0, around.end, weight)
+            weight = self.path(path).clamp(-MAX_PATH_LOGIT, MAX_PATH_LOGIT).exp()  # [P, C]
+            weight = query.new_zeros(size, PATH_CHANNELS).index_add(0, around.end, weight)
             is_end = torch.zeros_like(is_contact)
             is_end[around.end] = True
-        if "paths" in self.sources:
+        if "paths" in self.components:
             share = self.blend(query).softmax(1)[row]
             reached = is_end & ~is_contact
             logits = ((weight * share).sum(1) + 1e-12).log()
             scores.append(torch.where(reached, logits, ABSENT))
-        circle = None
-        if "union" in self.sources or self.circle is not None:
+        vote = None
+        if "union" in self.components or self.group_vote is not None:
             assert person is not None
             is_recent = torch.zeros_like(is_contact)
             is_recent[around.recent] = True
@@ -206,12 +216,12 @@ class NeighborhoodMixture(nn.Module):
             everything = [flags, pairs, person, weight.log1p(), query[row]]
             everything += [] if similarity is None else [similarity[:, None]]
             inputs = torch.cat(everything, 1)
-            if "union" in self.sources:
+            if "union" in self.components:
                 scores.append(self.union(inputs).squeeze(1))
-            circle = None if self.circle is None else self.circle(inputs).squeeze(1)
+            vote = None if self.group_vote is None else self.group_vote(inputs).squeeze(1)
         number = [
             torch.bincount(row[mask], minlength=len(query)).float().log1p() / 4
             for mask in (is_contact, ~is_contact)
         ]
         gate = self.gate(torch.cat([query, torch.stack(number, 1)], 1))
-        return Votes(around.row, around.user, torch.stack(scores), gate, is_contact, circle)
+        return CandidateScores(around.row, around.user, torch.stack(scores), gate, is_contact, vote)

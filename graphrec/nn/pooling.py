@@ -1,4 +1,4 @@
-"""Histories as pools of acts, by the same call as `HistoryEncoder`: every prefix in one pass, no padding."""
+"""Histories as pools of events, called as `HistoryEncoder`: every prefix in one pass, no padding."""
 
 from __future__ import annotations
 
@@ -6,31 +6,32 @@ import torch
 from torch import Tensor, nn
 
 from graphrec.data.checks import check_counts, check_dropout
-from graphrec.nn.history import ActEmbedding, Blocks, Timelines, with_block_before
-from graphrec.nn.layers import Activation, feed_forward
+from graphrec.features import Timelines
+from graphrec.nn.history import Blocks, EventEmbedding, with_block_before
+from graphrec.nn.layers import Activation, check_heads, feed_forward
 
 
 class PooledHistory(nn.Module):
-    """At each act, learned queries attend to that act and the strictly older ones of its window.
+    """At each event, learned queries attend to that event and the strictly older ones of its window.
 
     Pooling by multi-head attention (Lee et al. 2019, https://arxiv.org/abs/1810.00825) for every prefix at
-    once. A learned query's product with the keys is a linear map of the acts, the same for all prefixes; what
-    a prefix adds is its mask (see `Blocks`), and a learned decay with the age of an act.
+    once. A learned query's product with the keys is a linear map of the events, the same for all prefixes;
+    what a prefix adds is its mask (see `Blocks`), and a learned decay with the age of an event.
 
     Args:
         num_kinds: twice the number of actions.
         in_channels: width of the embeddings of users.
         hidden_channels: width of the encoding.
         num_queries, num_heads: learned queries, and heads of each.
-        window: how many acts back an act sees.
+        window: how many events back an event sees.
         dropout: on the residual branch.
         activation: 'gelu' or 'swiglu'.
 
     Attributes:
-        reach: acts that matter to the last one, and one more, the gap to which matters.
+        context_length: events that matter to the last one, and one more, the gap to which matters.
 
     Shapes:
-        forward: `Timelines` of M acts and embeddings [M, in_channels] of their other sides -> [M, hidden].
+        forward: `Timelines` of M events and embeddings [M, in_channels] of their other sides -> [M, hidden].
     """
 
     def __init__(
@@ -49,14 +50,11 @@ class PooledHistory(nn.Module):
         check_counts(num_kinds=num_kinds, in_channels=in_channels, hidden_channels=hidden_channels)
         check_counts(num_queries=num_queries, num_heads=num_heads, window=window)
         check_dropout(dropout)
-        if hidden_channels % num_heads:
-            raise ValueError(
-                f"hidden_channels must be a multiple of num_heads, got {hidden_channels} and {num_heads}"
-            )
-        self.window, self.reach = window, window + 1
+        check_heads("hidden_channels", hidden_channels, num_heads)
+        self.window, self.context_length = window, window + 1
         self.num_queries, self.num_heads = num_queries, num_heads
-        self.acts = ActEmbedding(num_kinds, in_channels, hidden_channels)
-        self.norm_acts = nn.LayerNorm(hidden_channels)
+        self.events = EventEmbedding(num_kinds, in_channels, hidden_channels)
+        self.norm_events = nn.LayerNorm(hidden_channels)
         self.score = nn.Linear(hidden_channels, num_queries * num_heads, bias=False)
         self.decay = nn.Parameter(torch.zeros(num_queries, num_heads))
         self.value = nn.Linear(hidden_channels, hidden_channels, bias=False)
@@ -67,17 +65,17 @@ class PooledHistory(nn.Module):
         self.norm = nn.LayerNorm(hidden_channels)
 
     def forward(self, timelines: Timelines, other: Tensor, wanted: Tensor | None = None) -> Tensor:
-        """Encode each act in the light of those before it.
+        """Encode each event together with those before it.
 
         Args:
-            timelines: M acts.
+            timelines: M events.
             other: [M, in_channels], embeddings of their other sides.
-            wanted: [W] int64, acts whose encoding is needed; all by default.
+            wanted: [W] int64, events whose encoding is needed; all by default.
         """
         if not len(timelines):
             return other.new_zeros(0, self.norm.normalized_shape[0])
         blocks = Blocks(timelines, self.window)
-        x = self.norm_acts(self.acts(timelines, other))
+        x = self.norm_events(self.events(timelines, other))
         score, value = (with_block_before(blocks.cut(part)) for part in (self.score(x), self.value(x)))
         score = score.unflatten(2, (self.num_queries, self.num_heads)).permute(0, 2, 3, 1)
         value = value.unflatten(2, (self.num_heads, -1)).transpose(1, 2)  # [blocks, heads, 2 W, H / heads]
@@ -91,16 +89,16 @@ class PooledHistory(nn.Module):
 
 
 class MeanHistory(nn.Module):
-    """At each act, the mean of that act and the strictly older ones of its window: the plain baseline.
+    """At each event, the mean of that event and the strictly older ones of its window: the plain baseline.
 
     Args:
         num_kinds, in_channels, hidden_channels, window: as of `PooledHistory`.
 
     Attributes:
-        reach: acts that matter to the last one, and one more, the gap to which matters.
+        context_length: events that matter to the last one, and one more, the gap to which matters.
 
     Shapes:
-        forward: `Timelines` of M acts and embeddings [M, in_channels] of their other sides -> [M, hidden].
+        forward: `Timelines` of M events and embeddings [M, in_channels] of their other sides -> [M, hidden].
     """
 
     def __init__(self, num_kinds: int, in_channels: int, hidden_channels: int, *, window: int = 64) -> None:
@@ -108,16 +106,16 @@ class MeanHistory(nn.Module):
         check_counts(
             num_kinds=num_kinds, in_channels=in_channels, hidden_channels=hidden_channels, window=window
         )
-        self.window, self.reach = window, window + 1
-        self.acts = ActEmbedding(num_kinds, in_channels, hidden_channels)
+        self.window, self.context_length = window, window + 1
+        self.events = EventEmbedding(num_kinds, in_channels, hidden_channels)
         self.norm = nn.LayerNorm(hidden_channels)
 
     def forward(self, timelines: Timelines, other: Tensor, wanted: Tensor | None = None) -> Tensor:
-        """Encode each act in the light of those before it; see `PooledHistory.forward`."""
+        """Encode each event together with those before it; see `PooledHistory.forward`."""
         if not len(timelines):
             return other.new_zeros(0, self.norm.normalized_shape[0])
         blocks = Blocks(timelines, self.window)
-        x = with_block_before(blocks.cut(self.acts(timelines, other)))
+        x = with_block_before(blocks.cut(self.events(timelines, other)))
         weight = blocks.mask[:, 0].to(x.dtype)  # [blocks, W, 2 W]
         mean = (weight @ x / weight.sum(-1, keepdim=True)).flatten(0, 1)
         out: Tensor = self.norm(mean[: len(timelines)] if wanted is None else mean[wanted])

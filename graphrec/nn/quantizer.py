@@ -1,4 +1,4 @@
-"""Residual quantisation: a vector as a short sequence of codes, coarse to fine."""
+"""Residual quantization: a vector as a short sequence of codes, coarse to fine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from graphrec.temporal import run_starts
 
 Gradient = Literal["straight_through", "rotation"]
 
-SLACK = 1.25
+BALANCE_FACTOR = 1.25
 """A balanced code serves at most so many times the mean. The perplexity of its level is then at least the
 number of codes / 1.25, whatever the vectors are like."""
 
@@ -34,7 +34,7 @@ DEAD = 0.05
 
 
 class ResidualQuantizer(nn.Module):
-    """L codebooks, each of which quantises what the ones before it left over.
+    """L codebooks, each of which quantizes what the ones before it left over.
 
     From `"Autoregressive Image Generation using Residual Quantization" <https://arxiv.org/abs/2203.01941>`_:
 
@@ -47,7 +47,7 @@ class ResidualQuantizer(nn.Module):
         dim: D.
         num_codebooks: L.
         codebook_size: K.
-        gradient: how it passes the quantiser: 'rotation', turned and scaled as the vector is
+        gradient: how it passes the quantizer: 'rotation', turned and scaled as the vector is
             (`"Restructuring Vector Quantization with the Rotation Trick"
             <https://arxiv.org/abs/2410.06424>`_), or 'straight_through', as it is.
         decay: of the moving averages, a batch.
@@ -110,7 +110,7 @@ class ResidualQuantizer(nn.Module):
         Args:
             vectors: [n, D], at least one.
             generator: draws where k-means starts.
-            balanced: no code serves more than `SLACK` times the mean.
+            balanced: no code serves more than `BALANCE_FACTOR` times the mean.
             keep: codes [n, L] that vectors had before, -1 for new ones. The codebooks then start as they are,
                 and codes are kept as in `assign`.
 
@@ -167,14 +167,14 @@ class ResidualQuantizer(nn.Module):
         return out
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Quantise a batch; in training also learn from it.
+        """Quantize a batch; in training also learn from it.
 
         Args:
             x: [n, D].
             generator: draws the vectors to which dead codes are moved; without one they stay.
 
         Returns:
-            The quantised vectors [n, D], through which a gradient passes to x; codes [n, L] int64; and the
+            The quantized vectors [n, D], through which a gradient passes to x; codes [n, L] int64; and the
             commitment loss, the mean squared residual over all levels.
         """
         residual, codes, losses = x, [], []
@@ -186,8 +186,8 @@ class ResidualQuantizer(nn.Module):
             residual = residual - codebook[code]
             codes.append(code)
             losses.append(residual.square().mean())
-        quantised = (x - residual).detach()
-        passed = _rotated(x, quantised) if self.gradient == "rotation" else x + (quantised - x).detach()
+        quantized = (x - residual).detach()
+        passed = _rotated(x, quantized) if self.gradient == "rotation" else x + (quantized - x).detach()
         return passed, torch.stack(codes, dim=1), torch.stack(losses).mean()
 
     def _follow(self, level: int, residual: Tensor, code: Tensor, generator: torch.Generator | None) -> None:
@@ -220,7 +220,7 @@ class ResidualQuantizer(nn.Module):
         return torch.where(same, keep[:, level], -1)
 
 
-def bounded_nearest(
+def capacitated_nearest(
     x: Tensor,
     codebook: Tensor,
     room: Tensor,
@@ -306,14 +306,14 @@ def _served(x: Tensor, codebook: Tensor, balanced: bool, had: Tensor | None) -> 
         kept = (had >= 0) & (before <= distance + TOLERANCE * distance.mean())
     if balanced:
         mean = len(x) / len(codebook)
-        most = torch.full((1, len(codebook)), max(int(SLACK * mean), math.ceil(mean)))
+        most = torch.full((1, len(codebook)), max(int(BALANCE_FACTOR * mean), math.ceil(mean)))
         if had is not None:  # newcomers may have made a code more popular than that: the nearest keep it
             order = before.argsort(stable=True)
             order = order[kept[order]]
             kept = torch.zeros_like(kept).index_fill(0, _fitting(order, had[order], most[0]), True)
             out[kept] = had[kept]
         room = most - torch.bincount(out[kept], minlength=len(codebook))
-        out[~kept] = bounded_nearest(x[~kept], codebook, room)
+        out[~kept] = capacitated_nearest(x[~kept], codebook, room)
     elif had is not None:
         out = torch.where(kept, had, out)
     return out

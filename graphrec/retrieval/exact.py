@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from graphrec.retrieval.index import Exclude, Index
+from graphrec.retrieval.topk import stable_topk, tie_order, tie_rank
 
 CHUNK = 2**22
 """Inner products held at once, in numbers."""
@@ -30,8 +31,7 @@ class ExactIndex(Index):
     def build(self, vectors: Tensor) -> Self:
         """Keep the vectors [N, D], shuffled."""
         vectors = self._taken(vectors)
-        self._order = torch.randperm(self.num_users, generator=torch.Generator().manual_seed(0))
-        self._place = self._order.argsort()
+        self._order, self._place = tie_order(self.num_users), tie_rank(self.num_users)
         self._vectors = vectors[self._order]
         return self
 
@@ -62,22 +62,8 @@ class ExactIndex(Index):
             first, last = torch.searchsorted(column, torch.tensor([start, start + size])).tolist()
             scores[row[first:last], column[first:last] - start] = -torch.inf
             scores[:, nobody[start : start + size]] = -torch.inf
-            more, at = largest(scores, min(k, scores.size(1)))
+            more, at = stable_topk(scores, min(k, scores.size(1)))
             # Those that came before are ahead of equal ones: the sort is stable.
             best, order = torch.cat([best, more], 1).sort(dim=1, descending=True, stable=True)
             best, place = best[:, :k], torch.cat([place, at + start], 1).gather(1, order[:, :k])
         return best, place
-
-
-def largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest of each row [B, C], descending, and their columns; of equal ones those in front."""
-    best, column = values.topk(min(k + 1, values.size(1)), dim=1)
-    if best.size(1) > k:
-        tied = best[:, k - 1] == best[:, k]
-        best, column = best[:, :k], column[:, :k]
-        if bool(tied.any()):  # topk takes any of them
-            again = values[tied].sort(dim=1, descending=True, stable=True)
-            best[tied], column[tied] = again.values[:, :k], again.indices[:, :k]
-    column, order = column.sort(dim=1)
-    best, order = best.gather(1, order).sort(dim=1, descending=True, stable=True)
-    return best, column.gather(1, order)

@@ -119,11 +119,7 @@ class Bundle:
         """
         query = Query.of(self.graph, users, time, action)
         people, scores = self.suggested(query, k)
-        lookup = self.graph.user_ids.lookup
-        return [
-            Suggestions(user, lookup(listed[listed >= 0]), values[listed >= 0].tolist())
-            for user, listed, values in zip(lookup(query.user), people, scores, strict=True)
-        ]
+        return Suggestions.of(self.graph.user_ids, query.user, people, scores)
 
     @one_intra_op_thread()
     def suggested(self, query: Query, k: int) -> tuple[Tensor, Tensor]:

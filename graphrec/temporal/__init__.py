@@ -6,7 +6,7 @@ from graphrec.temporal.contacts import Contacts as Contacts
 from graphrec.temporal.contacts import UserActivity as UserActivity
 from graphrec.temporal.group_activity import GroupActivity as GroupActivity
 from graphrec.temporal.neighborhood import Neighborhood as Neighborhood
-from graphrec.temporal.neighborhood import Reach as Reach
+from graphrec.temporal.neighborhood import NeighborhoodConfig as NeighborhoodConfig
 from graphrec.temporal.popularity import DecayedPopularity as DecayedPopularity
 from graphrec.temporal.popularity import popularity_half_life as popularity_half_life
 from graphrec.temporal.ragged import contains as contains

@@ -7,38 +7,42 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from graphrec.data.checks import check_counts
+from graphrec.data.checks import check_count
 from graphrec.temporal.contacts import Contacts
 from graphrec.temporal.ragged import run_starts
 from graphrec.temporal.timeline import Timeline
 
 
 @dataclass(frozen=True)
-class Reach:
-    """How far a neighbourhood reaches.
+class NeighborhoodConfig:
+    """How far the neighborhood of a query reaches.
 
     Attributes:
-        contacts: people a query's user was last in touch with, at most so many.
-        contact_window: half-edges looked back on for them.
-        middles: how many of them lead on to others.
-        ends: contacts of each of these.
-        end_window: half-edges looked back on for them.
-        recent: people last seen anywhere in the network.
-        recent_window: ends of events looked back on for them.
+        max_contacts: latest distinct contacts of the user.
+        contact_window: half-edges of the user looked back on for them.
+        max_bridges: latest of these contacts whose own contacts are taken in too.
+        max_per_bridge: latest distinct contacts of each bridge.
+        bridge_window: half-edges of a bridge looked back on for them.
+        max_recent: people last seen anywhere in the network.
+        recent_window: half-edges of the network looked back on for them.
+
+    Raises:
+        TypeError: a value is no whole number.
+        ValueError: a value is less than 1, or than 0 of `max_bridges` and `recent_window`.
     """
 
-    contacts: int = 64
+    max_contacts: int = 64
     contact_window: int = 256
-    middles: int = 32
-    ends: int = 24
-    end_window: int = 48
-    recent: int = 256
+    max_bridges: int = 32
+    max_per_bridge: int = 24
+    bridge_window: int = 48
+    max_recent: int = 256
     recent_window: int = 1024
 
     def __post_init__(self) -> None:
-        check_counts(contacts=self.contacts, contact_window=self.contact_window)
-        check_counts(ends=self.ends, end_window=self.end_window, recent=self.recent)
-        check_counts(minimum=0, middles=self.middles, recent_window=self.recent_window)
+        for name, value in vars(self).items():
+            minimum = 0 if name in ("max_bridges", "recent_window") else 1
+            object.__setattr__(self, name, check_count(name, value, minimum=minimum))
 
 
 @dataclass(frozen=True)
@@ -64,21 +68,24 @@ class Neighborhood:
     recent: Tensor
 
     @classmethod
-    def of(cls, timeline: Timeline, user: Tensor, tick: Tensor, reach: Reach) -> Neighborhood:
+    def of(cls, timeline: Timeline, user: Tensor, tick: Tensor, config: NeighborhoodConfig) -> Neighborhood:
         """Look around queries of users [B] at ticks [B], strictly before them."""
         num_users = timeline.num_users
-        contacts = timeline.distinct_contacts(user, tick, k=reach.contacts, window=reach.contact_window)
+        contacts = timeline.distinct_contacts(user, tick, k=config.max_contacts, window=config.contact_window)
         place = torch.arange(len(contacts)) - run_starts(contacts.row)
-        middle = (place < reach.middles).nonzero().squeeze(1)
+        middle = (place < config.max_bridges).nonzero().squeeze(1)
         second = timeline.distinct_contacts(
-            contacts.user[middle], tick[contacts.row[middle]], k=reach.ends, window=reach.end_window
+            contacts.user[middle],
+            tick[contacts.row[middle]],
+            k=config.max_per_bridge,
+            window=config.bridge_window,
         )
         first = middle[second.row]
         path_row = contacts.row[first]
         onward = second.user != user[path_row]
         first, path_row, second = first[onward], path_row[onward], second.select(onward)
 
-        row, seen = timeline.recently_seen(tick, k=reach.recent, window=reach.recent_window)
+        row, seen = timeline.recently_seen(tick, k=config.max_recent, window=config.recent_window)
         contact_key = contacts.row * num_users + contacts.user
         key = (row * num_users + seen)[seen != user[row]]
         key = key[~torch.isin(key, contact_key)]

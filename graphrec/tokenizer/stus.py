@@ -7,7 +7,7 @@ from torch import Tensor
 
 from graphrec.decode.packing import MAX_KEYS as MAX_KEYS
 from graphrec.decode.packing import check_codes, check_packable, check_rank, pack_codes, sort_users
-from graphrec.nn import SLACK, ResidualQuantizer, bounded_nearest, nearest
+from graphrec.nn import BALANCE_FACTOR, ResidualQuantizer, capacitated_nearest, nearest
 from graphrec.temporal import ragged, run_starts
 
 MAX_CHILD_COUNTS = 2**24
@@ -117,8 +117,8 @@ class STUs:
             vectors: [n, D].
             quantizer: the codebooks.
             raw_codes: [n, L] int64; by default `quantizer.encode(vectors)`.
-            balanced: of those who move, no more to a code than make it serve `SLACK` times the mean, as far
-                as there are others.
+            balanced: of those who move, no more to a code than make it serve `BALANCE_FACTOR` times the mean,
+                as far as there are others.
 
         Returns:
             [n, L] int64, distinct rows, none of which is in the table.
@@ -144,7 +144,7 @@ class STUs:
             total = None
             if balanced:
                 served = torch.bincount(self.codes[self.has(), level], minlength=self.codebook_size)
-                total = int(SLACK * (len(self) + len(codes)) / self.codebook_size) - served
+                total = int(BALANCE_FACTOR * (len(self) + len(codes)) / self.codebook_size) - served
             placed = self._place_level(residual, codebook, codes[:, : level + 1], total)
             moved |= placed != codes[:, level]
             codes[:, level] = placed
@@ -154,7 +154,7 @@ class STUs:
     def _place_level(self, residual: Tensor, codebook: Tensor, codes: Tensor, total: Tensor | None) -> Tensor:
         """The last code of prefixes [n, l], changed for some users where it has too few free STUs: [n] int64.
 
-        `total` [K] is how many each code should take at most; see `bounded_nearest`.
+        `total` [K] is how many each code should take at most; see `capacitated_nearest`.
         """
         size = self.codebook_size ** (self.num_codebooks - codes.size(1))
         _, cell, wanted = pack_codes(codes, self.codebook_size).unique(
@@ -181,7 +181,7 @@ class STUs:
             stays = ~crowded[here]
             room.index_put_((kin[stays], out[here[stays]]), torch.tensor(-1), accumulate=True)
             moving = here[~stays]
-            out[moving] = bounded_nearest(residual[moving], codebook, room, kin[~stays], total)
+            out[moving] = capacitated_nearest(residual[moving], codebook, room, kin[~stays], total)
             if total is not None:
                 total = total - torch.bincount(out[moving], minlength=self.codebook_size)
         return out

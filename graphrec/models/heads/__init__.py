@@ -1,0 +1,1 @@
+"""Heads: what reaches all users, behind one protocol."""

@@ -1,0 +1,1 @@
+"""The head that chooses a learned cluster, then a user of it."""

@@ -1,0 +1,390 @@
+"""The head of the clustered model: the cluster of the target, then the target; clusters are learned."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from graphrec.data.checks import check_choice, check_count, check_number
+from graphrec.data.draws import below, hashed
+from graphrec.features import Candidates
+from graphrec.models.heads.clusters.index import ClusterIndex
+from graphrec.models.heads.clusters.search import ClusterSearch
+from graphrec.models.heads.head import register_head
+from graphrec.models.manifest import read_config
+from graphrec.models.mixture.encoded import EncodedQuery
+from graphrec.models.mixture.profile_parts import add_person_logits
+from graphrec.models.mixture.view import GraphView
+from graphrec.nn import (
+    CLUSTERS_PER_USER,
+    ClusterSoftmax,
+    ClusterTable,
+    EncoderConfig,
+    MixtureNetwork,
+    balanced_assignment,
+)
+from graphrec.nn.cluster_softmax import LOG_ZERO
+from graphrec.temporal import NEVER
+from graphrec.tokenizer import ResidualKMeans, Tokenizer, TokenizerQualityWarning
+
+Start = Literal["codes", "scratch"]
+
+USERS_PER_CLUSTER, MAX_DEFAULT_CLUSTERS = 4, 1024
+"""By default there is a cluster for so many known users, up to so many clusters."""
+
+MAX_CLUSTERS = 10_000
+"""Clusters that may be asked for: every query has a score for each."""
+
+MIN_SECOND_SHARE, BALANCE_FACTOR = 0.25, 3.0
+"""Users with a smaller share of a second cluster are in one alone; and the most members over the mean."""
+
+CERTAIN = 30.0
+"""Log-odds of what is certain."""
+
+MIN_LOG_WEIGHT, MIN_WEIGHT = -60.0, 1e-30
+"""Log-scores so far below the best of a query count as that far; and what sums of weights are at least."""
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    """How clusters are learned and searched.
+
+    Attributes:
+        num_clusters: C; by default a quarter of the number of users known in training, at most 1,024.
+        probe_fraction: the share of users among whom `recommend` searches in clusters, about, at least 100
+            users; 1 is exact.
+        start: how clusters start: 'codes', from the first codes of a tokenizer, or 'scratch', at random.
+        num_rand_negs: random users as negatives of a training step.
+    """
+
+    num_clusters: int | None = None
+    probe_fraction: float = 0.1
+    start: Start = "codes"
+    num_rand_negs: int = 512
+
+    def __post_init__(self) -> None:
+        check_choice("start", self.start, get_args(Start))
+        if self.num_clusters is not None:
+            size = check_count("num_clusters", self.num_clusters, maximum=MAX_CLUSTERS)
+            object.__setattr__(self, "num_clusters", size)
+        fraction = check_number("probe_fraction", self.probe_fraction, minimum=0.0, maximum=1.0)
+        object.__setattr__(self, "probe_fraction", fraction)
+        number = check_count("num_rand_negs", self.num_rand_negs, minimum=0)
+        object.__setattr__(self, "num_rand_negs", number)
+
+
+@dataclass(frozen=True)
+class ClusterHead:
+    """P(v) = sum over clusters c of P(c) P(v | c), a class-based softmax whose classes are learned with it.
+
+    Class-based softmax: Goodman 2001, https://arxiv.org/abs/cs/0108006. A user embedding's dot products with
+    C cluster embeddings make the user's memberships, in at most two, and the cluster embeddings weighted by
+    them are part of both towers (`ClusterTable`). P(c) is a softmax over the table of clusters, which also
+    reads the clusters of the user and of recent contacts and how active each has been; P(v | c) is one over
+    the members. Users in no cluster yet are in the unassigned class. All this is an exact probability.
+
+    The loss also counts the next cluster's likelihood alone, and how evenly users spread (the divergence of
+    the mean membership from the uniform one; cf. Shazeer et al. 2017, https://arxiv.org/abs/1701.06538).
+    Memberships grow from soft to hard over the epochs. A newcomer joins the clusters of those met first
+    (`ClusterIndex`).
+
+    Attributes:
+        config: how clusters are learned and searched.
+        first_codes: the tokenizer of start 'codes', of which a copy is fitted; by default one level of
+            balanced k-means (`ResidualKMeans`) of C codes.
+        first: [n] int64, the clusters of the known users to start from, once fitted; None starts at random.
+    """
+
+    kind: ClassVar[str] = "clustered"
+    features: ClassVar[tuple[str, ...]] = ("presence", "spectral")
+    tokenizer: ClassVar[None] = None
+
+    config: ClusterConfig
+    first_codes: Tokenizer | None = None
+    first: Tensor | None = None
+
+    def fit(self, view: GraphView) -> Self:
+        """See `Head`: takes the clusters to start from, and their number."""
+        default = min(MAX_DEFAULT_CLUSTERS, max(2, view.num_known // USERS_PER_CLUSTER))
+        size = self.config.num_clusters or default
+        config, seed = replace(self.config, num_clusters=size), view.seed
+        if self.config.start == "scratch":
+            return replace(self, config=config, first=None)
+        codes = copy.deepcopy(self.first_codes)
+        if codes is None:
+            codes = ResidualKMeans(
+                num_codebooks=1, codebook_size=size, unique=False, balanced=True, seed=seed
+            )
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", TokenizerQualityWarning
+            )  # they are only what training starts from
+            codes.fit(view.graph, until=view.period.until)
+        code = codes.codes_before(view.graph, view.period.until)
+        return replace(self, config=config, first=code[view.known, 0] % size)
+
+    def build(self, view: GraphView, encoder: EncoderConfig, features: Collection[str]) -> ClusterTable:
+        """See `Head`."""
+        assert self.config.num_clusters is not None
+        return ClusterTable(
+            view.num_known,
+            num_clusters=self.config.num_clusters,
+            embedding_dim=encoder.embedding_dim,
+            presence="presence" in features,
+            first=self.first,
+        )
+
+    def with_rows(self, module: nn.Module, rows: Tensor) -> ClusterTable:
+        """See `Head`."""
+        assert isinstance(module, ClusterTable)
+        return module.with_rows(rows)
+
+    def bind(self, view: GraphView, network: MixtureNetwork, *, training: bool = False) -> BoundClusterHead:
+        """See `Head`: after training, users are assigned to clusters at once."""
+        assert isinstance(network.head, ClusterTable)
+        return BoundClusterHead(self, view, network, network.head, assign=not training)
+
+    def run_key(self) -> Mapping[str, Any]:
+        """See `Head`."""
+        settings = asdict(self.config)
+        del settings["probe_fraction"]
+        codes = self.first_codes
+        if codes is not None:
+            settings["first_codes"] = {"class": type(codes).__qualname__, "settings": codes.settings()}
+        return settings | {"first": self.first}
+
+    def save(self, folder: Path) -> Mapping[str, Any]:
+        """See `Head`."""
+        return asdict(self.config)
+
+    @classmethod
+    def load(cls, settings: Mapping[str, Any], folder: Path) -> Self:
+        """See `Head`."""
+        return cls(read_config(ClusterConfig, settings))
+
+
+class BoundClusterHead:
+    """Clusters on a graph.
+
+    Args:
+        head: the head.
+        view: the graph.
+        network: the network.
+        table: its part of the network.
+        assign: whether users are assigned to clusters now; else at the start of the first epoch.
+
+    Attributes:
+        view, network, table: as given.
+    """
+
+    first_time: ClassVar[int] = NEVER
+
+    def __init__(
+        self,
+        head: ClusterHead,
+        view: GraphView,
+        network: MixtureNetwork,
+        table: ClusterTable,
+        *,
+        assign: bool,
+    ) -> None:
+        self._head, self.view, self.network, self.table = head, view, network, table
+        self._index: ClusterIndex | None = None
+        self._vectors = self._biases = torch.empty(0)
+        self._is_fresh = False
+        if assign:
+            self.refresh()
+
+    @property
+    def head(self) -> ClusterHead:
+        """See `BoundHead`."""
+        return self._head
+
+    @property
+    def index(self) -> ClusterIndex:
+        """The clusters of all users. Raises RuntimeError before the first epoch of training."""
+        if self._index is None:
+            raise RuntimeError("users are not assigned to clusters before the first epoch of training")
+        return self._index
+
+    @property
+    def probe_fraction(self) -> float:
+        """The share of users among whom `recommend` searches in clusters; may be set."""
+        return self._head.config.probe_fraction
+
+    @probe_fraction.setter
+    def probe_fraction(self, fraction: float) -> None:
+        self._head = replace(self._head, config=replace(self._head.config, probe_fraction=fraction))
+
+    @property
+    def assignments(self) -> Tensor:
+        """The first cluster of each user as of the fit, [N] int64; -1 for users who were in none."""
+        until = self.view.timeline.tick(torch.tensor(self.view.period.until))
+        return torch.where(self.index.since < until, self.index.cluster[:, 0], -1)
+
+    @property
+    def vectors(self) -> Tensor:
+        """What query vectors are multiplied with, as of the last assignment: [N, D], on the device."""
+        return self._vectors
+
+    @property
+    def biases(self) -> Tensor:
+        """What is added to these products: [N], on the device."""
+        return self._biases
+
+    # Assigning users to clusters
+
+    def start_epoch(self, epoch: int, max_epochs: int) -> None:
+        """See `Refreshes`."""
+        if not self._is_fresh:
+            self.refresh()
+        self._is_fresh = False
+        self.table.anneal(epoch, max_epochs)
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """See `Refreshes`: assigns users to clusters by the weights as they are, and newcomers after them."""
+        view, table = self.view, self.table
+        row, known = view.row, view.row > 0
+        weight, center = table.user.weight.detach().cpu(), table.cluster.detach().cpu()
+        cluster, share = balanced_assignment(
+            weight[1:], center, float(table.temperature), MIN_SECOND_SHARE, BALANCE_FACTOR
+        )
+        at = (row - 1).clamp(min=0)
+        index = ClusterIndex(view.timeline, cluster[at], share[at], known, table.num_clusters)
+        vector = weight[row]
+        for slot in range(CLUSTERS_PER_USER):
+            vector += center[index.cluster[:, slot]] * index.share[:, slot, None]
+        device = self.network.device
+        self._index, self._vectors = index, vector.to(device)
+        self._biases = table.bias.weight.detach().cpu()[row, 0].to(device)
+        self._is_fresh = True
+
+    # Embeddings and logits
+
+    def embed_users(self, user: Tensor, tick: Tensor) -> Tensor:
+        """See `BoundHead`: the stranger's embedding until a user is assigned to clusters."""
+        return self._embed(user, self.index.since[user] < tick)
+
+    def embed_others(self, user: Tensor, tick: Tensor) -> Tensor:
+        """See `BoundHead`."""
+        return self._embed(user, self.index.since[user] <= tick)
+
+    def _embed(self, user: Tensor, assigned: Tensor) -> Tensor:
+        """Embeddings of users [n] int64, the stranger's where they are not assigned [n] bool: [n, D]."""
+        table, device = self.table, self.network.device
+        assigned = assigned.to(device)
+        if not table.training:
+            user = user.to(device)
+            return torch.where(assigned[:, None], self._vectors[user], table.user.weight[0])
+        rows = self.view.row[user].to(device) * assigned
+        own: Tensor = table.user(rows)
+        share = table.memberships(table.affinity(own)) * (rows > 0)[:, None]
+        return own + share @ table.cluster
+
+    def logits(
+        self, encoded: EncodedQuery, users: Tensor | None, *, vectors: Tensor, biases: Tensor
+    ) -> Tensor:
+        """Logits of users [C] int64, or of all N, by their vectors [C, D] and biases [C]: [B, C].
+
+        Users who are not assigned before a query's tick have the stranger's vector.
+        """
+        table, since, device = self.table, self.index.since, self.network.device
+        out = encoded.vector @ vectors.T + biases
+        assigned = (since if users is None else since[users]) < encoded.tick[:, None]
+        if not bool(assigned.all()):
+            row = torch.zeros(1, dtype=torch.int64, device=device)
+            stranger = encoded.vector @ table.user(row).T + table.bias(row)[0]
+            out = torch.where(assigned.to(device), out, stranger)
+        return add_person_logits(self.view, self.network, out, encoded, users, table.presence)
+
+    def next_cluster(self, encoded: EncodedQuery) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of the target's cluster [B, C], and that the target is unassigned [B]."""
+        table, index, device = self.table, self.index, self.network.device
+        features = index.features(encoded.query).to(device)
+        logits = table.next_cluster(encoded.vector, features)
+        num_assigned = index.num_assigned(encoded.tick)
+        without = self.view.graph.num_users - num_assigned
+        assigned = table.is_assigned(encoded.features, without.to(device))
+        if not table.training:  # an empty class has no probability
+            logits = torch.where((index.sizes(encoded.tick) > 0).to(device), logits, LOG_ZERO)
+            assigned = torch.where((without == 0).to(device), CERTAIN, assigned)
+            assigned = torch.where((num_assigned == 0).to(device), -CERTAIN, assigned)
+        return logits.log_softmax(1) + F.logsigmoid(assigned)[:, None], F.logsigmoid(-assigned)
+
+    # Likelihood and probabilities
+
+    def likelihood(self, encoded: EncodedQuery, target: Tensor, draw: Tensor) -> ClusterSoftmax:
+        """See `BoundHead`: estimated from candidates."""
+        view, table, device = self.view, self.table, self.network.device
+        draws = hashed(draw, torch.arange(self._head.config.num_rand_negs))
+        random = view.order[below(draws, len(view.order))]
+        candidates = Candidates.of(target, random, view.target_share, in_batch=True)
+        user = candidates.user
+        rows = view.row[user].to(device)
+        own = table.user(rows)
+        affinity = table.affinity(own)
+        membership = table.memberships(affinity) * (rows > 0)[:, None]
+        log_cluster, log_unassigned = self.next_cluster(encoded)
+        vectors, biases = own + membership @ table.cluster, table.bias(rows).squeeze(1)
+        weight = (-candidates.log_q).exp()[:, None].to(device)  # sums with it stand for all users
+        return ClusterSoftmax(
+            candidates,
+            scores=self.logits(encoded, user, vectors=vectors, biases=biases),
+            assigned=(self.index.since[user] < encoded.tick[:, None]).to(device),
+            membership=membership,
+            total_membership=affinity[rows > 0].softmax(1).mul(weight[rows > 0]).sum(0),
+            log_cluster=log_cluster,
+            log_unassigned=log_unassigned,
+            place=candidates.place(target).to(device),
+            negative_mask=((user != encoded.query.user[:, None]) & (user != target[:, None])).to(device),
+        )
+
+    def log_probs(self, encoded: EncodedQuery) -> Tensor:
+        """See `BoundHead`."""
+        index, device = self.index, self.network.device
+        log_cluster, log_unassigned = self.next_cluster(encoded)
+        weight = self.logits(encoded, None, vectors=self._vectors, biases=self._biases)
+        weight = weight.sub_(weight.amax(1, keepdim=True)).clamp_(min=MIN_LOG_WEIGHT).exp_()
+        assigned = (index.since < encoded.tick[:, None]).to(device)
+        inside, cluster, share = weight * assigned, index.cluster.to(device), index.share.to(device)
+        mass = torch.zeros_like(log_cluster)
+        for slot in range(CLUSTERS_PER_USER):
+            mass.index_add_(1, cluster[:, slot], inside * share[:, slot])
+        rate = torch.where(mass > 0, log_cluster.exp() / mass, 0.0)
+        each = rate[:, cluster[:, 0]] * share[:, 0]
+        for slot in range(1, CLUSTERS_PER_USER):
+            each += rate[:, cluster[:, slot]] * share[:, slot]
+        outside = weight - inside
+        scale = log_unassigned.exp() / outside.sum(1).clamp(min=MIN_WEIGHT)
+        return (inside * each + outside * scale[:, None]).clamp_(min=MIN_WEIGHT).log_()
+
+    # Searching
+
+    def query_groups(self, tick: Tensor) -> list[Tensor]:
+        """See `Searches`."""
+        return ClusterSearch.query_groups(tick)
+
+    def probed(self, encoded: EncodedQuery) -> Tensor:
+        """The clusters searched for B queries, the likeliest up to `probe_fraction`: [B, C] bool."""
+        return ClusterSearch(self).probed(self.next_cluster(encoded)[0], encoded.tick)
+
+    def search(
+        self, encoded: EncodedQuery, k: int, exclude: tuple[Tensor, Tensor], exclude_users: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """See `Searches`: people around, members of the likeliest clusters, and unassigned users.
+
+        Probabilities are less than those of `log_probs` for users also in a cluster that is not searched.
+        """
+        return ClusterSearch(self).search(encoded, k, exclude, exclude_users)
+
+
+register_head(ClusterHead)

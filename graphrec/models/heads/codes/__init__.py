@@ -1,0 +1,1 @@
+"""The head that decodes STUs code by code."""

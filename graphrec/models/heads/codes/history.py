@@ -1,0 +1,197 @@
+"""Everyone's STUs at a series of moments, and the activity of the people who share a code prefix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from graphrec.decode import Forest, PrefixTree
+from graphrec.retrieval.topk import tie_order
+from graphrec.temporal import (
+    DecayedPopularity,
+    GroupActivity,
+    SpectralEmbeddings,
+    SpectralQuery,
+    Timeline,
+    dense,
+)
+
+
+@dataclass(frozen=True)
+class DenseActivity:
+    """What all users had done before each of B queries, and their spectral cosines with the asking users.
+
+    Attributes:
+        activity: last_act, last_received, num_acts, num_received, popularity, [B, N] each.
+        cosine: [B, N] float32.
+    """
+
+    activity: tuple[Tensor, ...]
+    cosine: Tensor
+
+    def of(self, row: Tensor, user: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Activity, [T] each, and cosines [T] of users [T] for queries [T] (int64 both)."""
+        at = row * self.cosine.size(1) + user
+        return tuple(part.view(-1).index_select(0, at) for part in self.activity), self.cosine.view(-1)[at]
+
+
+class CodeHistory:
+    """Everyone's STUs at a series of moments, and the activity of prefix groups by any time.
+
+    The group of a prefix are the people who had it at the last fit of the tokenizer before a moment. Nodes
+    are those of the prefix trees of all moments together (`Forest`).
+
+    Args:
+        timeline: the index of the users.
+        tick: [S] int64, ascending, the moments.
+        codes: S times [N, L] int64, rows of -1 for users without an STU.
+        fits: which moments are those of a fit, ascending, the first 0.
+        codebook_size: K.
+        half_life: seconds after which an event counts half in recent popularity.
+        spectral: spectral embeddings of the contact graph; None where they are not used.
+
+    Attributes:
+        tick: [S] int64.
+        codes: [S, N, L] int64.
+        forest: the prefix trees of the moments.
+        num_members: [S] int64, users with an STU.
+    """
+
+    def __init__(
+        self,
+        timeline: Timeline,
+        tick: Tensor,
+        codes: list[Tensor],
+        fits: list[int],
+        codebook_size: int,
+        half_life: float,
+        spectral: SpectralEmbeddings | None = None,
+    ) -> None:
+        self.tick, self.codes = tick, torch.stack(codes)
+        self.num_members = (self.codes[:, :, 0] >= 0).sum(1)
+        order = tie_order(timeline.num_users)
+        has = torch.cat([self.codes[:, :, 0] >= 0, torch.zeros(1, len(order), dtype=torch.bool)])
+        self._without = [order[~one[order]] for one in has]
+        self.forest = Forest([PrefixTree(one, codebook_size) for one in codes])
+        self._timeline, self._popularity = timeline, DecayedPopularity(timeline, half_life)
+        self._spectral = spectral
+        self._group, self._groups = self._group_activity(fits)
+        self._snapshot = torch.zeros_like(tick)
+        self._inner = self._centroid = torch.empty(0)
+        if spectral is not None:
+            self._snapshot = torch.searchsorted(spectral.tick, tick, right=True) - 1
+            self._inner, self._centroid = self._centroids(spectral)
+
+    def _group_activity(self, fits: list[int]) -> tuple[Tensor, GroupActivity]:
+        """The group of each node, [num_nodes] int64 or -1, and the activity of the groups."""
+        timeline, num_moments = self._timeline, len(self.tick)
+        group_of = torch.full((self.forest.num_nodes,), -1)
+        groups, users, since, until = [], [], [], []
+        number, ends = 0, [*fits[1:], num_moments]
+        for fit, end in zip(fits, ends, strict=True):
+            tree = self.forest.trees[fit]
+            limit = self.tick[end] if end < num_moments else torch.tensor(timeline.instants.numel())
+            for level in range(1, self.forest.num_codebooks):
+                node = torch.arange(*tree.level_ptr[level : level + 2])
+                row, user = tree.users_of(node)
+                groups.append(number + row)
+                users.append(user)
+                since.append(self.tick[fit].expand(len(node)))
+                until.append(limit.expand(len(node)))
+                prefix = tree.prefix(node, level)
+                for later in range(fit, end):
+                    there = self.forest.trees[later].find(prefix)
+                    has = (there >= 0).nonzero().squeeze(1)
+                    group_of[self.forest.root[later] + there[has]] = number + has
+                number += len(node)
+        none = [torch.empty(0, dtype=torch.int64)]
+        group, user, first, last = (torch.cat(parts or none) for parts in (groups, users, since, until))
+        return group_of, GroupActivity(timeline, group, user, first, last, self._popularity)
+
+    def _centroids(self, spectral: SpectralEmbeddings) -> tuple[Tensor, Tensor]:
+        """Places of inner nodes, [num_nodes] int64, and their people's mean spectral embeddings."""
+        inner = self.forest.level < self.forest.num_codebooks  # a leaf has a person's own
+        place = torch.where(inner, inner.cumsum(0) - 1, 0)
+        centroid = torch.zeros(int(inner.sum()), spectral.embedding.size(2))
+        for moment, snapshot in enumerate(self._snapshot.tolist()):
+            for level in range(1, self.forest.num_codebooks):
+                node, mean = self.forest.means(moment, spectral.embedding[snapshot], level)
+                centroid[place[node]] = F.normalize(mean, dim=1)
+        return place, centroid
+
+    def number(self, tick: Tensor) -> Tensor:
+        """The latest moment not after ticks, -1 before the first: int64, same shape."""
+        return torch.searchsorted(self.tick, tick.contiguous(), right=True) - 1
+
+    def without_stu(self, number: int) -> Tensor:
+        """Users without an STU at a moment (-1: before the first), in `tie_order`: [n] int64."""
+        return self._without[number]
+
+    def of(self, user: Tensor, number: Tensor) -> Tensor:
+        """The STUs of users [n] at moments [n] (int64 both): [n, L] int64, rows of -1 for users without."""
+        return torch.where((number >= 0)[:, None], self.codes[number.clamp(min=0), user], -1)
+
+    def activity(self, node: Tensor, tick: Tensor, time: Tensor) -> tuple[Tensor, ...]:
+        """What the groups of nodes [T] had done before times [T] (s) and their ticks.
+
+        A leaf counts as the first of its people.
+
+        Returns:
+            As `GroupActivity.activity`, [T] each.
+        """
+        group = self._group[node]
+        many, one = ((group >= 0) == is_group for is_group in (True, False))
+        user = self.forest.first_user[node[one]]
+        person = self._timeline.activity(user, tick[one])
+        popularity = self._popularity.of(user, person.num_received, time[one])
+        single = person.last_act, person.last_received, person.num_acts, person.num_received, popularity
+        together = self._groups.activity(group[many], tick[many], time[many])
+        out = []
+        for a, b in zip(single, together, strict=True):
+            value = torch.empty(len(node), dtype=a.dtype)
+            value[one], value[many] = a, b
+            out.append(value)
+        return tuple(out)
+
+    def dense_activity(
+        self, place: Tensor | None, number: Tensor, tick: Tensor, time: Tensor
+    ) -> DenseActivity:
+        """What all users had done before B queries.
+
+        Args:
+            place: [B, dim], spectral embeddings of the asking users; None where they are not used.
+            number: [B] int64, the moments of their codes.
+            tick: [B] int64, ascending.
+            time: [B] int64, of the same moments in seconds.
+        """
+        acted, heard = (dense.last_time(self._timeline, tick, role=role) for role in ("src", "dst"))
+        counts = dense.num_acts(self._timeline, tick), dense.num_received(self._timeline, tick)
+        users = torch.arange(acted.size(1))
+        popularity = self._popularity.of(users, counts[1].long(), time[:, None])
+        cosine = torch.zeros(acted.shape)
+        if place is not None and self._spectral is not None:
+            cosine = SpectralQuery(self._spectral.embedding, self._snapshot[number], place).cosines()
+        return DenseActivity((acted, heard, *counts, popularity), cosine)
+
+    def cosine(self, place: Tensor | None, number: Tensor, node: Tensor, *, leaves: bool) -> Tensor:
+        """Cosines of spectral embeddings of asking users and of groups, or of people at leaves.
+
+        Args:
+            place: [T, dim], of the asking users; None where they are not used.
+            number: [T] int64, the moments.
+            node: [T] int64.
+            leaves: whether all nodes are leaves.
+
+        Returns:
+            [T] float32; 0 where they are not used.
+        """
+        if place is None or self._spectral is None:
+            return torch.zeros(len(node))
+        if leaves:
+            other = self._spectral.embedding[self._snapshot[number], self.forest.first_user[node]]
+        else:
+            other = self._centroid[self._inner[node]]
+        return (place * other).sum(1)

@@ -1,0 +1,154 @@
+"""What a search down the tree of STUs sees: the whole mixture, or the decoder alone."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graphrec.decode import Beam, score_candidates
+from graphrec.models.heads.codes.prefix_scorer import Prefixes, PrefixScorer
+from graphrec.nn import CodeDecoder
+from graphrec.temporal import run_starts
+
+MIN_PROBABILITY = 1e-30
+
+
+class MixtureScorer:
+    """The mixture as a search sees it (`graphrec.decode.NextCodeScorer`): queries of one moment, one tree.
+
+    Going down, it keeps which share of a prefix's probability is the decoder's; the rest is that of the
+    people around who are below it. So what the search multiplies is the mixture's exact probability; only in
+    a bucket of several people, those around share what is theirs with the others (see `exact`).
+
+    Args:
+        scorer: bound to B queries of one moment.
+        number: the moment of their codes; -1 before the first, when nobody has an STU.
+
+    Attributes:
+        tree: of the moment.
+        log_root: [B], log-probability that the target has an STU, which is what the search starts from.
+    """
+
+    def __init__(self, scorer: PrefixScorer, number: int) -> None:
+        self._scorer, self._forest, self._number = scorer, scorer.history.forest, number
+        encoded = self._encoded = scorer.encoded
+        self.tree = self._forest.trees[max(0, number)]
+        self._inside, self._beyond = torch.zeros(0), torch.ones(len(encoded))
+        if encoded.neighbors is not None:
+            self._inside, self._beyond = encoded.neighbors.shares()
+        self._log_has, self._log_none = scorer.has_stu()
+        self._generated = self._beyond * self._log_has.exp()
+        root = self._generated
+        if len(self._inside):
+            root = root.index_add(0, scorer.row, self._inside[scorer.person])
+        self.log_root = root.clamp(min=MIN_PROBABILITY).log()
+
+    def decoder_alone(self) -> MixtureScorer:
+        """The same without the neighborhood's share; prefix groups still have their votes."""
+        out = copy.copy(self)
+        out._inside, out._generated = self._inside[:0], torch.ones_like(self._generated)
+        out.log_root = torch.zeros_like(self.log_root)
+        return out
+
+    def exact(self, row: Tensor, user: Tensor) -> Tensor:
+        """The log-probabilities [V] of users [V] for queries [V] (int64 both)."""
+        num_users, neighbors = len(self.tree.place), self._encoded.neighbors
+        log_p = self._log_none[row]
+        if self._number >= 0:
+            has = self.tree.place[user] >= 0
+            decoded = score_candidates(self.decoder_alone(), self.tree, row, user) + self._log_has[row]
+            log_p = torch.where(has, decoded, log_p)
+        p = self._beyond[row] * log_p.exp()
+        if neighbors is not None and len(neighbors.row):
+            key, asked = neighbors.row * num_users + neighbors.user, row * num_users + user
+            at = torch.searchsorted(key, asked).clamp(max=len(key) - 1)
+            p = p + torch.where(key[at] == asked, self._inside[at], 0.0)
+        return p.clamp(min=MIN_PROBABILITY).log()
+
+    def without_stu(
+        self, k: int, exclude: tuple[Tensor, Tensor], exclude_users: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Users without an STU who may be among the best k.
+
+        Those are the ones around, and of the others, who are all equally likely, as many that k are left.
+
+        Args:
+            k: users wanted.
+            exclude: (row [M], user [M]) int64, users who will be left out for a query.
+            exclude_users: [O] int64, users who will be left out for all.
+
+        Returns:
+            (row [V], user [V]) int64, and log-probabilities [V].
+        """
+        neighbors, size = self._encoded.neighbors, len(self._encoded)
+        num_users, others = len(self.tree.place), self._scorer.history.without_stu(self._number)
+        others = others[~torch.isin(others, exclude_users)]
+        row, user = (part[:0] for part in exclude)
+        if neighbors is not None:
+            person = (~self._scorer.has).nonzero().squeeze(1)
+            row, user = neighbors.row[person], neighbors.user[person]
+        taken = torch.bincount(torch.cat([row, exclude[0]]), minlength=size)
+        others = others[: k + int(taken.max())]
+        log_none = self._beyond.log() + self._log_none
+        key = (torch.arange(size)[:, None] * num_users + others).flatten()
+        key = key[~torch.isin(key, row * num_users + user)]
+        log_p = log_none[key // num_users]
+        if neighbors is not None:
+            around = (self._inside[person] + log_none[row].exp()).clamp(min=MIN_PROBABILITY).log()
+            log_p = torch.cat([around, log_p])
+        return torch.cat([row, key // num_users]), torch.cat([user, key % num_users]), log_p
+
+    def likeliest_neighbors(self, k: int) -> tuple[Tensor, Tensor]:
+        """The k people around each query with an STU that the components hold likeliest: (row, user) [V]."""
+        neighbors, person = self._encoded.neighbors, self._scorer.person
+        if neighbors is None:
+            return person, person
+        order = person[self._inside[person].argsort(descending=True, stable=True)]
+        order = order[neighbors.row[order].argsort(stable=True)]
+        order = order[torch.arange(len(order)) - run_starts(neighbors.row[order]) < k]
+        return neighbors.row[order], neighbors.user[order]
+
+    def __call__(self, beam: Beam, state: tuple[Tensor, Tensor | None] | None) -> tuple[Tensor, Any]:
+        """Log-probabilities [R, K] of the next codes of a beam's prefixes, and the state."""
+        if state is None:
+            generated, decoder = self._generated[beam.row], None
+        else:
+            generated = state[0][beam.parent, beam.codes[:, -1]]
+            decoder = None if state[1] is None else state[1][beam.parent]
+        prefixes = Prefixes(beam.row, beam.node + self._forest.root[self._number], beam.codes, decoder)
+        children = self._scorer.step(prefixes)
+        decoded = generated[children.at] * children.log_p.exp()
+        mass = decoded
+        if len(self._inside):
+            votes = children.votes
+            if votes is None:
+                votes = self._scorer.votes_below(prefixes, children.at)
+            mass = mass.index_add(0, votes.child, self._inside[self._scorer.person[votes.person]])
+        mass = mass.clamp(min=MIN_PROBABILITY)
+        total = mass.new_zeros(len(beam.row)).index_add(0, children.at, mass)
+        place = children.at, self._forest.code[children.child]
+        shape = len(beam.row), self.tree.codebook_size
+        log_p = mass.new_full(shape, -torch.inf).index_put(place, (mass / total[children.at]).log())
+        kept = mass.new_zeros(shape).index_put(place, decoded)
+        return log_p, (kept, children.state)
+
+
+class UnconstrainedScorer:
+    """The decoder alone over all codes, existing or not (`graphrec.decode.NextCodeScorer`).
+
+    Args:
+        decoder: the network.
+        vector: [B, D], of queries.
+    """
+
+    def __init__(self, decoder: CodeDecoder, vector: Tensor) -> None:
+        self._decoder, self._vector = decoder, vector
+
+    def __call__(self, beam: Beam, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Log-probabilities [R, K] of the next codes of a beam's prefixes, and the state."""
+        state = None if state is None else state[beam.parent]
+        logits, state = self._decoder(self._vector, beam.row, beam.codes, state)
+        return logits.log_softmax(1), state

@@ -1,0 +1,199 @@
+"""Scoring the next codes of prefixes, for a batch of queries."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from graphrec.decode import Forest
+from graphrec.features import prefix_features, query_pace
+from graphrec.models.heads.codes.history import CodeHistory
+from graphrec.models.mixture.encoded import EncodedQuery
+from graphrec.nn import CodeDecoder, segment_logsumexp
+from graphrec.temporal import Timeline
+
+MIN_WEIGHT = 1e-12
+"""Added to weights of votes, so that their logarithms are finite."""
+
+
+class Prefixes(NamedTuple):
+    """R prefixes of one length l.
+
+    Attributes:
+        row: [R] int64, ascending, the query of each.
+        node: [R] int64, the node of each in the forest.
+        codes: [R, l] int64.
+        state: the decoder's, of the prefixes; None at first.
+    """
+
+    row: Tensor
+    node: Tensor
+    codes: Tensor
+    state: Tensor | None
+
+
+class PrefixVotes(NamedTuple):
+    """The V people around who are below some prefixes, and so vote for one of their children.
+
+    Attributes:
+        person: [V] int64, among the people around with an STU.
+        prefix: [V] int64, the prefix of each.
+        child: [V] int64, the child, among all children of the prefixes.
+    """
+
+    person: Tensor
+    prefix: Tensor
+    child: Tensor
+
+
+class Children(NamedTuple):
+    """The T children of R prefixes.
+
+    Attributes:
+        at: [T] int64, ascending, the prefix of each.
+        child: [T] int64, the node of each.
+        log_p: [T], the log-probability of each given its prefix.
+        state: the decoder's new state, of the prefixes.
+        votes: who voted for them, where prefix groups have votes.
+    """
+
+    at: Tensor
+    child: Tensor
+    log_p: Tensor
+    state: Tensor | None
+    votes: PrefixVotes | None
+
+    def prefixes(self, old: Prefixes, forest: Forest) -> Prefixes:
+        """All of them as prefixes, given those they are children of."""
+        codes = torch.cat([old.codes[self.at], forest.code[self.child][:, None]], dim=1)
+        state = None if self.state is None else self.state[self.at]
+        return Prefixes(old.row[self.at], self.child, codes, state)
+
+
+class PrefixScorer:
+    """Scores the next codes of prefixes, bound to B queries.
+
+    Args:
+        decoder: the network.
+        history: everyone's codes.
+        timeline: the index.
+        encoded: the queries.
+        dense: whether all users will be asked about, the queries being in order of time.
+
+    Attributes:
+        encoded, history: as given.
+        number: [B] int64, the moment of the codes of each query, -1 before the first.
+        has: [M] bool, which of the people around have an STU.
+        person: [V] int64, those who have, among the M people around.
+        row: [V] int64, their queries.
+        path: [V, L + 1] int64, the nodes they are below.
+    """
+
+    def __init__(
+        self,
+        decoder: CodeDecoder,
+        history: CodeHistory,
+        timeline: Timeline,
+        encoded: EncodedQuery,
+        *,
+        dense: bool = False,
+    ) -> None:
+        self._decoder, self.encoded, self.history = decoder, encoded, history
+        self.number = history.number(encoded.tick)
+        self._pace = query_pace(timeline, encoded.query)
+        self._place = None if encoded.spectral is None else encoded.spectral.vector
+        self._dense = None
+        if dense:
+            number, query = self.number.clamp(min=0), encoded.query
+            self._dense = history.dense_activity(self._place, number, encoded.tick, query.time)
+        neighbors = encoded.neighbors
+        none = torch.empty(0, dtype=torch.int64)
+        self.has, self.person, self.row = none.bool(), none, none
+        self.path, self._is_contact = none.view(0, 1 + history.forest.num_codebooks), none.bool()
+        self._vote_weight: Tensor | None = None
+        if neighbors is None:
+            return
+        number = self.number[neighbors.row]
+        path = history.forest.path(number.clamp(min=0), neighbors.user)
+        self.has = (number >= 0) & (path[:, 0] >= 0)
+        self.person = self.has.nonzero().squeeze(1)
+        self.row, self.path = neighbors.row[self.person], path[self.person]
+        if neighbors.group_vote is not None:
+            self._is_contact = neighbors.contact[self.person]
+            vote = neighbors.group_vote[self.person]
+            total = segment_logsumexp(vote, self.row, len(encoded))
+            self._vote_weight = (vote - total[self.row]).exp()
+
+    def has_stu(self) -> tuple[Tensor, Tensor]:
+        """Log-probability [B] that the target has an STU, and [B] that it is a given user without one."""
+        num_users = self.history.codes.size(1)
+        members = torch.where(self.number >= 0, self.history.num_members[self.number.clamp(min=0)], 0)
+        without = (num_users - members).clamp(min=1).float()
+        inputs = torch.cat([self.encoded.features, without.log()[:, None] / 10], dim=1)
+        logit = self._decoder.has_stu(inputs).squeeze(1)
+        logit = torch.where(members == num_users, 30.0, torch.where(members == 0, -30.0, logit))
+        return F.logsigmoid(logit), F.logsigmoid(-logit) - without.log()
+
+    def step(self, prefixes: Prefixes) -> Children:
+        """The children of R prefixes, all of one length, with their probabilities."""
+        row, node, codes, state = prefixes
+        decoder, forest, level = self._decoder, self.history.forest, codes.size(1)
+        logits, state = decoder(self.encoded.vector, row, codes, state)
+        at, child = forest.children(node)
+        logit = logits[at, forest.code[child]]
+        if decoder.prefix_scores is not None:
+            features = self._prefix_features(row[at], child, leaves=level == forest.num_codebooks - 1)
+            logit = logit + decoder.prefix_scores[level](features, self.encoded.vector, row[at])
+        log_p, votes = logit - segment_logsumexp(logit, at, len(row))[at], None
+        if self._vote_weight is not None:
+            votes = self.votes_below(prefixes, at)
+            log_p = self._with_votes(self._vote_weight, prefixes, at, log_p, votes)
+        return Children(at, child, log_p, state, votes)
+
+    def votes_below(self, prefixes: Prefixes, at: Tensor) -> PrefixVotes:
+        """The people around with an STU below R prefixes, whose children have the prefixes `at` [T] int64."""
+        row, node, codes, _ = prefixes
+        forest, level = self.history.forest, codes.size(1)
+        key = row * forest.num_nodes + node
+        asked = self.row * forest.num_nodes + self.path[:, level]
+        prefix = torch.searchsorted(key, asked).clamp(max=len(key) - 1)
+        person = (key[prefix] == asked).nonzero().squeeze(1)
+        prefix = prefix[person]
+        start = torch.searchsorted(at, torch.arange(len(row)))
+        child = start[prefix] + self.path[person, level + 1] - forest.first_child(node[prefix])
+        return PrefixVotes(person, prefix, child)
+
+    def _with_votes(
+        self, vote_weight: Tensor, prefixes: Prefixes, at: Tensor, log_p: Tensor, votes: PrefixVotes
+    ) -> Tensor:
+        """Log-probabilities [T] interpolated with the votes, as far as there are voters below a prefix."""
+        row, _, codes, _ = prefixes
+        decoder, level = self._decoder, codes.size(1)
+        person, prefix, child = votes
+        weight = vote_weight[person]
+        if level == self.history.forest.num_codebooks - 1:
+            weight = weight * ~self._is_contact[person]  # contacts are left to the pointer
+        count_for = torch.zeros_like(log_p).index_add(0, child, weight)
+        total = log_p.new_zeros(len(row)).index_add(0, prefix, weight)
+        count = torch.bincount(prefix, minlength=len(row)).float()
+        inputs = torch.stack([count.log1p() / 4, (total + MIN_WEIGHT).log() / 8], dim=1)
+        inputs = torch.cat([self.encoded.features[row], inputs], dim=1)
+        trust = decoder.vote_trust[level](inputs).squeeze(1).sigmoid() * (total > 0)
+        mixed = trust[at] * count_for / (total + MIN_WEIGHT)[at] + (1.0 - trust[at]) * log_p.exp()
+        out: Tensor = (mixed + MIN_WEIGHT).log()
+        return out
+
+    def _prefix_features(self, row: Tensor, node: Tensor, *, leaves: bool) -> Tensor:
+        """Features of nodes [T] for queries [T]: [NUM_PREFIX_FEATURES, T] float32."""
+        query, history = self.encoded.query, self.history
+        if leaves and self._dense is not None:
+            activity, cosine = self._dense.of(row, history.forest.first_user[node])
+        else:
+            place = None if self._place is None else self._place[row]
+            cosine = history.cosine(place, self.number[row], node, leaves=leaves)
+            activity = history.activity(node, self.encoded.tick[row], query.time[row])
+        size = history.forest.size[node]
+        return prefix_features(query.time[row], self._pace[row], activity, size, cosine)

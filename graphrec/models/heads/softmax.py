@@ -1,0 +1,239 @@
+"""The head of the two-tower: a softmax over a table of users."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from graphrec.data.checks import check_count, check_flags, check_time
+from graphrec.data.draws import below, hashed
+from graphrec.data.precision import single_precision
+from graphrec.features import Candidates
+from graphrec.models.heads.head import register_head
+from graphrec.models.manifest import read_config
+from graphrec.models.mixture.encoded import EncodedQuery
+from graphrec.models.mixture.profile_parts import add_person_logits, map_profiles
+from graphrec.models.mixture.view import GraphView
+from graphrec.nn import EncoderConfig, MixtureNetwork, UserTable, sampled_log_softmax
+from graphrec.temporal import NEVER
+
+
+@dataclass(frozen=True)
+class SoftmaxConfig:
+    """How the softmax over users is trained.
+
+    Attributes:
+        num_rand_negs: random users as negatives of a training step.
+        in_batch: whether the targets of a step are negatives of each other.
+    """
+
+    num_rand_negs: int = 512
+    in_batch: bool = True
+
+    def __post_init__(self) -> None:
+        number = check_count("num_rand_negs", self.num_rand_negs, minimum=0)
+        object.__setattr__(self, "num_rand_negs", number)
+        check_flags(in_batch=self.in_batch)
+        if not self.in_batch and self.num_rand_negs < 1:
+            raise ValueError("there are no negatives where in_batch is False and num_rand_negs is 0")
+
+
+@dataclass(frozen=True)
+class SoftmaxHead:
+    """P(v) as a softmax over dot products of query vectors with a row for each user (`UserTable`).
+
+    Attributes:
+        config: how it is trained.
+    """
+
+    kind: ClassVar[str] = "two_tower"
+    features: ClassVar[tuple[str, ...]] = ("presence", "spectral")
+    tokenizer: ClassVar[None] = None
+
+    config: SoftmaxConfig
+
+    def fit(self, view: GraphView) -> Self:
+        """See `Head`: nothing is to be learned before."""
+        return self
+
+    def build(self, view: GraphView, encoder: EncoderConfig, features: Collection[str]) -> UserTable:
+        """See `Head`."""
+        return UserTable(view.num_known, encoder.embedding_dim, presence="presence" in features)
+
+    def with_rows(self, module: nn.Module, rows: Tensor) -> UserTable:
+        """See `Head`."""
+        assert isinstance(module, UserTable)
+        return module.with_rows(rows)
+
+    def bind(self, view: GraphView, network: MixtureNetwork, *, training: bool = False) -> BoundSoftmaxHead:
+        """See `Head`."""
+        assert isinstance(network.head, UserTable)
+        return BoundSoftmaxHead(self, view, network, network.head)
+
+    def run_key(self) -> Mapping[str, Any]:
+        """See `Head`."""
+        return asdict(self.config)
+
+    def save(self, folder: Path) -> Mapping[str, Any]:
+        """See `Head`."""
+        return asdict(self.config)
+
+    @classmethod
+    def load(cls, settings: Mapping[str, Any], folder: Path) -> Self:
+        """See `Head`."""
+        return cls(read_config(SoftmaxConfig, settings))
+
+
+@dataclass(frozen=True)
+class BoundSoftmaxHead:
+    """A softmax over users on a graph.
+
+    Attributes:
+        head: the head.
+        view: the graph.
+        network: the network.
+        table: its part of the network.
+    """
+
+    head: SoftmaxHead
+    view: GraphView
+    network: MixtureNetwork
+    table: UserTable
+
+    first_time: ClassVar[int] = NEVER
+
+    def embed_users(self, user: Tensor, tick: Tensor) -> Tensor:
+        """See `BoundHead`: the stranger's embedding until a user's first event."""
+        out: Tensor = self.table.actor(self.view.rows_at(user, tick).to(self.network.device))
+        return out
+
+    def embed_others(self, user: Tensor, tick: Tensor) -> Tensor:
+        """See `BoundHead`."""
+        out: Tensor = self.table.actor(self.view.row[user].to(self.network.device))
+        return out
+
+    def likelihood(self, encoded: EncodedQuery, target: Tensor, draw: Tensor) -> SampledSoftmax:
+        """See `BoundHead`: estimated from candidates."""
+        config, order = self.head.config, self.view.order
+        draws = hashed(draw, torch.arange(config.num_rand_negs))
+        random = order[below(draws, len(order))]
+        share = self.view.target_share
+        candidates = Candidates.of(target, random, share, in_batch=config.in_batch)
+        drawn = candidates.user
+        return SampledSoftmax(
+            candidates,
+            scores=self.logits(encoded, drawn),
+            place=candidates.place(target),
+            negative_mask=(drawn != encoded.query.user[:, None])
+            & (drawn != target[:, None])
+            & candidates.drawn,
+        )
+
+    def log_probs(self, encoded: EncodedQuery) -> Tensor:
+        """See `BoundHead`."""
+        return self.logits(encoded, None).log_softmax(1)
+
+    def logits(self, encoded: EncodedQuery, users: Tensor | None) -> Tensor:
+        """Logits of users [C] int64, or of all N, for B queries: [B, C].
+
+        Users whose first event is not before a query's tick have the stranger's row.
+        """
+        view, device = self.view, self.network.device
+        tick, vector = encoded.tick[:, None], encoded.vector
+        seen = view.timeline.first_tick
+        rows, first = (view.row, seen) if users is None else (view.row[users], seen[users])
+        out = self.table.logits(vector, rows.to(device))
+        if tick.numel() and bool((first[rows > 0] >= tick.min()).any()):
+            stranger = self.table.logits(vector, torch.zeros(1, dtype=torch.int64, device=device))
+            out = torch.where((first < tick).to(device), out, stranger)
+        return add_person_logits(view, self.network, out, encoded, users, self.table.presence)
+
+    # Vectors, for an index
+
+    @single_precision()
+    @torch.no_grad()
+    def query_vectors(self, encoded: EncodedQuery) -> Tensor:
+        """Vectors of B queries to be multiplied with `user_vectors`: [B, W] float32, on the CPU."""
+        parts = [encoded.vector, *([] if encoded.profile is None else [encoded.profile])]
+        return torch.cat([*parts, torch.ones_like(encoded.vector[:, :1])], dim=1).cpu()
+
+    @single_precision()
+    @torch.no_grad()
+    def user_vectors(self, time: int) -> Tensor:
+        """Vectors of all users for queries at a time (s) after training: [N, W] float32, on the CPU.
+
+        The inner product with a query's vector is the logit of user embeddings, biases and profiles; presence
+        and neighborhood are left out.
+        """
+        time = check_time("time", time)
+        view, network = self.view, self.network
+        rows = view.row.to(network.device)
+        embedding, bias = self.table.target(rows), self.table.bias(rows)
+        if network.profile is None:
+            return torch.cat([embedding, bias], dim=1).cpu()
+        users = torch.arange(len(rows))
+        times = torch.full_like(users, time)
+        more = map_profiles(view, network.profile.person, users, times, network.device)
+        gap = more.new_zeros(len(more), more.size(1) - embedding.size(1) - 1)
+        return (torch.cat([embedding, gap, bias], 1) + more).cpu()
+
+    def vector_changes(self) -> Tensor:
+        """Times (s), ascending, after which `user_vectors` are other ones: int64."""
+        if self.view.profiles is None:
+            return torch.empty(0, dtype=torch.int64)
+        since = self.view.profiles.since
+        out: Tensor = since[since >= self.view.period.until].unique()
+        return out
+
+
+@dataclass(frozen=True)
+class SampledSoftmax:
+    """The softmax over users, estimated from the C candidates of a training step.
+
+    Attributes:
+        candidates: C of them.
+        scores: [B, C] logits.
+        place: [B] int64, the columns of the targets.
+        negative_mask: [B, C] bool, candidates who count as negatives.
+    """
+
+    candidates: Candidates
+    scores: Tensor
+    place: Tensor
+    negative_mask: Tensor
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """See `GlobalLikelihood`: no term of `metrics` is part of the loss."""
+        return {}
+
+    @property
+    def _target_logit(self) -> Tensor:
+        return self.scores.gather(1, self.place[:, None].to(self.scores.device)).squeeze(1)
+
+    def log_p(self, rows: Tensor, excluded: tuple[Tensor, Tensor] | None) -> Tensor:
+        """See `GlobalLikelihood`."""
+        out, device = ~self.negative_mask, self.scores.device
+        if excluded is not None:
+            out = out | self.candidates.members(excluded, len(out))
+        out, log_q, rows = out[rows].to(device), self.candidates.log_q.to(device), rows.to(device)
+        return sampled_log_softmax(self._target_logit[rows], self.scores[rows], log_q, out)
+
+    @torch.no_grad()
+    def metrics(self) -> dict[str, Tensor]:
+        """See `GlobalLikelihood`: accuracy, MRR and mean rank of the targets among the candidates."""
+        others = self.scores.masked_fill(~self.negative_mask.to(self.scores.device), -torch.inf)
+        above = (others > self._target_logit[:, None]).sum(1).float()
+        return {
+            "accuracy": (above == 0).float().mean(),
+            "mrr": (1.0 / (1.0 + above)).mean(),
+            "mean_rank": 1.0 + above.mean(),
+        }
+
+
+register_head(SoftmaxHead)

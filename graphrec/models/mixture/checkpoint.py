@@ -1,0 +1,101 @@
+"""What a fitted mixture recommender keeps in a folder: a JSON manifest, its tensors, and the head's files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graphrec.data import DataError
+from graphrec.models.heads.head import HEADS, Head
+from graphrec.models.manifest import read_config, read_manifest, uncompiled, write_manifest
+from graphrec.models.mixture.config import MixtureConfig
+from graphrec.models.mixture.contact_prior import ContactPrior
+from graphrec.models.mixture.view import TrainingPeriod
+from graphrec.nn import MixtureNetwork
+
+FORMAT, MANIFEST, TENSORS = "graphrec.MixtureRecommender/1", "model.json", "model.pt"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is saved as JSON; attributes as of `MixtureRecommender`, `GraphView` and `FittedMixture`."""
+
+    name: str
+    config: MixtureConfig
+    actions: tuple[str, ...]
+    period: TrainingPeriod
+    prior: ContactPrior
+    fitted_until: int | None
+
+
+@dataclass(frozen=True)
+class SavedTensors:
+    """Tensors of a saved model.
+
+    Attributes:
+        known: raw ids of the users of rows 1..n.
+        network: the network's state.
+    """
+
+    known: Tensor
+    network: Mapping[str, Tensor]
+
+
+def write(folder: Path, manifest: Manifest, head: Head[Any], network: MixtureNetwork, known: Tensor) -> None:
+    """Write a fitted model into a folder that exists.
+
+    Args:
+        folder: where to.
+        manifest: what is saved as JSON.
+        head: writes its own files.
+        network: whose weights are saved.
+        known: raw ids of the users of rows 1..n.
+    """
+    state = {name: value.cpu() for name, value in uncompiled(network).state_dict().items()}
+    torch.save({"known": known, "network": state}, folder / TENSORS)
+    content = {
+        "name": manifest.name,
+        "head": {"kind": head.kind, "settings": dict(head.save(folder))},
+        "config": asdict(manifest.config),
+        "actions": list(manifest.actions),
+        "period": asdict(manifest.period),
+        "prior": list(manifest.prior),
+        "fitted_until": manifest.fitted_until,
+    }
+    write_manifest(folder / MANIFEST, FORMAT, content)
+
+
+def read(folder: Path, actions: tuple[str, ...]) -> tuple[Manifest, Head[Any]]:
+    """The manifest and the head that `write` wrote, for a graph with these actions.
+
+    Raises:
+        DataError: it is of another format, its head is not registered, or it knows other actions.
+        KeyError, TypeError, ValueError, OSError: it is damaged.
+    """
+    content = read_manifest(folder / MANIFEST, FORMAT)
+    kind = content["head"]["kind"]
+    if kind not in HEADS:
+        raise DataError(f"its head {kind!r} is not known here; pass its class to register_head first")
+    if tuple(content["actions"]) != actions:
+        raise DataError(f"it knows the actions {content['actions']}, the graph has {actions}")
+    strength, known = content["prior"]
+    manifest = Manifest(
+        name=content["name"],
+        config=read_config(MixtureConfig, content["config"]),
+        actions=actions,
+        period=read_config(TrainingPeriod, content["period"]),
+        prior=ContactPrior(float(strength), float(known)),
+        fitted_until=content["fitted_until"],
+    )
+    return manifest, HEADS[kind].load(content["head"]["settings"], folder)
+
+
+def read_tensors(folder: Path) -> SavedTensors:
+    """The tensors that `write` wrote; nothing in the file is executed."""
+    tensors = torch.load(folder / TENSORS, weights_only=True)
+    return SavedTensors(tensors["known"], tensors["network"])

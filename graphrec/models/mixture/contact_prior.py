@@ -1,0 +1,128 @@
+"""A preference for contacts when people are put in order by their probability."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from graphrec.data import Query
+from graphrec.temporal import NeighborhoodConfig, Timeline
+
+PENDING_REPLY_BOOST = 2.7
+"""Factor of the probability of a contact whom the user has not acted on yet, and who so waits for a reply."""
+
+POPULARITY_EXPONENT = 0.1
+"""A contact's probability is divided by this power of 1 + the events the contact received."""
+
+MIN_PROBABILITY = 1e-30
+
+
+class ContactPrior(NamedTuple):
+    """Factors of the probabilities of contacts, by which people are put in order.
+
+    Contacts who wait for a reply already want the tie; of two contacts equally likely, the less popular one
+    gains more. All contacts are preferred to strangers, who are asked for separately in the slice `new`.
+
+    Attributes:
+        strength: the power to which both factors are taken.
+        known: the factor of all contacts.
+    """
+
+    strength: float
+    known: float
+
+    def factors(
+        self, timeline: Timeline, neighborhood: NeighborhoodConfig, user: Tensor, tick: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The contacts of users [B] before ticks [B] (int64 both) and their factors.
+
+        Returns:
+            (row [M], contact [M]) int64, and factors [M] float32.
+        """
+        size, window = neighborhood.max_contacts, neighborhood.contact_window
+        contacts = timeline.distinct_contacts(user, tick, k=size, window=window)
+        received = timeline.num_received(contacts.user, tick[contacts.row]).float()
+        factor = torch.where(contacts.num_out == 0, PENDING_REPLY_BOOST, 1.0)
+        factor = factor * (1.0 + received) ** -POPULARITY_EXPONENT
+        return contacts.row, contacts.user, self.known * factor**self.strength
+
+    def log_scores(
+        self, p: Tensor, timeline: Timeline, neighborhood: NeighborhoodConfig, query: Query
+    ) -> Tensor:
+        """The logarithm of probabilities p [B, N] times these factors; p itself is changed: [B, N]."""
+        row, user, factor = self.factors(timeline, neighborhood, query.user, timeline.tick(query.time))
+        p[row, user] *= factor
+        return p.clamp_(min=MIN_PROBABILITY).log_()
+
+    def log_scores_of_pairs(
+        self,
+        log_p: Tensor,
+        row: Tensor,
+        user: Tensor,
+        timeline: Timeline,
+        neighborhood: NeighborhoodConfig,
+        query: Query,
+    ) -> Tensor:
+        """Log-probabilities of users [M] for queries `row` [M] plus the logs of the factors: [M] float64."""
+        log_p, num_users = log_p.double(), timeline.num_users
+        tick = timeline.tick(query.time)
+        asking, contact, factor = self.factors(timeline, neighborhood, query.user, tick)
+        contact, order = (asking * num_users + contact).sort()
+        if not len(contact):
+            return log_p
+        key = row * num_users + user
+        at = torch.searchsorted(contact, key).clamp(max=len(contact) - 1)
+        return log_p + torch.where(contact[at] == key, factor[order[at]].double().log(), 0.0)
+
+
+PRIOR_GRID = tuple(
+    ContactPrior(strength, known) for strength, known in product((0.0, 0.5, 1.0), (1.0, 2.0, 4.0))
+)
+"""What validation chooses from."""
+
+
+class ScoreCache:
+    """Probabilities of all users [B, N], computed once for each set of queries, however often asked for.
+
+    Args:
+        probabilities: computes them.
+    """
+
+    def __init__(self, probabilities: Callable[[Query], Tensor]) -> None:
+        self._probabilities = probabilities
+        self._cached: dict[bytes, Tensor] = {}
+
+    def __call__(self, query: Query) -> Tensor:
+        """A copy of the probabilities [B, N] for B queries."""
+        key = b"".join(part.numpy().tobytes() for part in (query.user, query.time, query.action))
+        if key not in self._cached:
+            self._cached[key] = self._probabilities(query)
+        return self._cached[key].clone()
+
+
+@dataclass
+class PriorScorer:
+    """Scores all users under a prior, as `rank_events` asks for them.
+
+    Attributes:
+        name: of the model, for messages.
+        prior: the factors.
+        probabilities: [B, N] of all users for B queries; what it returns may be changed.
+        timeline: the index.
+        neighborhood: how far contacts reach.
+    """
+
+    name: str
+    prior: ContactPrior
+    probabilities: Callable[[Query], Tensor]
+    timeline: Timeline
+    neighborhood: NeighborhoodConfig
+
+    def score(self, query: Query) -> Tensor:
+        """Log-scores [B, N]."""
+        return self.prior.log_scores(self.probabilities(query), self.timeline, self.neighborhood, query)

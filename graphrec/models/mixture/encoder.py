@@ -1,0 +1,114 @@
+"""Encoding queries: the user tower over timelines, and the people around."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from graphrec.data import Query
+from graphrec.features import (
+    Timelines,
+    pair_features,
+    path_features,
+    person_features,
+    query_features,
+)
+from graphrec.models.heads.head import BoundHead
+from graphrec.models.mixture.encoded import EncodedQuery
+from graphrec.models.mixture.profile_parts import map_profiles
+from graphrec.models.mixture.view import GraphView
+from graphrec.nn import CandidateScores, MixtureNetwork
+from graphrec.temporal import Neighborhood, NeighborhoodConfig, SpectralQuery
+
+
+@dataclass(frozen=True)
+class QueryEncoder:
+    """Encodes queries on a graph with a network.
+
+    Attributes:
+        view: the graph.
+        network: what encodes.
+        head: gives the embeddings of users.
+        neighborhood: how far the neighborhood reaches.
+    """
+
+    view: GraphView
+    network: MixtureNetwork
+    head: BoundHead
+    neighborhood: NeighborhoodConfig
+
+    def encode_query(self, query: Query) -> EncodedQuery:
+        """Encode B queries with the timelines in the index."""
+        timeline = self.view.timeline
+        length = self.network.tower.context_length
+        timelines = Timelines.of_index(timeline, query.user, timeline.tick(query.time), length)
+        return self.encode(query, timelines, timelines.before(torch.arange(len(query)), query.time))
+
+    def encode(self, query: Query, timelines: Timelines, position: Tensor) -> EncodedQuery:
+        """Encode B queries, each of which comes after an event [B] int64 (-1: none) of the timelines."""
+        tick = self.view.timeline.tick(query.time)
+        vector, features, profile = self.query_tower(query, timelines, position)
+        spectral = None if self.view.spectral is None else self.view.spectral.query(query.user, tick)
+        neighbors = None
+        if self.network.mixture is not None:
+            neighbors = self.score_neighbors(query, tick, features, profile, spectral)
+        return EncodedQuery(query, tick, vector, features, profile, spectral, neighbors)
+
+    def query_tower(
+        self, query: Query, timelines: Timelines, position: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Query vectors [B, D], standardized features [B, Q] and profiles [B, R], on the network's device.
+
+        Args:
+            query: B queries.
+            timelines: M events.
+            position: [B] int64, each query's last event, or -1.
+        """
+        network, device, timeline = self.network, self.network.device, self.view.timeline
+        tower = network.tower
+        features = tower.standardize_query(query_features(timeline, query).to(device))
+        other = self.head.embed_others(timelines.other, timeline.tick(timelines.time))
+        actor, profile = self.head.embed_users(query.user, timeline.tick(query.time)), None
+        if network.profile is not None:
+            layers = network.profile
+            other = other + map_profiles(self.view, layers.actor, timelines.other, timelines.time, device)
+            actor = actor + map_profiles(self.view, layers.actor, query.user, query.time, device)
+            profile = map_profiles(self.view, layers.similarity_query, query.user, query.time, device)
+        state = tower.state(timelines.to(device), other, position.to(device))
+        return tower(state, actor, query.action.to(device), features), features, profile
+
+    def score_neighbors(
+        self,
+        query: Query,
+        tick: Tensor,
+        features: Tensor,
+        profile: Tensor | None,
+        spectral: SpectralQuery | None,
+    ) -> CandidateScores:
+        """Scores of the people around B queries by the network's components."""
+        timeline, mixture, device = self.view.timeline, self.network.mixture, self.network.device
+        assert mixture is not None
+        around = Neighborhood.of(timeline, query.user, tick, self.neighborhood)
+        pair = pair_features(timeline, query, around.contacts).to(device)
+        if not mixture.reads_people:
+            contacts: CandidateScores = mixture(around.to(device), features, pair)
+            return contacts
+        now = timeline.activity(around.user, tick[around.row])
+        similarity = None
+        if self.network.profile is not None and profile is not None:
+            layers, time = self.network.profile, query.time[around.row]
+            person = map_profiles(self.view, layers.person, around.user, time, device)
+            similarity = layers.similarity(profile[around.row.to(device)], person)
+        kinds = [around.contacts.half_edge[around.first], around.second.half_edge]
+        scores: CandidateScores = mixture(
+            around.to(device),
+            features,
+            pair,
+            path=path_features(timeline, query, around, now).to(device),
+            kinds=torch.stack([timeline.kind(half_edge) for half_edge in kinds], dim=1).to(device),
+            person=person_features(timeline, query, around, now, spectral).to(device),
+            similarity=similarity,
+        )
+        return scores

@@ -1,0 +1,149 @@
+"""A trained mixture on a graph: scores of all users, of pairs, and what a search finds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, Self
+
+import torch
+from torch import Tensor
+
+from graphrec.data import Query
+from graphrec.models.heads.head import Bound, Head, ScoresPairs, Searches
+from graphrec.models.mixture.config import MixtureConfig
+from graphrec.models.mixture.contact_prior import ContactPrior
+from graphrec.models.mixture.encoded import EncodedQuery
+from graphrec.models.mixture.encoder import QueryEncoder
+from graphrec.models.mixture.view import GraphView
+from graphrec.nn import MixtureNetwork
+from graphrec.retrieval.topk import padded_topk, select_rows
+
+Pairs = tuple[Tensor, Tensor]
+"""(row [M] of the query, user [M]) int64."""
+
+
+@dataclass(frozen=True)
+class FittedMixture(Generic[Bound]):
+    """A network on a graph, with a preference for contacts.
+
+    Attributes:
+        name: of the model, for messages.
+        view: the graph.
+        network: the network.
+        head: the head, bound to both.
+        encoder: encodes queries with them.
+        prior: by how much contacts are preferred.
+    """
+
+    name: str
+    view: GraphView
+    network: MixtureNetwork
+    head: Bound
+    encoder: QueryEncoder
+    prior: ContactPrior
+
+    @classmethod
+    def bind(
+        cls,
+        name: str,
+        head: Head[Bound],
+        view: GraphView,
+        network: MixtureNetwork,
+        config: MixtureConfig,
+        prior: ContactPrior,
+        *,
+        training: bool = False,
+    ) -> Self:
+        """Bind a head and an encoder to a graph and a network; see `Head.bind`."""
+        bound = head.bind(view, network, training=training)
+        encoder = QueryEncoder(view, network, bound, config.searched_neighborhood)
+        return cls(name, view, network, bound, encoder, prior)
+
+    @torch.no_grad()
+    def log_scores(self, query: Query) -> Tensor:
+        """Log-probabilities of all users with the prior, for B queries in order of time: [B, N] float32."""
+        if self.network.mixture is None:
+            return self.head.log_probs(self.encoder.encode_query(query)).cpu()
+        neighborhood = self.encoder.neighborhood
+        return self.prior.log_scores(self.probabilities(query), self.view.timeline, neighborhood, query)
+
+    @torch.no_grad()
+    def probabilities(self, query: Query) -> Tensor:
+        """Probabilities of all users in the mixture, for B queries in order of time: [B, N] float32."""
+        encoded = self.encoder.encode_query(query)
+        neighbors = encoded.neighbors
+        assert neighbors is not None
+        inside, beyond = neighbors.shares()
+        out = self.head.log_probs(encoded).exp_().mul_(beyond[:, None])
+        out[neighbors.row, neighbors.user] += inside
+        return out.cpu()
+
+    @torch.no_grad()
+    def log_scores_of_pairs(self, head: ScoresPairs, query: Query, row: Tensor, user: Tensor) -> Tensor:
+        """Log-probabilities with the prior of users [M] for B queries `row` [M] (int64 both): [M] float32."""
+        out = torch.empty(len(row))
+        for rows in head.query_groups(self.view.timeline.tick(query.time)):
+            at = torch.full((len(query),), -1).index_copy(0, rows, torch.arange(len(rows)))[row]
+            here = (at >= 0).nonzero().squeeze(1)
+            if len(here):
+                encoded = self.encoder.encode_query(query[rows])
+                log_p = head.log_probs_of_pairs(encoded, at[here], user[here])
+                out[here] = self._with_prior(encoded, at[here], user[here], log_p).float()
+        return out
+
+    @torch.no_grad()
+    def search(
+        self, head: Searches, query: Query, k: int, exclude: Pairs, exclude_users: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The best k users that a head finds for B queries.
+
+        Args:
+            head: what finds them.
+            query: B queries.
+            k: how many.
+            exclude: users not to be listed for a query, the asking ones among them.
+            exclude_users: [O] int64, users not to be listed for any.
+
+        Returns:
+            users [B, k] int64, padded with -1; scores [B, k] float64, padded with -inf.
+        """
+        users = torch.full((len(query), k), -1)
+        scores = torch.full((len(query), k), -torch.inf, dtype=torch.float64)
+        for rows in head.query_groups(self.view.timeline.tick(query.time)):
+            excluded = select_rows(*exclude, rows, len(query))
+            encoded = self.encoder.encode_query(query[rows])
+            found = head.search(encoded, k, excluded, exclude_users)
+            users[rows], scores[rows] = self._top_k(encoded, *found, k, excluded, exclude_users)
+        return users, scores
+
+    def _top_k(
+        self,
+        encoded: EncodedQuery,
+        row: Tensor,
+        user: Tensor,
+        log_p: Tensor,
+        k: int,
+        exclude: Pairs,
+        exclude_users: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """The best k of what a head has found, as `search` returns them."""
+        num_users = self.view.graph.num_users
+        allowed = ~torch.isin(row * num_users + user, exclude[0] * num_users + exclude[1])
+        allowed &= ~torch.isin(user, exclude_users)
+        row, user = row[allowed], user[allowed]
+        score = self._with_prior(encoded, row, user, log_p[allowed])
+        if not bool(torch.isfinite(score).all()):
+            at = int((~torch.isfinite(score)).nonzero()[0])
+            asking, time = int(encoded.query.user[row[at]]), int(encoded.query.time[row[at]])
+            raise ValueError(
+                f"{self.name} gave the score {score[at].item()} to user index {int(user[at])} "
+                f"for user index {asking} at time {time}"
+            )
+        return padded_topk(row, user, score, (len(encoded), k), num_users)
+
+    def _with_prior(self, encoded: EncodedQuery, row: Tensor, user: Tensor, log_p: Tensor) -> Tensor:
+        """Log-probabilities [M] of users [M] for queries `row` [M] with the prior: [M] float64."""
+        if self.network.mixture is None:
+            return log_p.double()
+        timeline, neighborhood = self.view.timeline, self.encoder.neighborhood
+        return self.prior.log_scores_of_pairs(log_p, row, user, timeline, neighborhood, encoded.query)

@@ -1,0 +1,397 @@
+"""The recommender that mixes the people of a temporal neighborhood with a head that reaches everyone."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Generic, Self, final
+
+import torch
+from torch import Tensor
+from torch_geometric.data import HeteroData
+
+from graphrec.data import DataError, FriendGraph, Query, UserIds, digest_graph
+from graphrec.data.checks import check_choice, check_flags, check_folder, check_until
+from graphrec.data.precision import single_precision
+from graphrec.loader import QueryLoader, TimelineBatches
+from graphrec.models.heads.head import Bound, Head, Refreshes, ScoresPairs, Searches
+from graphrec.models.manifest import load_errors_as_data_error, made_folder, uncompiled
+from graphrec.models.mixture import checkpoint
+from graphrec.models.mixture.config import MixtureConfig
+from graphrec.models.mixture.contact_prior import PRIOR_GRID, ContactPrior
+from graphrec.models.mixture.encoded import EncodedQuery
+from graphrec.models.mixture.fitted import FittedMixture
+from graphrec.models.mixture.plan import build_network, plan_training
+from graphrec.models.mixture.training_loss import TrainingLoss
+from graphrec.models.mixture.validation import (
+    EPOCH_SLICES,
+    choose_prior,
+    validation_events,
+    validation_ranks,
+    validation_scores,
+)
+from graphrec.models.mixture.view import GraphView
+from graphrec.models.recommender import MAX_SCORES, Recommender
+from graphrec.nn import MixtureNetwork
+from graphrec.retrieval.topk import select_rows
+from graphrec.threads import one_intra_op_thread
+from graphrec.tokenizer.id_positions import id_positions
+from graphrec.train import train
+
+
+@final
+class MixtureRecommender(Recommender, Generic[Bound]):
+    """P(v | u, t, action) as a gated mixture: components for the people around u, and a head for everyone.
+
+    The components are those of `NeighborhoodMixture`. All parts are trained together by the likelihood of the
+    mixture (see `TrainingLoss`). People are put in order by it and a preference for contacts that validation
+    chooses (`ContactPrior`).
+
+    Where the graph has features of users (`graph["user"].x`), both towers also read those that are known at
+    a query's time (see `Profiles`), with or without a history.
+
+    `TwoTower`, `GenerativeSTU` and `Clustered` build one with the heads of this library.
+
+    Args:
+        head: gives all users a probability.
+        config: everything else.
+        name: of the model, in messages and tables; by default from head, components and features.
+        folder: for checkpoints; an interrupted fit goes on from there.
+        progress: whether to show training.
+
+    Raises:
+        TypeError: an argument of another kind.
+        ValueError: a feature that the head does not know.
+    """
+
+    dtype = torch.float32
+
+    def __init__(
+        self,
+        head: Head[Bound],
+        config: MixtureConfig | None = None,
+        *,
+        name: str | None = None,
+        folder: str | os.PathLike[str] | None = None,
+        progress: bool = True,
+    ) -> None:
+        self.config = MixtureConfig() if config is None else config
+        for feature in self.config.features:
+            check_choice("feature", feature, head.features)
+        check_flags(progress=progress)
+        parts = [head.kind, *self.config.components, *self.config.features]
+        self.name = "_".join(parts) if name is None else name
+        self.folder = None if folder is None else check_folder(folder)
+        self.progress = progress
+        self.tokenizer = head.tokenizer
+        self._head = head
+        self._curve: list[dict[str, float]] = []
+        self._fitted: FittedMixture[Bound] | None = None
+        self._loss: TrainingLoss | None = None
+
+    @property
+    def kind(self) -> str:
+        """The kind of its head."""
+        return self._head.kind
+
+    @property
+    def curve(self) -> list[dict[str, float]]:
+        """Training and validation, one row an epoch."""
+        return self._curve
+
+    @property
+    def fitted(self) -> FittedMixture[Bound]:
+        """Graph, network, head, encoder and prior. Raises RuntimeError before a fit."""
+        if self._fitted is None:
+            raise RuntimeError(f"{self.name} has to be fitted first: call fit(graph, until=time)")
+        return self._fitted
+
+    @property
+    def head(self) -> Bound:
+        """The head on the graph. Raises RuntimeError before a fit."""
+        return self.fitted.head
+
+    @property
+    def network(self) -> MixtureNetwork:
+        """The network; may be replaced by itself compiled. Raises RuntimeError before a fit."""
+        return self.fitted.network
+
+    @network.setter
+    def network(self, network: MixtureNetwork) -> None:
+        encoder = replace(self.fitted.encoder, network=network)
+        self._fitted = replace(self.fitted, network=network, encoder=encoder)
+
+    @property
+    def view(self) -> GraphView:
+        """The graph as the model reads it. Raises RuntimeError before a fit."""
+        return self.fitted.view
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers that are trained."""
+        return sum(parameter.numel() for parameter in self.network.parameters())
+
+    # Fitting
+
+    @single_precision()
+    def prepare(self, graph: FriendGraph, *, until: int) -> QueryLoader:
+        """Index the graph, fit what the head needs, build the network.
+
+        Args:
+            graph: the whole graph.
+            until: seconds; everything comes from events strictly before it.
+
+        Returns:
+            The loader of training timelines.
+        """
+        until = self._check_past(graph, until)
+        config = self.config
+        view, plan = plan_training(graph, until, config)
+        with torch.random.fork_rng():
+            torch.manual_seed(config.train.seed)
+            head = self._head.fit(view)
+            network = build_network(head, view, config)
+        self._take(head, view, network, PRIOR_GRID[0], training=True)
+        self._loss = TrainingLoss(self.fitted.encoder, self.head, plan, config.train)
+        batches = TimelineBatches(
+            plan.lengths,
+            events_per_batch=config.train.events_per_batch,
+            max_batches=config.train.epoch_batches,
+            seed=config.train.seed,
+        )
+        return QueryLoader.of_timelines(
+            graph, until=until, users=view.known, batch_sampler=batches, seed=config.train.seed
+        )
+
+    def _take(
+        self,
+        head: Head[Bound],
+        view: GraphView,
+        network: MixtureNetwork,
+        prior: ContactPrior,
+        *,
+        training: bool = False,
+    ) -> None:
+        """Answer with a head and a network on a graph from now on."""
+        self._fitted = FittedMixture.bind(
+            self.name, head, view, network, self.config, prior, training=training
+        )
+        self._graph, self.tokenizer = view.graph, self.head.head.tokenizer
+
+    def losses(self, batch: HeteroData, epoch: int) -> dict[str, Tensor]:
+        """The terms of the loss of a batch of `prepare`'s loader; see `TrainingLoss`."""
+        return self._training_loss(batch, epoch)
+
+    @property
+    def _training_loss(self) -> TrainingLoss:
+        if self._loss is None:
+            raise RuntimeError(f"{self.name} has to be prepared first: call prepare(graph, until=time)")
+        return self._loss
+
+    @single_precision()
+    @one_intra_op_thread()
+    def fit(self, graph: FriendGraph, *, until: int, validate_until: int | None = None) -> Self:
+        """Train on events before `until`.
+
+        Args:
+            graph: the whole graph.
+            until: seconds; training sees what is strictly older.
+            validate_until: events from `until` to before this time choose the epoch; by default the last
+                tenth of training is set aside for it.
+
+        Raises:
+            TypeError: a time is not in whole seconds.
+            ValueError: a time lies beyond the year 9999, or validation would end before it begins; nothing is
+                older, or nothing is left of it without that tenth.
+        """
+        until, validate_until = check_until(until, validate_until)
+        self._check_past(graph, until)
+        fitted_until, self.fitted_until = until, None
+        if validate_until is None:
+            time = graph.events().time
+            size = int(torch.searchsorted(time, until))
+            validate_until, until = until, int(time[size * 9 // 10]) if size else until
+            if size and until == int(time[0]):
+                wanted = "it trains on earlier ones and chooses the epoch by later ones"
+                found = f"nine tenths of the events before {validate_until} are of one time"
+                raise ValueError(f"{self.name}: {found}: {wanted}")
+        config = self.config.train
+        loader = self.prepare(graph, until=until)
+        judged = validation_events(graph, until, validate_until, seed=config.seed)
+        self._curve = train(
+            self.network,
+            loader,
+            losses=self.losses,
+            validate=lambda: self._validate(judged),
+            steps_per_epoch=len(loader),
+            max_epochs=config.max_epochs,
+            patience=config.patience,
+            seed=config.seed,
+            folder=self.folder,
+            key=None if self.folder is None else self._run_key(graph, validate_until),
+            progress=self.progress,
+        )
+        view, plan = self.view, self._training_loss.plan
+        self._loss = None
+        view = self._view_of(graph, view.known, view)
+        self._take(self.head.head, view, self.network, PRIOR_GRID[0])
+        if self.config.components:
+            prior = choose_prior(
+                self.name,
+                graph,
+                judged,
+                probabilities=self.fitted.probabilities,
+                neighborhood=self.fitted.encoder.neighborhood,
+                weight=plan.slice_weight,
+                batch_size=max(1, MAX_SCORES // graph.num_users),
+            )
+            self._fitted = replace(self.fitted, prior=prior)
+        self.fitted_until = fitted_until
+        return self
+
+    def _run_key(self, graph: FriendGraph, validate_until: int) -> dict[str, Any]:
+        """What a training run is known by; see `graphrec.train.train`."""
+        config, head = self.config, self.head.head
+        key: dict[str, Any] = {"head": head.kind, **head.run_key()}
+        key |= asdict(config.encoder) | asdict(config.train)
+        key |= {"components": config.components, "features": config.features}
+        key |= {"neighborhood": asdict(config.searched_neighborhood), "graph": digest_graph(graph)}
+        return key | {"until": self.view.period.until, "validate_until": validate_until}
+
+    def _view_of(self, graph: FriendGraph, known: Tensor, old: GraphView) -> GraphView:
+        """A graph for queries after another view's training period; `known` [n] are its known users."""
+        return GraphView.of(
+            graph,
+            known,
+            old.period,
+            spectral="spectral" in self.config.features,
+            seed=self.config.train.seed,
+            since=old.period.until,
+        )
+
+    def _validate(self, event_id: Tensor) -> dict[str, float]:
+        """MRR of slices of validation events [n] int64; see `validation_scores`."""
+        if isinstance(self.head, Refreshes):
+            self.head.refresh()
+        ranks = validation_ranks(self, self.graph, event_id)
+        return validation_scores([ranks], EPOCH_SLICES, self._training_loss.plan.slice_weight)
+
+    # On another graph, saved, loaded
+
+    @single_precision()
+    def on(self, graph: FriendGraph) -> Self:
+        """See `Recommender.on`.
+
+        Raises:
+            ValueError: the graph's actions or features are not those of the fit.
+        """
+        old, actions = self.fitted, self.graph.actions
+        if graph.actions != actions:
+            raise ValueError(f"{self.name} knows the actions {actions}, the graph has {graph.actions}")
+        there = id_positions(UserIds(old.view.raw_ids), graph.user_ids)
+        view = self._view_of(graph, there[there >= 0], old.view)
+        if view.profile_columns != old.view.profile_columns:
+            columns = f"{old.view.profile_columns} columns, the graph has {view.profile_columns}"
+            raise ValueError(f"{self.name} knows features of {columns}")
+        head, rows = old.head.head, 1 + (there >= 0).nonzero().squeeze(1)
+        out = self._like()
+        network = uncompiled(old.network).with_head(head.with_rows(old.network.head, rows))
+        out._take(head, view, network, old.prior)
+        return out
+
+    def _like(self) -> Self:
+        """The same recommender, on no graph yet."""
+        out = type(self)(self._head, self.config, name=self.name, folder=self.folder, progress=self.progress)
+        out._curve, out.fitted_until = self._curve, self.fitted_until
+        return out
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """See `Recommender.save`."""
+        fitted = self.fitted
+        checkpoint.write(
+            made_folder(folder),
+            checkpoint.Manifest(
+                name=self.name,
+                config=self.config,
+                actions=self.graph.actions,
+                period=fitted.view.period,
+                prior=fitted.prior,
+                fitted_until=self.fitted_until,
+            ),
+            fitted.head.head,
+            fitted.network,
+            fitted.view.raw_ids,
+        )
+
+    @classmethod
+    @single_precision()
+    def load(cls, folder: str | os.PathLike[str], graph: FriendGraph) -> Self:
+        """See `Recommender.load`."""
+        path = Path(folder)
+        with load_errors_as_data_error(cls, path):
+            manifest, head = checkpoint.read(path, graph.actions)
+            tensors = checkpoint.read_tensors(path)
+            known = id_positions(UserIds(tensors.known), graph.user_ids)
+            if bool((known < 0).any()):
+                raise DataError(f"it knows {int((known < 0).sum())} people who are not in the graph")
+            out = cls(head, manifest.config, name=manifest.name, progress=False)
+            out.fitted_until = manifest.fitted_until
+            train, period = manifest.config.train, manifest.period
+            spectral = "spectral" in manifest.config.features
+            view = GraphView.of(graph, known, period, spectral=spectral, seed=train.seed, since=period.until)
+            with torch.random.fork_rng():
+                network = build_network(head, view, manifest.config).eval()
+            network.load_state_dict(tensors.network)
+            out._take(head, view, network, manifest.prior)
+        return out
+
+    # Scoring
+
+    @single_precision()
+    @torch.no_grad()
+    def encode_query(self, query: Query) -> EncodedQuery:
+        """B queries as the network reads them: what the head's methods take."""
+        self._check(query)
+        return self.fitted.encoder.encode_query(query)
+
+    @single_precision()
+    def _score_in_order(self, query: Query) -> Tensor:
+        return self.fitted.log_scores(query)
+
+    @single_precision()
+    def score_pairs(self, query: Query, row: Tensor, user: Tensor) -> Tensor:
+        """See `Recommender.score_pairs`; where the head `ScoresPairs`, the cost grows with the pairs."""
+        row, user = self._check_pairs(query, row, user)
+        head = self.head
+        if isinstance(head, ScoresPairs):
+            return self.fitted.log_scores_of_pairs(head, query, row, user)
+        return super().score_pairs(query, row, user)
+
+    @single_precision()
+    def recommend(
+        self,
+        query: Query,
+        k: int,
+        exclude: tuple[Tensor, Tensor] | None = None,
+        exclude_users: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The k best people for each query; never the asking user.
+
+        Where the head `Searches`, only what it finds is scored; if that is fewer than k people, all users
+        are.
+
+        Args, Returns, Raises: as in `Recommender.recommend`.
+        """
+        wanted = self._check_wanted(query, k, exclude, exclude_users)
+        head, k, for_all = self.head, wanted.k, wanted.exclude_users
+        if not isinstance(head, Searches):
+            return super().recommend(query, k, exclude, exclude_users)
+        row, user = torch.cat([torch.arange(len(query)), wanted.row]), torch.cat([query.user, wanted.user])
+        users, scores = self.fitted.search(head, query, k, (row, user), for_all)
+        few = users[:, min(k, self.graph.num_users) - 1] < 0
+        if bool(few.any()):
+            rows = few.nonzero().squeeze(1)
+            excluded = select_rows(row, user, rows, len(query))
+            users[rows], scores[rows] = super().recommend(query[rows], k, excluded, for_all)
+        return users, scores

@@ -1,0 +1,113 @@
+"""The loss of a training step: the likelihood of events given each one's own past."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch_geometric.data import HeteroData
+
+from graphrec.data import USER, Query
+from graphrec.data.draws import hashed
+from graphrec.features import Timelines
+from graphrec.models.heads.head import BoundHead, Refreshes
+from graphrec.models.mixture.config import TrainConfig
+from graphrec.models.mixture.encoder import QueryEncoder
+from graphrec.models.mixture.plan import TrainingPlan
+from graphrec.temporal import contains
+from graphrec.train import num_processes
+
+SOURCE_LOSS_WEIGHT = 0.03
+"""Weight of the likelihood under each component and the head alone beside that under the mixture, so that
+each ranks well where the gate errs (deep supervision; Lee et al. 2015, https://arxiv.org/abs/1409.5185)."""
+
+
+@dataclass
+class TrainingLoss:
+    """Computes the terms of the loss for a batch.
+
+    Candidates of the loss are those of the event's own slice: every event is judged among all users, a reply
+    also among users not acted upon, a new tie also among strangers. A slice counts as the root of its share
+    of the events, so that a rare one is not lost.
+
+    Attributes:
+        encoder: encodes queries with the network that is trained.
+        head: reaches all users.
+        plan: of the training period.
+        config: of training.
+        epoch: the epoch that has been started last; -1 before the first.
+    """
+
+    encoder: QueryEncoder
+    head: BoundHead
+    plan: TrainingPlan
+    config: TrainConfig
+    epoch: int = -1
+
+    def __call__(self, batch: HeteroData, epoch: int) -> dict[str, Tensor]:
+        """The loss of a batch of timelines.
+
+        Args:
+            batch: of `QueryLoader.of_timelines`.
+            epoch: counted from 0.
+
+        Returns:
+            'loss' to minimize, a mean over 'events', and terms to log: [] each.
+        """
+        if epoch != self.epoch and isinstance(self.head, Refreshes):
+            self.head.start_epoch(epoch, self.config.max_epochs)
+        self.epoch = epoch
+        view = self.encoder.view
+        timeline, device = view.timeline, self.encoder.network.device
+        timelines = Timelines.of_batch(batch, view.graph.actions)
+        own, weight = self._sampled_events(timelines, batch, epoch)
+        user = batch[USER].n_id[timelines.row[own]]
+        query = Query(user, timelines.time[own], timelines.kind[own] // 2)
+        target = timelines.other[own]
+        position = timelines.before(timelines.row[own], query.time)
+        encoded = self.encoder.encode(query, timelines, position)
+        source = self.head.likelihood(encoded, target, hashed(self.config.seed, epoch, batch.input_id[0]))
+
+        met = timeline.contacts.before(user, encoded.tick)
+        acted_on = timeline.acted_on.before(user, encoded.tick)
+        is_first = ~contains(acted_on, target)
+        is_new = is_first & ~contains(met, target)
+        slices = {
+            "all": (torch.ones_like(is_new), None),
+            "reply": (is_first & ~is_new, acted_on),
+            "new": (is_new, met),
+        }
+        weight, loss = weight.to(device), encoded.vector.new_zeros(())
+        for name, (inside, excluded) in slices.items():
+            rows = inside.nonzero().squeeze(1)
+            log_p = source.log_p(rows, excluded)
+            log_p = encoded.vector.new_zeros(len(query)).index_put((rows.to(device),), log_p)
+            if encoded.neighbors is not None:
+                if excluded is not None:
+                    excluded = excluded[0].to(device), excluded[1].to(device)
+                log_p, alone = encoded.neighbors.log_likelihood(target.to(device), excluded, log_p)
+                log_p = log_p + SOURCE_LOSS_WEIGHT * alone
+            log_p = torch.where(inside.to(device), weight * log_p, 0.0)
+            loss = loss - log_p.sum() / (self.plan.slice_weight[name] * weight.sum().clamp(min=1.0))
+        terms = source.metrics()
+        for name, factor in source.loss_weights.items():
+            loss = loss + factor * terms[name]
+        return {"loss": loss, **terms, "events": torch.tensor(float(len(query)))}
+
+    def _sampled_events(self, timelines: Timelines, batch: HeteroData, epoch: int) -> tuple[Tensor, Tensor]:
+        """The users' own events that are asked about: positions [n] int64 and weights [n] float32."""
+        config, row = self.config, self.encoder.view.row
+        first_time = max(self.plan.first_time, self.head.first_time)
+        own = ((timelines.kind % 2 == 1) & (timelines.time >= first_time)).nonzero().squeeze(1)
+        last = torch.ones_like(own, dtype=torch.bool)
+        last[:-1] = timelines.row[own].diff() != 0
+        weight = torch.where(last, 1.0, config.history_loss_weight)
+        own, weight = own[weight > 0], weight[weight > 0]
+        most = max(1, config.max_queries // num_processes())
+        if len(own) > most:
+            owner, other = row[batch[USER].n_id[timelines.row[own]]], row[timelines.other[own]]
+            draw = hashed(config.seed, epoch, timelines.time[own], timelines.kind[own], owner, other)
+            chosen = draw.argsort()[:most].sort().values
+            own, weight = own[chosen], weight[chosen]
+        return own, weight

@@ -1,0 +1,97 @@
+"""Judging a mixture recommender on the events of validation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from graphrec.data import FriendGraph, Query
+from graphrec.evaluate import Scorer, StreamingRanks, rank_events
+from graphrec.models.mixture.contact_prior import PRIOR_GRID, ContactPrior, PriorScorer, ScoreCache
+from graphrec.temporal import NeighborhoodConfig, Timeline
+
+EPOCH_SLICES = ("all", "reply", "new")
+"""Slices by which the epoch is chosen."""
+
+VALIDATION_SCORES = 25_000_000
+"""Scores computed in the validation of an epoch, about: events times users."""
+
+MIN_EVENTS, MAX_EVENTS = 500, 4000
+"""Validation events judged at least and at most."""
+
+
+def validation_events(graph: FriendGraph, start: int, end: int, *, seed: int) -> Tensor:
+    """Events from `start` to before `end` (s) that are judged, ascending positions in the log: [n] int64."""
+    first, last = torch.searchsorted(graph.events().time, torch.tensor([start, end])).tolist()
+    events = torch.arange(first, last)
+    size = min(MAX_EVENTS, max(MIN_EVENTS, VALIDATION_SCORES // graph.num_users))
+    if len(events) <= size:
+        return events
+    chosen = torch.randperm(len(events), generator=torch.Generator().manual_seed(seed))[:size]
+    return events[chosen.sort().values]
+
+
+def validation_ranks(scorer: Scorer, graph: FriendGraph, event_id: Tensor) -> StreamingRanks:
+    """Ranks of the targets of events [n] int64 by a scorer that is still being fitted."""
+    return rank_events(scorer, graph, event_id, part="val", trained_until=0, progress=False, in_sample=True)
+
+
+def validation_scores(
+    ranks: Sequence[StreamingRanks], slices: Iterable[str], weight: Mapping[str, float]
+) -> dict[str, float]:
+    """MRR of slices, and their geometric mean.
+
+    Args:
+        ranks: of parts of the events, taken together.
+        slices: names of slices.
+        weight: of each slice in the mean; slices without events have none.
+
+    Returns:
+        'val_' and the name for each slice, and 'val_score', the mean.
+    """
+    inside = {name: np.concatenate([part.select(name)[0] for part in ranks]) for name in slices}
+    scores = {f"val_{name}": float((1.0 / r).mean()) if len(r) else 0.0 for name, r in inside.items()}
+    logs = np.log([score or 1.0 for score in scores.values()])
+    weights = [len(rank) and weight[name] for name, rank in inside.items()]
+    mean = np.average(logs, weights=weights) if any(weights) else -np.inf
+    return scores | {"val_score": float(np.exp(mean))}
+
+
+def choose_prior(
+    name: str,
+    graph: FriendGraph,
+    event_id: Tensor,
+    *,
+    probabilities: Callable[[Query], Tensor],
+    neighborhood: NeighborhoodConfig,
+    weight: Mapping[str, float],
+    batch_size: int,
+) -> ContactPrior:
+    """The prior of `PRIOR_GRID` that is best on validation; users are scored once for all of them.
+
+    What is maximized is the mean over every slice and `all`, so that none is given up for another.
+
+    Args:
+        name: of the model, for messages.
+        graph: the graph.
+        event_id: [n] int64, events of validation.
+        probabilities: [B, N] of all users for B queries.
+        neighborhood: how far contacts reach.
+        weight: of each slice.
+        batch_size: events judged at once.
+    """
+    timeline = Timeline.of(graph)
+    found: dict[ContactPrior, list[StreamingRanks]] = {prior: [] for prior in PRIOR_GRID}
+    for ids in event_id.split(batch_size):
+        cache = ScoreCache(probabilities)
+        for prior, ranks in found.items():
+            scorer = PriorScorer(name, prior, cache, timeline, neighborhood)
+            ranks.append(validation_ranks(scorer, graph, ids))
+
+    def score(prior: ContactPrior) -> float:
+        return validation_scores(found[prior], weight, weight)["val_score"]
+
+    return max(PRIOR_GRID, key=score)

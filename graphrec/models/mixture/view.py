@@ -1,0 +1,134 @@
+"""A graph as a fitted mixture recommender reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from graphrec.data import USER, FriendGraph
+from graphrec.features import Profiles
+from graphrec.temporal import SpectralEmbeddings, Timeline
+
+SPECTRAL_DIM = 32
+
+
+@dataclass(frozen=True)
+class TrainingPeriod:
+    """What a fit takes from its training period for all later queries.
+
+    Attributes:
+        until: seconds; training saw what is strictly older.
+        snapshot_events: events between two snapshots of what is computed anew from time to time.
+        half_life: seconds after which an event counts half in recent popularity.
+    """
+
+    until: int
+    snapshot_events: int
+    half_life: float
+
+
+@dataclass(frozen=True)
+class GraphView:
+    """A graph, its index, and the rows of its users in what was learned of each. On the CPU.
+
+    Attributes:
+        graph: N users.
+        timeline: its index.
+        period: the training period.
+        row: [N] int64, each user's row, from 1 on; 0 for users unknown in training.
+        order: [N] int64, all users: the known ones by row, then the others by their profiles.
+        profiles: users' features; None where the graph has none.
+        spectral: spectral embeddings of the contact graph; None where they are not used.
+        seed: fixes what is drawn.
+    """
+
+    graph: FriendGraph
+    timeline: Timeline
+    period: TrainingPeriod
+    row: Tensor
+    order: Tensor
+    profiles: Profiles | None
+    spectral: SpectralEmbeddings | None
+    seed: int
+
+    @classmethod
+    def of(
+        cls,
+        graph: FriendGraph,
+        known: Tensor,
+        period: TrainingPeriod,
+        *,
+        spectral: bool,
+        seed: int,
+        since: int = 0,
+    ) -> Self:
+        """Index a graph.
+
+        Args:
+            graph: the graph.
+            known: [n] int64, users who get the rows 1..n.
+            period: the training period.
+            spectral: whether spectral embeddings are used.
+            seed: fixes where their iteration starts, and what a head draws.
+            since: seconds; queries are asked from then on.
+        """
+        timeline, profiles = Timeline.of(graph), Profiles.of(graph, until=period.until)
+        users = users_by_profile(profiles, graph.num_users, until=period.until)
+        row = torch.zeros_like(users)
+        row[known] = torch.arange(1, known.numel() + 1)
+        order = torch.cat([known, users[row[users] == 0]])
+        embeddings = None
+        if spectral:
+            start = torch.randn(graph.num_users, SPECTRAL_DIM, generator=torch.Generator().manual_seed(seed))
+            start = torch.empty_like(start).index_copy_(0, order, start)
+            tick = int(timeline.tick(torch.tensor(since)))
+            embeddings = SpectralEmbeddings(timeline, start, every=period.snapshot_events, since=tick)
+        return cls(graph, timeline, period, row, order, profiles, embeddings, seed)
+
+    @cached_property
+    def num_known(self) -> int:
+        """Users with a row of their own."""
+        return int((self.row > 0).sum())
+
+    @property
+    def known(self) -> Tensor:
+        """The users of rows 1..n: [n] int64."""
+        return self.order[: self.num_known]
+
+    @property
+    def raw_ids(self) -> Tensor:
+        """The raw ids of the users of rows 1..n, as the graph holds them."""
+        ids: Tensor = self.graph[USER].raw_id[self.known]
+        return ids
+
+    @property
+    def profile_columns(self) -> int:
+        """F + 1 of `Profiles`, or 0 without."""
+        return 0 if self.profiles is None else self.profiles.x.size(1)
+
+    @cached_property
+    def target_share(self) -> Tensor:
+        """Each user's share of the targets of all training events: [N] float64."""
+        tick = self.timeline.tick(torch.tensor(self.period.until))
+        size = int(torch.searchsorted(self.timeline.event_tick, tick))
+        count = torch.bincount(self.timeline.events.dst[:size], minlength=self.graph.num_users)
+        return count.double() / size
+
+    def rows_at(self, user: Tensor, tick: Tensor) -> Tensor:
+        """Rows of users before ticks (int64 both, same shape): 0, the stranger's, until their first event."""
+        return torch.where(self.timeline.first_tick[user] < tick, self.row[user], 0)
+
+    def just_before(self, tick: Tensor) -> int:
+        """The earliest time, in seconds, at which all is known that is older than a tick [] int64."""
+        return int(self.timeline.instants[tick - 1]) + 1 if int(tick) else 0
+
+
+def users_by_profile(profiles: Profiles | None, num_users: int, *, until: int) -> Tensor:
+    """An order of all users in which, where they have profiles, their indices have no part: [N] int64."""
+    if profiles is None:
+        return torch.arange(num_users)
+    return profiles.key(until).argsort(stable=True)

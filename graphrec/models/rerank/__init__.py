@@ -1,0 +1,1 @@
+"""Recommenders made of recommenders: what is recommended is put in another order."""

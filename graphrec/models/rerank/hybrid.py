@@ -1,0 +1,153 @@
+"""Candidates from several recommenders, put in order by one of them or another."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from graphrec.data import FriendGraph, Query
+from graphrec.data.checks import check_count, check_graph
+from graphrec.models.manifest import (
+    load_errors_as_data_error,
+    load_members,
+    made_folder,
+    read_manifest,
+    save_members,
+    write_manifest,
+)
+from graphrec.models.recommender import Recommender, latest
+from graphrec.retrieval.topk import padded_topk
+
+FORMAT, MANIFEST = "graphrec.Hybrid/1", "hybrid.json"
+
+
+class Hybrid(Recommender):
+    """The union of what several recommenders propose, rescored by a model.
+
+    Generation alone is weak where little is known of a person (Yang et al. 2024,
+    https://arxiv.org/abs/2411.18814), so a service fuses ways of retrieval and lets one model judge. A
+    `GenerativeSTU` judges pairs at the cost of these pairs; other models score everyone for it.
+
+    Args:
+        scorer: whose scores decide; `fit` fits it.
+        retrievers: each proposes its best; `fit` fits those that are not the scorer itself.
+        num_candidates: how many each proposes, or k where that is more.
+    """
+
+    def __init__(
+        self, scorer: Recommender, retrievers: Sequence[Recommender], *, num_candidates: int = 100
+    ) -> None:
+        if not retrievers:
+            raise ValueError("a hybrid needs at least one retriever")
+        self.num_candidates = check_count("num_candidates", num_candidates)
+        for model in (scorer, *retrievers):
+            if not isinstance(model, Recommender):
+                raise TypeError(f"a hybrid is made of recommenders, got a {type(model).__name__}")
+        self.scorer, self.retrievers = scorer, tuple(retrievers)
+        self.name, self.dtype = f"{scorer.name}_hybrid", scorer.dtype
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers that are trained, in all models together."""
+        return sum(model.num_parameters for model in self._models)
+
+    @property
+    def _models(self) -> list[Recommender]:
+        """Scorer and retrievers, each once."""
+        return list({id(model): model for model in (self.scorer, *self.retrievers)}.values())
+
+    def fit(self, graph: FriendGraph, *, until: int) -> Self:
+        """Fit all models on the events strictly before `until` (s)."""
+        self._check_past(graph, until)
+        for model in self._models:
+            model.fit(graph, until=until)
+        return self.join(graph)
+
+    def join(self, graph: FriendGraph) -> Self:
+        """Take all models as they are, fitted on this graph."""
+        check_graph(graph)
+        self._graph = graph
+        self.fitted_until = latest(model.fitted_until for model in self._models)
+        self.tokenizer = next((model.tokenizer for model in self._models if model.tokenizer), None)
+        return self
+
+    def on(self, graph: FriendGraph) -> Self:
+        """See `Recommender.on`."""
+        moved = {id(model): model.on(graph) for model in self._models}
+        out = copy.copy(self)
+        out.scorer = moved[id(self.scorer)]
+        out.retrievers = tuple(moved[id(model)] for model in self.retrievers)
+        return out.join(graph)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """See `Recommender.save`; each model once, in a folder of its own."""
+        self._check_fitted()
+        folder = made_folder(folder)
+        places = {id(model): str(place) for place, model in enumerate(self._models)}
+        content = {
+            "members": save_members({places[id(model)]: model for model in self._models}, folder),
+            "scorer": places[id(self.scorer)],
+            "retrievers": [places[id(model)] for model in self.retrievers],
+            "num_candidates": self.num_candidates,
+        }
+        write_manifest(folder / MANIFEST, FORMAT, content)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str], graph: FriendGraph) -> Self:
+        """See `Recommender.load`."""
+        folder = Path(folder)
+        with load_errors_as_data_error(cls, folder):
+            content = read_manifest(folder / MANIFEST, FORMAT)
+            members = load_members(content["members"], folder, graph)
+            retrievers = [members[place] for place in content["retrievers"]]
+            out = cls(members[content["scorer"]], retrievers, num_candidates=content["num_candidates"])
+        return out.join(graph)
+
+    def _score_in_order(self, query: Query) -> Tensor:
+        """Scores of the scorer; people who are no candidates are only never recommended."""
+        return self.scorer.score_all(query)
+
+    def score_pairs(self, query: Query, row: Tensor, user: Tensor) -> Tensor:
+        """See `Recommender.score_pairs`: scores of the scorer."""
+        self._check(query)
+        return self.scorer.score_pairs(query, row, user)
+
+    def candidates(
+        self,
+        query: Query,
+        k: int,
+        exclude: tuple[Tensor, Tensor] | None = None,
+        exclude_users: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The best k of each retriever for B queries: (row [M], user [M]) int64, distinct and sorted."""
+        num_users, keys = self.graph.num_users, []
+        k = check_count("k", k)
+        more = () if exclude_users is None else (exclude_users,)  # which some have not heard of
+        for retriever in self.retrievers:
+            users = retriever.recommend(query, min(k, num_users), exclude, *more)[0]
+            row, column = (users >= 0).nonzero(as_tuple=True)
+            keys.append(row * num_users + users[row, column])
+        key = torch.cat(keys).unique()
+        return key // num_users, key % num_users
+
+    def recommend(
+        self,
+        query: Query,
+        k: int,
+        exclude: tuple[Tensor, Tensor] | None = None,
+        exclude_users: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The k best of the candidates by the scorer; never the asking user.
+
+        Args, Returns, Raises: as in `Recommender.recommend`.
+        """
+        k = self._check_wanted(query, k, exclude, exclude_users).k
+        row, user = self.candidates(query, max(k, self.num_candidates), exclude, exclude_users)
+        score = self.scorer.score_pairs(query, row, user).double()
+        return padded_topk(row, user, score, (len(query), k), self.graph.num_users)

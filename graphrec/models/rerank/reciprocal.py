@@ -1,0 +1,327 @@
+"""A reranker that puts the best new people of any recommender in order by how likely both want the tie."""
+
+from __future__ import annotations
+
+import os
+from copy import copy
+from itertools import product
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from graphrec.data import FriendGraph, Query
+from graphrec.data.checks import check_count, check_list_length, check_number, check_time
+from graphrec.data.precision import single_precision
+from graphrec.evaluate import Initiations
+from graphrec.evaluate.protocol import sample_rows
+from graphrec.models.manifest import (
+    load_errors_as_data_error,
+    load_members,
+    made_folder,
+    read_manifest,
+    save_members,
+    write_manifest,
+)
+from graphrec.models.recommender import Recommender, latest
+from graphrec.models.rerank.reciprocal_scores import (
+    RatedCandidates,
+    joined_score,
+    mean_ranks,
+    redistribute_scores,
+)
+from graphrec.models.rerank.reply_model import ReplyModel
+from graphrec.retrieval.topk import segment_topk
+from graphrec.temporal import Timeline
+
+FORMAT, MANIFEST, REPLY_MODEL = "graphrec.ReciprocalReranker/1", "reranker.json", "reply_model"
+
+MAX_SCORES = 2**22
+"""Scores of the other side held at once."""
+
+GRID = tuple(product((0.0, 0.5, 1.0, 2.0, 4.0), (0.25, 0.5, 1.0, 2.0)))
+"""Weights a and exponents q that validation chooses from."""
+
+LIST_LENGTH = 10.0
+"""The place at which a tie counts half, when validation chooses."""
+
+MIN_TIES, MAX_TIES = 30, 2000
+"""Ties of validation: with fewer the weights stay as they are; of more, as many are judged."""
+
+NUM_RENEWALS = 200
+"""How often the lists of the other side were renewed in training; later ones as often per event."""
+
+MIN_PROBABILITY = 1e-9
+
+
+class ReciprocalReranker(Recommender):
+    """Rescores the best people whom the user has had no contact with; nobody else's score changes.
+
+    For a user u and one of the `num_candidates` best new people v,
+
+        score = M(P(u -> v), P(v -> u)) P(v replies | u -> v)^a,   M(x, y) = ((x^q + y^q) / 2)^(1 / q)
+
+    P(u -> v) = 1 / rank of v among the new people of u, P(v -> u) = 1 / rank of u among those of v: ranks, so
+    that any recommender will do, whatever its scores mean. The reply is that of `ReplyModel`. M is a power
+    mean, since a tie may begin on either side: the smaller q, the more it asks of the side less inclined. By
+    default a = 1 and q = 1/2; `choose` takes those that do best by the ties of validation.
+
+    The scores that these people had are then given to them in the new order. So people u knows, and everyone
+    less likely, keep their places.
+
+    The other side's ranks are those of its last renewal, which is strictly older than the query: as often as
+    there are a two-hundredth of the training events.
+
+    Args:
+        recommender: what is wrapped; `fit` fits it.
+        reply_model: the model of replies; `fit` fits it.
+        num_candidates: how many people are rescored; those who tie with the next one are not.
+        weights: a and q.
+    """
+
+    def __init__(
+        self,
+        recommender: Recommender,
+        reply_model: ReplyModel,
+        *,
+        num_candidates: int = 50,
+        weights: tuple[float, float] = (1.0, 0.5),
+    ) -> None:
+        num_candidates = check_count("num_candidates", num_candidates)
+        if not isinstance(recommender, Recommender):
+            raise TypeError(f"recommender must be a Recommender, got a {type(recommender).__name__}")
+        if not isinstance(reply_model, ReplyModel):
+            raise TypeError(f"reply_model must be a ReplyModel, got a {type(reply_model).__name__}")
+        for name, weight in zip(("weights: a", "weights: q"), weights, strict=True):
+            check_number(name, weight, minimum=0.0)
+        if not all(0 <= weight < float("inf") for weight in weights) or not weights[1]:
+            raise ValueError(f"weights must be finite, a not negative and q positive, got {weights}")
+        self.recommender, self.reply_model = recommender, reply_model
+        self.num_candidates, self.weights = num_candidates, weights
+        self.name = f"{recommender.name}_both"
+        self.dtype = recommender.dtype
+        self._renewal_events = 1
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers that are trained, in both models together."""
+        return self.recommender.num_parameters + self.reply_model.num_parameters
+
+    def fit(self, graph: FriendGraph, *, until: int) -> Self:
+        """Fit both models on the events strictly before `until` (s)."""
+        until = self._check_past(graph, until)
+        self.recommender.fit(graph, until=until)
+        self.reply_model.fit(graph, until=until)
+        return self.join(graph, until=until)
+
+    def join(self, graph: FriendGraph, *, until: int) -> Self:
+        """Take both models as they are, fitted on this graph's events before `until` (s)."""
+        until = self._check_past(graph, until)
+        self._read(graph)
+        num_events = int(torch.searchsorted(self._timeline.events.time, until))
+        self._renewal_events = max(1, num_events // NUM_RENEWALS)
+        return self
+
+    @single_precision()
+    def choose(self, *, start: int, end: int, action: str | None = None) -> Self:
+        """Take the weights of `GRID` that do best by the ties formed in [start, end) seconds.
+
+        Two figures of candidates are taken, relative to those of the recommender alone. The first is the
+        mutual MRR of pairs whose first contact and answer fall there, just before that contact. The second
+        counts the people with whom users then formed ties by their places on the lists of `start`, as
+        1 / (1 + (place / 10)^2): a precision that changes smoothly. What is maximized is the smaller of both,
+        so that neither is bought with the other. With fewer than 30 pairs, or without a tie among the
+        candidates, the weights stay.
+
+        Args:
+            start: first second of validation.
+            end: the second after its last.
+            action: the action of the first contact at `start`; by default the most frequent.
+        """
+        start, end = check_time("start", start), check_time("end", end)
+        if end <= start:
+            raise ValueError(f"end must be later than start, got {end} and {start}")
+        pairs, num_users = Initiations.of(self.graph), self.graph.num_users
+        begun, replied = pairs.initiation_time, pairs.reply_time
+        tie = np.flatnonzero((begun >= start) & (replied >= 0) & (replied < end))
+        if len(tie) < MIN_TIES:
+            return self
+        tie = tie[np.lexsort((pairs.initiation_action[tie], pairs.initiation_time[tie]))]
+        u, v, time, act = (
+            torch.from_numpy(part[tie])
+            for part in (pairs.initiator, pairs.recipient, pairs.initiation_time, pairs.initiation_action)
+        )
+        judged = np.arange(len(tie))
+        if len(tie) > MAX_TIES:
+            judged = np.sort(np.random.default_rng(0).choice(judged, MAX_TIES, replace=False))
+        contact = Query(u, time, act)[torch.from_numpy(judged)]
+        other = v[torch.from_numpy(judged)]
+        sides = [
+            self._rated(contact, other),
+            self._rated(Query(other, contact.time, contact.action), contact.user),
+        ]
+        users = torch.cat([u, v]).unique()
+        users = users[self._timeline.first_tick[users] < self._timeline.tick(torch.tensor(start))]
+        users = users[torch.from_numpy(np.sort(sample_rows(np.arange(len(users)), num_users)))]
+        if not len(users):
+            return self
+        moment = self._rated(Query.of(self.graph, users, start, action), None)
+        formed = torch.cat([u * num_users + v, v * num_users + u])
+        goal = torch.isin(users[moment.row] * num_users + moment.person, formed)
+
+        def figures(weights: tuple[float, float] | None) -> tuple[Tensor, Tensor]:
+            mutual = torch.minimum(*(1 / side.rank(weights) for side in sides)).mean()
+            return mutual, (1 / (1 + (moment.ranks(weights)[goal] / LIST_LENGTH).square())).sum()
+
+        alone = figures(None)
+        if min(alone) > 0:
+            # Of equal ones the first.
+            self.weights = max(GRID, key=lambda weights: min(map(torch.div, figures(weights), alone)))
+        return self
+
+    def _rated(self, query: Query, target: Tensor | None) -> RatedCandidates:
+        """The candidates of B queries in order of time, with their scores' parts.
+
+        Args:
+            query: B queries.
+            target: [B] int64, users to find among the candidates; None for none.
+        """
+        rows = max(1, MAX_SCORES // self.graph.num_users)
+        found = []
+        for start in range(0, len(query), rows):
+            asked = query[start : start + rows]
+            with torch.no_grad():
+                row, *parts = self._parts(asked, self.recommender.score_all(asked))
+            found.append((row + start, *parts))
+        row, person, *logs = (torch.cat(parts) for parts in zip(*found, strict=True))
+        at = None if target is None else (person == target[row]).nonzero().squeeze(1)
+        return RatedCandidates(len(query), row, person, torch.stack(logs), at)
+
+    def on(self, graph: FriendGraph) -> Self:
+        """The same recommender, with what both models have learned, on another graph."""
+        other = copy(self)
+        other.recommender = self.recommender.on(graph)
+        other.reply_model = self.reply_model.on(graph)
+        other._read(graph)
+        return other
+
+    @property
+    def _timeline(self) -> Timeline:
+        return Timeline.of(self.graph)
+
+    def _read(self, graph: FriendGraph) -> None:
+        self._graph = graph
+        self.tokenizer = self.recommender.tokenizer
+        self.fitted_until = latest([self.recommender.fitted_until, self.reply_model.fitted_until])
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """See `Recommender.save`; each of the two models in a folder of its own."""
+        self._check_fitted()
+        folder = made_folder(folder)
+        self.reply_model.save(folder / REPLY_MODEL)
+        content = {
+            "members": save_members({"recommender": self.recommender}, folder),
+            "num_candidates": self.num_candidates,
+            "weights": self.weights,
+            "renewal_events": self._renewal_events,
+        }
+        write_manifest(folder / MANIFEST, FORMAT, content)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str], graph: FriendGraph) -> Self:
+        """See `Recommender.load`."""
+        folder = Path(folder)
+        with load_errors_as_data_error(cls, folder):
+            content = read_manifest(folder / MANIFEST, FORMAT)
+            out = cls(
+                **load_members(content["members"], folder, graph),
+                reply_model=ReplyModel.load(folder / REPLY_MODEL, graph),
+                num_candidates=content["num_candidates"],
+                weights=tuple(content["weights"]),
+            )
+            out._renewal_events = int(content["renewal_events"])
+        out._read(graph)
+        return out
+
+    def _score_in_order(self, query: Query) -> Tensor:
+        scores = self.recommender.score_all(query)
+        row, person, *logs = self._parts(query, scores)
+        return redistribute_scores(scores, row, person, joined_score(self.weights, *logs))
+
+    @single_precision()
+    def ties(self, query: Query, k: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The k best new people of each query, for `exposure_capped_topk`.
+
+        Returns:
+            people [B, k] int64, padded with -1; their scores, in (0, 1], 0 where padded; and the
+            probabilities of an initiation if they are suggested, P(u -> v) as above: [B, k] float64.
+        """
+        self._check(query)
+        k = check_list_length(k, self.graph.num_users)
+        people = torch.full((len(query), k), -1)
+        joined, initiation = (torch.zeros(len(query), k, dtype=torch.float64) for _ in range(2))
+        rows = max(1, MAX_SCORES // self.graph.num_users)
+        order = query.time.argsort(stable=True)
+        for part in order.split(rows) if len(query) else ():
+            asked = query[part]
+            row, person, *logs = self._parts(asked, self.recommender.score_all(asked))
+            score = joined_score(self.weights, *logs)
+            best, place = segment_topk(row, person, score, k, self.graph.num_users)
+            at = part[row[best]], place
+            people[at], joined[at], initiation[at] = person[best], score[best].exp(), logs[0][best].exp()
+        return people, joined, initiation
+
+    def _parts(self, query: Query, scores: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Candidates and the logarithms of the parts of their scores.
+
+        Args:
+            query: B queries, in order of time.
+            scores: [B, N], of the wrapped recommender.
+
+        Returns:
+            (row [M] ascending, person [M]) int64, and log P(u -> v), log P(v replies), log P(v -> u) [M].
+        """
+        new = self._new_people(query, scores)
+        most = min(self.num_candidates + 1, new.size(1))
+        best = new.topk(most, dim=1).values
+        least = best[:, -1:] if most > self.num_candidates else -torch.inf
+        row, person = (new > least).nonzero(as_tuple=True)
+        forth = mean_ranks(best.flip(1), row, new[row, person])
+        asked = Query(query.user[row], query.time[row], query.action[row])
+        reply = self.reply_model.probability(asked, person)
+        back = self._other_side(asked, person)
+        return row, person, -forth.log(), reply.clamp(min=MIN_PROBABILITY).log(), -back.log()
+
+    def _other_side(self, asked: Query, person: Tensor) -> Tensor:
+        """Ranks of the users of M queries for people [M], at the people's last renewal: [M] float64."""
+        num_users, num_actions = self.graph.num_users, len(self.graph.actions)
+        events = self._timeline.events.time
+        renewed = (
+            torch.searchsorted(events, asked.time.contiguous()) // self._renewal_events * self._renewal_events
+        )
+        time = torch.where(renewed > 0, events[(renewed - 1).clamp(min=0)] + 1, events[0])
+        key = (renewed * num_actions + asked.action) * num_users + person
+        key, which = key.unique(return_inverse=True)  # in order of time
+        first = torch.empty_like(key).scatter_(0, which, torch.arange(len(which)))
+        order = which.argsort(stable=True)
+        rank = torch.empty(len(which), dtype=torch.float64)
+        bounds = torch.searchsorted(which[order], torch.arange(len(key) + 1))
+        rows = max(1, MAX_SCORES // num_users)
+        for start in range(0, len(key), rows):
+            end = min(start + rows, len(key))
+            at = first[start:end]
+            query = Query(person[at], time[at], asked.action[at])
+            new = self._new_people(query, self.recommender.score_all(query))
+            pairs = order[int(bounds[start]) : int(bounds[end])]
+            row = which[pairs] - start
+            rank[pairs] = mean_ranks(new.sort(dim=1).values, row, new[row, asked.user[pairs]])
+        return rank
+
+    def _new_people(self, query: Query, scores: Tensor) -> Tensor:
+        """Scores [B, N] float64 with -inf for the user and everybody met before the query."""
+        new = scores.to(torch.float64, copy=True)
+        new[torch.arange(len(query)), query.user] = -torch.inf
+        new[self._timeline.contacts.before(query.user, self._timeline.tick(query.time))] = -torch.inf
+        return new

@@ -1,0 +1,91 @@
+"""The loss, the batches and the calibration of a reply model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from graphrec.nn import ReplyNet
+
+MIN_PROBABILITY = 1e-6
+MIN_SCALE = 0.1
+"""The least factor that calibration gives the logits."""
+
+CALIBRATION_PENALTY = 0.01
+"""Weight of staying uncalibrated: as if one initiation of a hundred still went by the logits as they were."""
+
+
+class Examples(NamedTuple):
+    """M initiations to learn from.
+
+    Attributes:
+        features: [M, F] float32.
+        replied: [M] bool, whether a reply is known.
+        maturity: [M] float32 in [0, 1], the share of replies that have come by the initiation's age.
+    """
+
+    features: Tensor
+    replied: Tensor
+    maturity: Tensor
+
+
+def delayed_reply_loss(logit: Tensor, replied: Tensor, maturity: Tensor) -> Tensor:
+    """Mean negative log-likelihood of replies that come late, [].
+
+    Args:
+        logit: [M].
+        replied: [M] bool, whether a reply is known.
+        maturity: [M] in [0, 1], see `Examples`.
+    """
+    silent = (1 - logit.sigmoid() * maturity).clamp(min=MIN_PROBABILITY).log()
+    silent = torch.where(maturity == 1, F.logsigmoid(-logit), silent)
+    return -torch.where(replied, F.logsigmoid(logit), silent).mean()
+
+
+def calibrate(network: ReplyNet, judged: Examples) -> None:
+    """Set scale and shift of the logits by the likelihood of initiations that were not trained on."""
+    features, replied, maturity = judged
+    with torch.no_grad():
+        logit = network(features)
+    line = torch.tensor([1.0, 0.0], requires_grad=True)
+    optimizer = torch.optim.LBFGS([line], max_iter=50, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        penalty = CALIBRATION_PENALTY * (line - torch.tensor([1.0, 0.0])).square().sum()
+        loss = delayed_reply_loss(line[0] * logit + line[1], replied, maturity) + penalty
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    scale, shift = line.detach()
+    network.scale, network.shift = scale.clamp(min=MIN_SCALE), shift
+
+
+class ReplyBatches:
+    """Examples in batches, in an order that follows from (seed, epoch).
+
+    Args:
+        examples: all of them.
+        size: examples of a batch.
+        seed: fixes the order.
+    """
+
+    def __init__(self, examples: Examples, *, size: int, seed: int) -> None:
+        self._examples, self._size, self._seed, self._epoch = examples, size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Start an epoch; training engines call this."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-len(self._examples.replied) // self._size)
+
+    def __iter__(self) -> Iterator[Examples]:
+        generator = torch.Generator().manual_seed(1_000_003 * self._seed + self._epoch)
+        for rows in torch.randperm(len(self._examples.replied), generator=generator).split(self._size):
+            yield Examples(*(part[rows] for part in self._examples))

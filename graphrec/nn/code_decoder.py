@@ -1,0 +1,254 @@
+"""Decoding an STU code by code: the next code, given the query and the codes so far."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from graphrec.features import NUM_PREFIX_FEATURES, NUM_QUERY_FEATURES
+from graphrec.nn.layers import MixtureOfExperts, Standardize, feed_forward, mlp
+
+Decoder = Literal["towers", "moe", "transformer"]
+
+NUM_VOTE_FEATURES = 2
+"""How many voters there are below a prefix, and their total weight."""
+
+
+class CodeTables(nn.Module):
+    """Embeddings of codes, level by level; a user is the sum of their codes' embeddings.
+
+    Args:
+        num_codebooks: L.
+        codebook_size: K.
+        embedding_dim: D.
+    """
+
+    def __init__(self, num_codebooks: int, codebook_size: int, embedding_dim: int) -> None:
+        super().__init__()
+        self.num_codebooks, self.codebook_size = num_codebooks, codebook_size
+        self.weight = nn.Parameter(torch.empty(num_codebooks, codebook_size, embedding_dim))
+        self.none = nn.Parameter(torch.zeros(embedding_dim))
+        nn.init.normal_(self.weight, std=0.1)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """The embeddings of codes [n, l] at the first l levels: [n, l, D]."""
+        level = torch.arange(codes.size(1), device=codes.device)
+        return self.weight[level, codes]
+
+    def users(self, codes: Tensor) -> Tensor:
+        """The embeddings of users by their STUs [n, L], rows of -1 for users without one: [n, D]."""
+        has = (codes[:, :1] >= 0).to(self.weight.dtype)
+        out: Tensor = self(codes.clamp(min=0)).sum(1) * has + self.none * (1.0 - has)
+        return out
+
+
+class CodeTowers(nn.Module):
+    """A tower for each level, which reads the user tower's output and the codes so far, side by side.
+
+    Args:
+        num_codebooks: L.
+        embedding_dim: D.
+        experts: whether a tower is a mixture of experts instead of an MLP.
+        dropout: in the towers.
+    """
+
+    def __init__(self, num_codebooks: int, embedding_dim: int, *, experts: bool, dropout: float) -> None:
+        super().__init__()
+        dim = embedding_dim
+        self.towers = nn.ModuleList(
+            MixtureOfExperts((1 + level) * dim, dim, dim, dropout=dropout)
+            if experts
+            else feed_forward((1 + level) * dim, 2 * dim, dim, dropout=dropout)
+            for level in range(num_codebooks)
+        )
+
+    def forward(
+        self, vector: Tensor, row: Tensor, codes: Tensor, tokens: CodeTables, state: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """One step.
+
+        Args:
+            vector: [B, D], the user tower's outputs.
+            row: [R] int64, which of them each prefix belongs to.
+            codes: [R, l] int64, the codes so far.
+            tokens: their embeddings.
+            state: what the step before returned, of the prefixes these came from; None at first.
+
+        Returns:
+            [R, D], to be compared with the embeddings of the next codes, and the state [R, ...].
+        """
+        tower = self.towers[codes.size(1)]
+        if not isinstance(tower, nn.Sequential):
+            out: Tensor = tower(torch.cat([vector[row, None], tokens(codes)], dim=1).flatten(1))
+            return out, state
+        # The first layer is linear in its parts, of which there are far fewer than prefixes.
+        first = tower[0]
+        assert isinstance(first, nn.Linear)
+        own, *weights = first.weight.split(vector.size(1), dim=1)
+        parts = [F.linear(vector, own, first.bias)]
+        parts += [tokens.weight[level] @ weight.T for level, weight in enumerate(weights)]
+        base = len(vector) + tokens.codebook_size * torch.arange(len(weights), device=row.device)
+        places = torch.cat([row[:, None], base + codes], dim=1)
+        return tower[1:](F.embedding_bag(places, torch.cat(parts), mode="sum")), state
+
+
+class CodeTransformer(nn.Module):
+    """A causal transformer over [user tower's output, codes so far] that caches its keys and values.
+
+    Args:
+        num_codebooks: L.
+        embedding_dim: D.
+        num_layers, num_heads: its size.
+        dropout: on the residual branches.
+    """
+
+    def __init__(
+        self, num_codebooks: int, embedding_dim: int, *, num_layers: int, num_heads: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.position = nn.Parameter(torch.zeros(num_codebooks, embedding_dim))
+        self.layers = nn.ModuleList(
+            _CachedLayer(embedding_dim, num_heads, dropout) for _ in range(num_layers)
+        )
+        self.norm = nn.LayerNorm(embedding_dim)
+
+    def forward(
+        self, vector: Tensor, row: Tensor, codes: Tensor, tokens: CodeTables, state: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """One step, as in `CodeTowers`; the state is [R, layers, 2, l + 1, D], keys and values so far."""
+        level = codes.size(1)
+        x = self.position[level] + (tokens.weight[level - 1, codes[:, -1]] if level else vector[row])
+        caches = []
+        for number, layer in enumerate(self.layers):
+            x, cache = layer(x, None if state is None else state[:, number])
+            caches.append(cache)
+        return self.norm(x), torch.stack(caches, dim=1)
+
+
+class _CachedLayer(nn.Module):
+    """A pre-norm transformer layer for the newest position of each sequence: [R, D] -> [R, D]."""
+
+    def __init__(self, channels: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm_attention, self.norm_mlp = nn.LayerNorm(channels), nn.LayerNorm(channels)
+        self.qkv = nn.Linear(channels, 3 * channels, bias=False)
+        self.out = nn.Linear(channels, channels, bias=False)
+        self.mlp = feed_forward(channels, 2 * channels, channels)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, cache: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Attend to the cache [R, 2, l, D] and to itself: output [R, D] and the cache [R, 2, l + 1, D]."""
+        q, new = self.qkv(self.norm_attention(x)).split([x.size(1), 2 * x.size(1)], dim=1)
+        heads = self.num_heads, x.size(1) // self.num_heads
+        new = new.view(len(x), 2, 1, x.size(1))
+        cache = new if cache is None else torch.cat([cache, new], dim=2)
+        k, v = (part.unflatten(-1, heads).transpose(1, 2) for part in cache.unbind(1))
+        attended = F.scaled_dot_product_attention(q.view(len(x), heads[0], 1, heads[1]), k, v)
+        x = x + self.dropout(self.out(attended.reshape(x.shape)))
+        return x + self.dropout(self.mlp(self.norm_mlp(x))), cache
+
+
+class PrefixScore(nn.Module):
+    """The logit of a code prefix by what the people who share it look like as a group, and by the query.
+
+    One hidden layer of ReLU, the scale of the features folded in. It starts at zero.
+
+    Args:
+        embedding_dim: D, of query vectors.
+        hidden_channels: H, of the hidden layer.
+
+    Shapes:
+        forward: features [NUM_PREFIX_FEATURES, T], vectors [B, D], row [T] int64 below B -> [T].
+    """
+
+    def __init__(self, embedding_dim: int, hidden_channels: int = 16) -> None:
+        super().__init__()
+        self.standardize = Standardize(NUM_PREFIX_FEATURES)
+        self.group = nn.Linear(NUM_PREFIX_FEATURES, hidden_channels)
+        self.query = nn.Linear(embedding_dim, hidden_channels, bias=False)
+        self.score = nn.Linear(hidden_channels, 1)
+        nn.init.zeros_(self.score.weight)
+        nn.init.zeros_(self.score.bias)
+
+    def forward(self, features: Tensor, vector: Tensor, row: Tensor) -> Tensor:
+        """Logits [T] of prefixes for queries `row` [T]."""
+        mean, deviation = self.standardize.learn(features.T)
+        weight = self.group.weight / deviation
+        query = self.query(vector).T + (self.group.bias - weight @ mean)[:, None]  # [H, B]
+        hidden = torch.relu(weight @ features + query.index_select(1, row))
+        out: Tensor = (self.score.weight @ hidden + self.score.bias).squeeze(0)
+        return out
+
+
+class CodeDecoder(nn.Module):
+    """The embeddings of codes, and what scores the next code of a prefix.
+
+    Args:
+        num_codebooks: L.
+        codebook_size: K.
+        decoder: 'towers', one MLP a level (`CodeTowers`); 'moe', one mixture of experts a level; or
+            'transformer' (`CodeTransformer`).
+        embedding_dim: D, of query vectors and codes.
+        num_heads, dropout: of the decoder.
+        presence: whether prefixes are also scored by the people who share them.
+
+    Attributes:
+        tokens: embeddings of codes, of users by their STUs.
+        next_code: [L, K, D], embeddings of the codes to come, and bias [L, K].
+        prefix_scores: a `PrefixScore` for each level; None without `presence`.
+        vote_trust: for each level, the logit of how much the votes of prefix groups count.
+        has_stu: the log-odds that the target has an STU.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_codebooks: int,
+        codebook_size: int,
+        decoder: Decoder,
+        embedding_dim: int,
+        num_heads: int,
+        dropout: float,
+        presence: bool,
+    ) -> None:
+        super().__init__()
+        self.tokens = CodeTables(num_codebooks, codebook_size, embedding_dim)
+        self.next_code = nn.Parameter(torch.empty(num_codebooks, codebook_size, embedding_dim))
+        nn.init.normal_(self.next_code, std=0.1)
+        self.bias = nn.Parameter(torch.zeros(num_codebooks, codebook_size))
+        self.step: CodeTowers | CodeTransformer = (
+            CodeTransformer(num_codebooks, embedding_dim, num_layers=2, num_heads=num_heads, dropout=dropout)
+            if decoder == "transformer"
+            else CodeTowers(num_codebooks, embedding_dim, experts=decoder == "moe", dropout=dropout)
+        )
+        levels = range(num_codebooks)
+        self.prefix_scores = nn.ModuleList(PrefixScore(embedding_dim) for _ in levels) if presence else None
+        self.vote_trust = nn.ModuleList(mlp(NUM_QUERY_FEATURES + NUM_VOTE_FEATURES, 16, 1) for _ in levels)
+        self.has_stu = mlp(NUM_QUERY_FEATURES + 1, 16, 1)
+        for part, bias in [*((trust, -1.0) for trust in self.vote_trust), (self.has_stu, 3.0)]:
+            assert isinstance(part, nn.Sequential)
+            last = part[-1]
+            assert isinstance(last, nn.Linear)
+            nn.init.constant_(last.bias, bias)
+
+    def forward(
+        self, vector: Tensor, row: Tensor, prefix: Tensor, state: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Logits of the next code.
+
+        Args:
+            vector: [B, D], the user tower's outputs.
+            row: [R] int64, which of them each prefix belongs to.
+            prefix: [R, l] int64, l < L.
+            state: of the decoder, from the step before; None at first.
+
+        Returns:
+            [R, K], and the state.
+        """
+        level = prefix.size(1)
+        z, state = self.step(vector, row, prefix, self.tokens, state)
+        return z @ self.next_code[level].T + self.bias[level], state

@@ -1,0 +1,57 @@
+"""The network of a mixture recommender, put together from its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+from torch.nn import Parameter
+
+from graphrec.nn.mixture import NeighborhoodMixture
+from graphrec.nn.profiles import ProfileNet
+from graphrec.nn.user_tower import UserTower
+
+
+class MixtureNetwork(nn.Module):
+    """A user tower, what scores the people around a query, and what reaches everyone.
+
+    It has no computation of its own: `graphrec.models.mixture` calls its parts.
+
+    Args:
+        tower: encodes queries.
+        mixture: scores the neighborhood; None where the head is alone.
+        profile: reads users' profiles; None where the graph has none.
+        head: the module of the head.
+    """
+
+    def __init__(
+        self,
+        tower: UserTower,
+        mixture: NeighborhoodMixture | None,
+        profile: ProfileNet | None,
+        head: nn.Module,
+    ) -> None:
+        super().__init__()
+        self.tower, self.mixture, self.profile, self.head = tower, mixture, profile, head
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Parameter]]:
+        """Names and parameters: first those that tower and head hold themselves, then those of their layers.
+
+        The norm of the gradients is a sum of floating-point numbers in this order.
+        """
+        named = list(super().named_parameters(prefix, recurse, remove_duplicate))
+        own = {id(p) for part in (self.tower, self.head) for p in part.parameters(recurse=False)}
+        yield from (pair for pair in named if id(pair[1]) in own)
+        yield from (pair for pair in named if id(pair[1]) not in own)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are; the index of the graph stays on the CPU."""
+        return self.tower.no_history.device
+
+    def with_head(self, head: nn.Module) -> MixtureNetwork:
+        """The same parts, not copied, with another module as head."""
+        return MixtureNetwork(self.tower, self.mixture, self.profile, head).train(self.training)

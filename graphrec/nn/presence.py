@@ -1,0 +1,39 @@
+"""A score of everyone by how present they are."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from graphrec.features import NUM_PRESENCE_FEATURES
+from graphrec.nn.layers import Standardize
+
+
+class PresenceScore(nn.Module):
+    """A logit for each person from `presence_features`: one hidden layer, the scale of features folded in.
+
+    It is this small because all users are scored for every query. It starts at zero.
+
+    Args:
+        hidden_channels: H, of the hidden layer of ReLU.
+
+    Shapes:
+        forward: [NUM_PRESENCE_FEATURES, b, C] -> [b, C].
+    """
+
+    def __init__(self, hidden_channels: int = 16) -> None:
+        super().__init__()
+        self.standardize = Standardize(NUM_PRESENCE_FEATURES)
+        self.hidden = nn.Linear(NUM_PRESENCE_FEATURES, hidden_channels)
+        self.score = nn.Linear(hidden_channels, 1)
+        nn.init.zeros_(self.score.weight)
+        nn.init.zeros_(self.score.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits [b, C] of C people for b queries."""
+        flat = features.flatten(1)  # [F, b C]
+        mean, deviation = self.standardize.learn(flat.T)
+        weight = self.hidden.weight / deviation
+        bias = self.hidden.bias - weight @ mean
+        hidden = torch.addmm(bias[:, None], weight, flat).relu_()  # [H, b C]
+        return (self.score.weight @ hidden + self.score.bias).view(features.shape[1:])

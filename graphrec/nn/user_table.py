@@ -1,0 +1,61 @@
+"""A softmax over a table of users."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from graphrec.nn.presence import PresenceScore
+
+
+class UserTable(nn.Module):
+    """Embeddings of users as askers and as targets.
+
+    Row 0 of each table is the stranger: every user without an event in training, and anyone not yet seen at
+    the time of a query, so that user indices carry no information.
+
+    Args:
+        num_known: users with an event in training; they have the rows from 1 on.
+        embedding_dim: D.
+        presence: whether targets are also scored by how present they are.
+
+    Attributes:
+        actor, target: [num_known + 1, D], embeddings of asking users and of targets.
+        bias: [num_known + 1, 1], of targets.
+    """
+
+    def __init__(self, num_known: int, embedding_dim: int, *, presence: bool) -> None:
+        super().__init__()
+        # Row-sparse: a step costs what its batch looks up, not the number of users.
+        self.actor = nn.Embedding(num_known + 1, embedding_dim, sparse=True)
+        self.target = nn.Embedding(num_known + 1, embedding_dim, sparse=True)
+        self.bias = nn.Embedding(num_known + 1, 1, sparse=True)
+        self.presence = PresenceScore() if presence else None
+        self.initialize()
+
+    def initialize(self) -> None:
+        """All initial values that differ from torch's own."""
+        for table in (self.actor, self.target):
+            nn.init.normal_(table.weight, std=0.1)
+        nn.init.zeros_(self.bias.weight)
+
+    def logits(self, vector: Tensor, rows: Tensor) -> Tensor:
+        """Dot products of query vectors [B, D] with targets of table rows [C], and their biases: [B, C]."""
+        out: Tensor = vector @ self.target(rows).T + self.bias(rows).squeeze(1)
+        return out
+
+    def with_rows(self, rows: Tensor) -> UserTable:
+        """A copy with the stranger and only the rows [n] int64 (from 1 on), renumbered 1..n."""
+        out = copy.deepcopy(self)
+        keep_rows([out.actor, out.target, out.bias], rows)
+        return out
+
+
+def keep_rows(tables: list[nn.Embedding], rows: Tensor) -> None:
+    """Leave row 0 and rows [n] int64 of each table, renumbered 0..n, and drop the others."""
+    for table in tables:
+        at = torch.cat([rows.new_zeros(1), rows]).to(table.weight.device)
+        table.weight = nn.Parameter(table.weight.detach()[at])
+        table.num_embeddings = len(at)

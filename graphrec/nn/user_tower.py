@@ -1,0 +1,113 @@
+"""The user tower: what is known of a query, as one vector."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from graphrec.features import NUM_QUERY_FEATURES, Timelines
+from graphrec.nn.config import EncoderConfig
+from graphrec.nn.history import HistoryEncoder
+from graphrec.nn.layers import MixtureOfExperts, Standardize, feed_forward
+from graphrec.nn.pooling import MeanHistory, PooledHistory
+
+
+class UserTower(nn.Module):
+    """Joins the asking user, their timeline, the action and features of the query into one vector.
+
+    The parts are joined with latent crosses (Beutel et al. 2018, https://doi.org/10.1145/3159652.3159727).
+
+    Args:
+        num_actions: A.
+        config: sizes and parts; `embedding_dim` is D.
+
+    Attributes:
+        context_length: events of a timeline that can matter to a query.
+    """
+
+    def __init__(self, num_actions: int, config: EncoderConfig) -> None:
+        super().__init__()
+        dim = config.embedding_dim
+        self.action = nn.Embedding(num_actions, dim)
+        self.history = history_encoder(2 * num_actions, config)
+        self.context_length = self.history.context_length
+        self.project = nn.Linear(config.hidden_channels, dim)
+        self.no_history = nn.Parameter(torch.zeros(dim))
+        self.standardize_query = Standardize(NUM_QUERY_FEATURES)
+        self.features = nn.Linear(NUM_QUERY_FEATURES, dim)
+        activation, dropout = config.activation, config.dropout
+        self.interact = (
+            feed_forward(6 * dim, 2 * dim, dim, activation=activation, dropout=dropout)
+            if config.interaction == "mlp"
+            else MixtureOfExperts(6 * dim, dim, dim, activation=activation, dropout=dropout)
+        )
+
+    def state(self, timelines: Timelines, other: Tensor, position: Tensor) -> Tensor:
+        """Encode the timelines of queries.
+
+        Args:
+            timelines: M events.
+            other: [M, D], embeddings of the other sides.
+            position: [B] int64, each query's last event, or -1 where there is none.
+
+        Returns:
+            [B, D]: the mean over the events tied with the last, or a learned vector where there is none.
+        """
+        if not len(timelines):
+            return self.no_history.expand(position.numel(), -1)
+        opens = torch.ones_like(timelines.row, dtype=torch.bool)
+        opens[1:] = (timelines.row.diff() != 0) | (timelines.time.diff() != 0)
+        tie = opens.cumsum(0) - 1
+        asked = torch.zeros(int(tie[-1]) + 1, dtype=torch.bool, device=tie.device)
+        asked[tie[position[position >= 0]]] = True
+        wanted = asked[tie].nonzero().squeeze(1)  # only events of the ties that are asked for
+        encoded = self.project(self.history(timelines, other, wanted))  # [W, D]
+        mean = encoded.new_zeros(len(asked), encoded.size(1)).index_add(0, tie[wanted], encoded)
+        at = tie[position.clamp(min=0)]
+        mean = mean[at] / torch.bincount(tie)[at, None]
+        return torch.where((position >= 0)[:, None], mean, self.no_history)
+
+    def forward(self, state: Tensor, actor: Tensor, action: Tensor, features: Tensor) -> Tensor:
+        """Query vectors [B, D] from [actor, history, action, actor x history, actor x action, features].
+
+        Args:
+            state: [B, D], of `state`.
+            actor: [B, D], embeddings of the asking users.
+            action: [B] int64.
+            features: [B, NUM_QUERY_FEATURES], standardized.
+        """
+        a, c, f = actor, self.action(action), self.features(features)
+        out: Tensor = self.interact(torch.cat([a, state, c, a * state, a * c, f], 1))
+        return out
+
+
+def history_encoder(num_kinds: int, config: EncoderConfig) -> HistoryEncoder | PooledHistory | MeanHistory:
+    """The timeline encoder that a configuration names.
+
+    Args:
+        num_kinds: twice the number of actions.
+        config: sizes and parts.
+    """
+    dim, hidden = config.embedding_dim, config.hidden_channels
+    if config.history == "mean":
+        return MeanHistory(num_kinds, dim, hidden, window=config.window)
+    if config.history == "pooled":
+        return PooledHistory(
+            num_kinds,
+            dim,
+            hidden,
+            num_heads=config.num_heads,
+            window=config.window,
+            dropout=config.dropout,
+            activation=config.activation,
+        )
+    return HistoryEncoder(
+        num_kinds,
+        dim,
+        hidden,
+        num_layers=config.num_layers,
+        num_heads=config.num_heads,
+        window=config.window,
+        dropout=config.dropout,
+        activation=config.activation,
+    )

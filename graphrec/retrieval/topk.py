@@ -1,0 +1,91 @@
+"""The k best, with equal scores in one fixed order that has nothing to do with indices."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from graphrec.temporal import run_starts
+
+
+@lru_cache(maxsize=4)
+def tie_order(num_users: int) -> Tensor:
+    """The order in which users of equal scores are listed: [N] int64; must not be written to."""
+    return torch.randperm(num_users, generator=torch.Generator().manual_seed(0))
+
+
+@lru_cache(maxsize=4)
+def tie_rank(num_users: int) -> Tensor:
+    """Each user's place in `tie_order`: [N] int64; must not be written to."""
+    return tie_order(num_users).argsort()
+
+
+def stable_topk(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest of each row, descending; unlike `torch.topk`, of equal ones the first.
+
+    Args:
+        values: [B, C].
+        k: at most C.
+
+    Returns:
+        values [B, k] and their columns [B, k] int64.
+    """
+    best, column = values.topk(min(k + 1, values.size(1)), dim=1)
+    if best.size(1) > k:
+        tied = best[:, k - 1] == best[:, k]
+        best, column = best[:, :k], column[:, :k]
+        if bool(tied.any()):  # topk takes any of them
+            again = values[tied].sort(dim=1, descending=True, stable=True)
+            best[tied], column[tied] = again.values[:, :k], again.indices[:, :k]
+    column, order = column.sort(dim=1)
+    best, order = best.gather(1, order).sort(dim=1, descending=True, stable=True)
+    return best, column.gather(1, order)
+
+
+def padded_topk(
+    row: Tensor, user: Tensor, score: Tensor, shape: tuple[int, int], num_users: int
+) -> tuple[Tensor, Tensor]:
+    """The best k of distinct users listed for queries.
+
+    Args:
+        row: [M] int64, the query of each.
+        user: [M] int64.
+        score: [M].
+        shape: (B, k).
+        num_users: N.
+
+    Returns:
+        users [B, k] int64, best first, padded with -1; scores [B, k], padded with -inf.
+    """
+    order, place = segment_topk(row, user, score, shape[1], num_users)
+    users = torch.full(shape, -1).index_put((row[order], place), user[order])
+    scores = torch.full(shape, -torch.inf, dtype=score.dtype)
+    return users, scores.index_put((row[order], place), score[order])
+
+
+def segment_topk(row: Tensor, user: Tensor, score: Tensor, k: int, num_users: int) -> tuple[Tensor, Tensor]:
+    """Positions of the best k of each query, ties in `tie_order`.
+
+    Args:
+        row: [M] int64, the query of each.
+        user: [M] int64, distinct for each query.
+        score: [M].
+        k: how many.
+        num_users: N.
+
+    Returns:
+        positions [m] int64 among the M, queries ascending, and their places 0..k-1 [m] int64.
+    """
+    order = tie_rank(num_users)[user].argsort()
+    order = order[score[order].argsort(descending=True, stable=True)]
+    order = order[row[order].argsort(stable=True)]
+    place = torch.arange(len(row)) - run_starts(row[order])
+    return order[place < k], place[place < k]
+
+
+def select_rows(row: Tensor, user: Tensor, rows: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """The pairs (row [M], user [M]) of some of `size` queries, `rows` [b] int64, renumbered 0..b-1."""
+    at = torch.full((size,), -1).index_copy(0, rows, torch.arange(len(rows)))[row]
+    return at[at >= 0], user[at >= 0]
