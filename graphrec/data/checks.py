@@ -1,6 +1,6 @@
-"""Checks of arguments, before any work: kind, range and size, with one line that names the argument.
+"""Checks of arguments, before any work: type, range and size, with one line that names the argument.
 
-A wrong kind is a TypeError, a value out of range a ValueError, an index of nothing an IndexError.
+A wrong type is a TypeError, a value out of range a ValueError, an index out of range an IndexError.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ MAX_TIME = 253_402_300_800
 """Seconds: the first second after the year 9999. Times lie within this distance of 1970."""
 
 MAX_LIST_LENGTH = 10_000
-"""The longest list that is padded; longer ones only up to the number of people there are."""
+"""The largest length of a padded list, unless the graph has more users."""
 
 MAX_SIZE = 2**31 - 1
-"""The largest hyperparameter that counts something."""
+"""The largest value of a count, unless another is given."""
 
 INT64 = torch.iinfo(torch.int64)
 
@@ -37,10 +37,10 @@ def check_kind(name: str, value: Any, kind: type) -> None:
 
 
 def check_count(name: str, value: Any, *, minimum: int = 1, maximum: int | None = MAX_SIZE) -> int:
-    """A whole number within bounds, as an int: Python's, NumPy's, or a tensor of one integer.
+    """Return a whole number as an int: a Python or NumPy integer, or a tensor of one integer.
 
     Raises:
-        TypeError: it is none; a bool and 2.0 are none.
+        TypeError: it is not a whole number; neither is a bool, or 2.0.
         ValueError: it lies outside minimum..maximum.
     """
     number = _whole(value)
@@ -54,13 +54,13 @@ def check_count(name: str, value: Any, *, minimum: int = 1, maximum: int | None 
 
 
 def check_counts(*, minimum: int = 1, **values: Any) -> None:
-    """Several whole numbers of the same minimum, each by its name."""
+    """Check several whole numbers with the same minimum, given by name, as `check_count` does."""
     for name, value in values.items():
         check_count(name, value, minimum=minimum)
 
 
 def check_seed(seed: Any) -> int:
-    """A seed: a whole number that fits into 64 bits with a sign."""
+    """Return a seed as an int: a whole number that fits into int64."""
     return check_count("seed", seed, minimum=INT64.min, maximum=INT64.max)
 
 
@@ -73,10 +73,10 @@ def check_number(
     above: float = -inf,
     below: float = inf,
 ) -> float:
-    """A finite number with minimum <= value <= maximum and above < value < below, as a float.
+    """Return a finite number with minimum <= value <= maximum and above < value < below, as a float.
 
     Raises:
-        TypeError: it is no number.
+        TypeError: it is not a number.
         ValueError: it is not finite, or out of range.
     """
     if isinstance(value, Tensor) and value.dim() == 0 and not value.is_complex():
@@ -95,30 +95,36 @@ def check_number(
 
 
 def check_dropout(dropout: Any) -> float:
-    """A share of channels, from 0 to below 1."""
+    """Return a dropout probability as a float: from 0 to below 1."""
     return check_number("dropout", dropout, minimum=0.0, below=1.0)
 
 
 def check_flags(**values: Any) -> None:
-    """Several arguments that are True or False, each by its name."""
+    """Raise TypeError unless all arguments, given by name, are True or False."""
     for name, value in values.items():
         if not isinstance(value, bool):
             raise TypeError(f"{name} must be True or False, got {_shown(value)}")
 
 
 def check_choice(name: str, value: Any, known: Collection[Any]) -> None:
-    """One of the known values; raises ValueError with all of them."""
+    """Raise ValueError, with all known values, unless a value is one of them."""
     if not isinstance(value, str) or value not in known:
         raise ValueError(f"unknown {name} {value!r}; there are {', '.join(map(str, known))}")
 
 
 def check_names(name: str, values: Any, known: Collection[str], *, empty: bool) -> tuple[str, ...]:
-    """Several distinct ones of the known names, in the order given; none at all only where that is allowed.
+    """Return distinct known names as a tuple, in the order given.
+
+    Args:
+        name: name of the argument.
+        values: the names.
+        known: all names that are allowed.
+        empty: whether an empty collection is allowed.
 
     Raises:
-        TypeError: a string where a collection of them is meant.
-        ValueError: there are none, or one twice.
-        KeyError: an unknown one.
+        TypeError: `values` is a single string, or not a collection.
+        ValueError: it is empty, or holds a name twice.
+        KeyError: a name is unknown.
     """
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise TypeError(f"{name} must be several names, such as [{values!r}], got {_shown(values)}")
@@ -135,11 +141,11 @@ def check_names(name: str, values: Any, known: Collection[str], *, empty: bool) 
 
 
 def check_time(name: str, time: Any) -> int:
-    """A moment in whole seconds, not beyond the year 9999 either way, as an int.
+    """Return a time in whole seconds as an int.
 
     Raises:
-        TypeError: it is no whole number, such as a float or NaN.
-        ValueError: it lies beyond.
+        TypeError: it is not a whole number, such as a float or NaN.
+        ValueError: it is further from 1970 than `MAX_TIME`.
     """
     moment = _whole(time)
     if moment is None:
@@ -150,10 +156,10 @@ def check_time(name: str, time: Any) -> int:
 
 
 def check_until(until: Any, validate_until: Any = None) -> tuple[int, int | None]:
-    """The times up to which a model is fitted and validated, in whole seconds.
+    """Return the ends of training and of validation in whole seconds, as ints; None without validation.
 
     Raises:
-        TypeError, ValueError: as `check_time`; or validation would end before it begins.
+        TypeError, ValueError: as `check_time`, or validation would end before it begins.
     """
     until = check_time("until", until)
     if validate_until is None:
@@ -168,18 +174,18 @@ def check_until(until: Any, validate_until: Any = None) -> tuple[int, int | None
 
 
 def check_index(name: str, index: Any, size: int, *, shape: Sequence[int | None] = (None,)) -> Tensor:
-    """Indices 0..size-1 as int64 on the CPU, of any integer type before.
+    """Return indices 0..size-1 as int64 on the CPU.
 
     Args:
-        name: of the argument.
-        index: the tensor.
-        size: how many there are to point to.
-        shape: lengths of its dimensions, None where any will do.
+        name: name of the argument.
+        index: the tensor, of any integer type.
+        size: the number of things indexed.
+        shape: lengths of its dimensions, None for any length.
 
     Raises:
-        TypeError: no tensor of integers.
-        ValueError: another shape.
-        IndexError: it points outside.
+        TypeError: it is not a tensor of integers.
+        ValueError: it has another shape.
+        IndexError: an index is out of range.
     """
     if not isinstance(index, Tensor):
         raise TypeError(f"{name} must be a tensor of integers, got {_shown(index)}")
@@ -201,10 +207,10 @@ def check_index(name: str, index: Any, size: int, *, shape: Sequence[int | None]
 
 
 def check_exclude(exclude: Any, num_rows: int, num_users: int) -> tuple[Tensor, Tensor]:
-    """Pairs (row [M], user [M]) as int64 on the CPU; none where `exclude` is None.
+    """Return excluded pairs (row [M], user [M]) as int64 on the CPU; empty if `exclude` is None.
 
     Raises:
-        TypeError, ValueError, IndexError: as `check_index`, or not two of equal length.
+        TypeError, ValueError, IndexError: as `check_index`, or it is not a pair of equal lengths.
     """
     if exclude is None:
         return torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
@@ -218,10 +224,10 @@ def check_exclude(exclude: Any, num_rows: int, num_users: int) -> tuple[Tensor, 
 
 
 def check_list_length(k: Any, num_users: int) -> int:
-    """The length k of a list: at least 1, and at most `MAX_LIST_LENGTH` or the number of users.
+    """Return the length k of a list as an int: from 1 to `MAX_LIST_LENGTH` or the number of users.
 
     Raises:
-        TypeError, ValueError: k is no such number.
+        TypeError, ValueError: k is not such a number.
     """
     length = check_count("k", k, maximum=None)
     longest = max(num_users, MAX_LIST_LENGTH)
@@ -231,16 +237,16 @@ def check_list_length(k: Any, num_users: int) -> int:
 
 
 def check_graph(graph: Any) -> None:
-    """A `FriendGraph`; raises TypeError where it is another."""
+    """Raise TypeError unless an argument is a `FriendGraph`."""
     if not hasattr(graph, "user_ids") or not hasattr(graph, "events"):
         raise TypeError(f"graph must be a FriendGraph, got a {type(graph).__name__}")
 
 
 def check_query(graph: FriendGraph, query: Any) -> None:
-    """A query whose users, actions and times the graph can answer.
+    """Check that a query's users, actions and times fit a graph.
 
     Raises:
-        TypeError: it is no `Query`.
+        TypeError: it is not a `Query`.
         ValueError: it is not on the CPU, or a time lies beyond the year 9999.
         IndexError: a user or action that the graph does not have.
     """
@@ -255,7 +261,7 @@ def check_query(graph: FriendGraph, query: Any) -> None:
 
 
 def check_times(name: str, time: Tensor) -> None:
-    """Moments in seconds, int64, not beyond the year 9999 either way; raises ValueError with one that is."""
+    """Raise ValueError if any of several times, int64 seconds, is further from 1970 than `MAX_TIME`."""
     if time.numel():
         for moment in (int(bound) for bound in time.aminmax()):
             if abs(moment) > MAX_TIME:
@@ -263,7 +269,7 @@ def check_times(name: str, time: Tensor) -> None:
 
 
 def check_folder(folder: Any) -> Path:
-    """A folder given as text or path.
+    """Return a folder, given as text or path, as a path.
 
     Raises:
         TypeError: it is neither.
@@ -274,7 +280,7 @@ def check_folder(folder: Any) -> Path:
 
 
 def _whole(value: Any) -> int | None:
-    """An integer of any kind as an int; None of anything else."""
+    """An integer of any type as an int; None for anything else."""
     if isinstance(value, Tensor):
         other = value.dtype.is_floating_point or value.dtype.is_complex or value.dtype == torch.bool
         return None if other or value.dim() else int(value)
@@ -288,7 +294,7 @@ def _beyond(name: str, moment: int) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value for a message: what it is, where it would be long."""
+    """A value for a message: its repr, or its type where that would be long."""
     if isinstance(value, Tensor):
         return f"a tensor {list(value.shape)} {value.dtype}"
     text = repr(value)

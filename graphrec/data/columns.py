@@ -1,4 +1,4 @@
-"""What a node or edge store holds row by row, whatever its name."""
+"""Columns of node and edge stores: tensors with a row for each node or edge."""
 
 from __future__ import annotations
 
@@ -11,19 +11,24 @@ from torch_geometric.data.storage import BaseStorage, EdgeStorage, NodeStorage
 from graphrec.data.errors import DataError
 
 EVENT_COLUMNS = ("edge_index", "time", "event_id", "weight")
-"""The edge columns that graphrec makes itself; `edge_attr` and all others are the user's."""
+"""Edge columns made by graphrec; `edge_attr` and all others come from the caller."""
 
 
 def node_columns(store: NodeStorage) -> dict[str, Tensor]:
-    """The tensors of a node store with a row for each node. DataError where rows are not in a tensor."""
+    """Return the tensors of a node store with a row for each node.
+
+    Raises:
+        DataError: an attribute has a row for each node but is not a tensor.
+    """
     return _columns(store, int(store.num_nodes or 0), "node attribute")
 
 
 def edge_columns(store: EdgeStorage) -> dict[str, Tensor]:
-    """The tensors of an edge store with a row for each edge, or for `edge_index` a column.
+    """Return the tensors of an edge store with a row for each edge, and `edge_index`.
 
     Raises:
-        DataError: rows are not in a tensor, or `edge_attr` has another number of them.
+        DataError: an attribute has a row for each edge but is not a tensor, or `edge_attr` has another number
+            of rows.
     """
     size = store.edge_index.size(1)
     columns = {"edge_index": store.edge_index} | _columns(
@@ -35,12 +40,12 @@ def edge_columns(store: EdgeStorage) -> dict[str, Tensor]:
 
 
 def plain_values(store: BaseStorage, columns: dict[str, Tensor]) -> dict[str, Any]:
-    """What a store holds beside its rows."""
+    """Return the attributes of a store that are not among its columns."""
     return {key: value for key, value in store.items() if key not in columns}
 
 
 def select_edges(store: EdgeStorage, rows: Tensor) -> dict[str, Any]:
-    """Everything an edge store holds, for some of its edges: [n] int64 positions, or [E] bool."""
+    """Return all attributes of an edge store for some of its edges, [n] int64 positions or [E] bool."""
     columns = edge_columns(store)
     chosen = {key: value[:, rows] if key == "edge_index" else value[rows] for key, value in columns.items()}
     return plain_values(store, columns) | chosen

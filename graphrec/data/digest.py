@@ -1,4 +1,4 @@
-"""Content digests: what is resumed, cached or added twice is known by what it holds, not by its name."""
+"""Digests of content, by which saved, cached and repeated data is recognized."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from graphrec.data.events import EventLog
 from graphrec.data.graph import USER, FriendGraph
 
 CHUNK_BYTES = 2**24
-"""How much of a tensor is brought into one piece of memory at once."""
+"""Size of the parts in which a tensor is copied to contiguous memory."""
 
 
 def digest_graph(graph: FriendGraph) -> str:
-    """The sha256 of what a graph holds, 64 hexadecimal digits.
+    """Return the SHA-256 of the content of a graph, 64 hexadecimal digits.
 
     It covers users' ids, features and their names, join times and any other attribute of a user, and every
     edge type, timed or not, with all its tensors (weights and `edge_attr` too). Equal content gives an equal
-    digest, however the tensors lie in memory and in whatever order attributes were set. The order of actions
+    digest, independent of memory layout and of the order of attributes. The order of actions
     counts, since it numbers them; the count of dropped self-loops does not.
 
     Raises:
@@ -46,10 +46,10 @@ def digest_graph(graph: FriendGraph) -> str:
 
 
 def digest_log(log: EventLog) -> str:
-    """The sha256 of an event log's events by raw id and name of action, 64 hexadecimal digits.
+    """Return the SHA-256 of an event log's events by raw id and name of action, 64 hexadecimal digits.
 
-    Indices do not matter, nor do ids and actions without an event, nor whether ids are integers or the same
-    in text. The order of events of one time does.
+    It does not depend on indices, on ids and actions without an event, or on whether ids are integers or
+    text. It depends on the order of events of one time.
     """
     check_kind("log", log, EventLog)
     users, ends = torch.unique(torch.cat([log.src, log.dst]), return_inverse=True)
@@ -71,13 +71,13 @@ def digest_log(log: EventLog) -> str:
 
 
 def digest_value(value: Any) -> str:
-    """The sha256 of plain values, tensors and arrays, and of mappings, sequences and sets of them.
+    """Return the SHA-256 of plain values, tensors and arrays, and of mappings, sequences and sets of them.
 
-    Every part counts with its type and length, so that no two contents are run together. Mappings and sets
+    Every part counts with its type and length, so that parts cannot run into each other. Mappings and sets
     have no order. A list and a tuple of the same items are alike.
 
     Raises:
-        TypeError: something else is in it; the path to it is named.
+        TypeError: a value of another type is in it; the message has the path to it.
     """
     digest = hashlib.sha256()
     _feed(digest, value, "")
@@ -86,7 +86,7 @@ def digest_value(value: Any) -> str:
 
 @cache
 def digest_code() -> str:
-    """The sha256 of graphrec's own source files, by path and content, 64 hexadecimal digits."""
+    """Return the SHA-256 of graphrec's own source files, by path and content, 64 hexadecimal digits."""
     package = Path(__file__).parents[1]
     files = sorted(package.rglob("*.py"))
     return digest_value({str(path.relative_to(package)): path.read_bytes() for path in files})

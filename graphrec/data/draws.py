@@ -1,4 +1,4 @@
-"""Random draws as a function of what they are for, never of the batch or the worker they fall into."""
+"""Random draws by hashing what is drawn for: batches and workers make no difference."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from torch import Tensor
 
 
 def mix(x: Tensor) -> Tensor:
-    """A hash of int64, after SplitMix64 (Steele et al. 2014)."""
+    """Hash int64 values of any shape by SplitMix64 (Steele et al. 2014)."""
     x = (x ^ _shifted(x, 30)) * -0x40A7B892E31B1A47
     x = (x ^ _shifted(x, 27)) * -0x6B2FB644ECCEEE15
     return x ^ _shifted(x, 31)
 
 
 def _shifted(x: Tensor, bits: int) -> Tensor:
-    """A right shift that brings in zeros; `>>` would bring in the sign, and x and ~x be hashed alike."""
+    """A right shift that brings in zeros: with `>>`, x and ~x would have the same hash."""
     return (x >> bits) & (1 << 64 - bits) - 1
 
 
 def hashed(*parts: Tensor | int) -> Tensor:
-    """One hash of several int64 values, broadcast; of either sign."""
+    """Combine several int64 values, broadcast, into one hash (int64, of either sign)."""
     out = torch.zeros((), dtype=torch.int64)
     for part in parts:
         out = mix(out + part + 0x1E3779B97F4A7C15)
@@ -27,20 +27,20 @@ def hashed(*parts: Tensor | int) -> Tensor:
 
 
 def below(salt: Tensor, size: Tensor | int) -> Tensor:
-    """A number from 0 to size-1 for each salt, uniform up to size / 2^62 (int64, broadcast)."""
+    """Map hashes to numbers from 0 to size-1, uniform up to size / 2^62 (int64, broadcast)."""
     return (salt & (2**62 - 1)) % size
 
 
 def distinct_below(salt: Tensor, size: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """min(k, size) distinct numbers from 0 to size-1 for each row, every subset equally likely.
+    """Draw min(k, size) distinct numbers from 0 to size-1 for each row, every subset equally likely.
 
     Floyd's algorithm (Bentley & Floyd 1987), all rows at once: the j-th draw is uniform below size-k+1+j, and
     one that was drawn before becomes size-k+j, which cannot have been. Time grows with k^2 for each row.
 
     Args:
-        salt: [F] int64, what fixes the draw of each row.
+        salt: [F] int64, a hash that fixes the draw of each row.
         size: [F] int64.
-        k: how many.
+        k: numbers of a row, at most.
 
     Returns:
         (row [M], number [M]) int64, rows ascending.
@@ -59,6 +59,6 @@ def distinct_below(salt: Tensor, size: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def epoch_order(size: int, *, seed: int, epoch: int) -> Tensor:
-    """A permutation of 0..size-1, fixed by (seed, epoch) alone, [size] int64."""
+    """Return a permutation of 0..size-1, fixed by (seed, epoch) alone: [size] int64."""
     key = int(hashed(torch.tensor(seed), epoch))
     return torch.randperm(size, generator=torch.Generator().manual_seed(key))

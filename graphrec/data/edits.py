@@ -1,4 +1,4 @@
-"""Graphs made from a graph: fewer events, more events, fewer people."""
+"""Edited copies of a graph: fewer or more events, fewer or more users."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from graphrec.data.errors import DataError
 from graphrec.data.events import EventLog
 from graphrec.data.ids import UserIds, plain_ids
 from graphrec.data.known_features import encode_as
-from graphrec.data.users import CATEGORY, UserTable, forget_category, unknown_features
+from graphrec.data.users import CATEGORY_SEPARATOR, UserTable, forget_category, unknown_features
 
 if TYPE_CHECKING:
     from graphrec.data.graph import FriendGraph
@@ -158,7 +158,7 @@ def without(graph: FriendGraph, gone: Tensor) -> FriendGraph:
     if "x" in people and "feature_names" in graph._global_store:
         held = people.x[~stays].any(0) & ~out["user"].x.any(0)
         out.feature_names = [
-            forget_category(name, column) if lost and CATEGORY in name else name
+            forget_category(name, column) if lost and CATEGORY_SEPARATOR in name else name
             for column, (name, lost) in enumerate(zip(graph.feature_names, held.tolist(), strict=True))
         ]
     _copy_events(graph, out, kept)
@@ -173,7 +173,7 @@ def without(graph: FriendGraph, gone: Tensor) -> FriendGraph:
 
 
 def forbid_strangers(ids: UserIds, users: UserTable, what: str) -> None:
-    """Raise DataError if none of the users in a table is known: ids are then written in two ways."""
+    """Raise DataError if no user of a table is known: the ids are then written differently."""
     if len(users.ids) and not bool((ids.find(users.ids) >= 0).any()):
         raise DataError(
             f"none of the {len(users.ids):,} users given is in the {what}: these have ids such as "
@@ -182,14 +182,14 @@ def forbid_strangers(ids: UserIds, users: UserTable, what: str) -> None:
 
 
 def union(ours: pa.Array, theirs: pa.Array) -> UserIds:
-    """Sorted ids of both."""
+    """Return the sorted union of two arrays of ids."""
     if ours.type != theirs.type:
         ours, theirs = ours.cast(pa.string()), theirs.cast(pa.string())
     return UserIds.from_values(plain_ids(pa.chunked_array([ours, theirs]).unique()).sort())
 
 
 def _features_of(graph: FriendGraph, users: UserTable) -> Tensor | None:
-    """The features [n, F] of users as the graph has them; None where the table has no column of any."""
+    """Features [n, F] of a table's users in the columns of a graph; None if the table has no feature."""
     names = tuple(graph._global_store.get("feature_names", ()))
     if users.columns is not None:
         return encode_as(users.columns, names, users.where) if users.columns.num_columns else None
@@ -201,7 +201,7 @@ def _features_of(graph: FriendGraph, users: UserTable) -> Tensor | None:
 
 
 def _with_users_of(graph: FriendGraph) -> FriendGraph:
-    """A graph with the same users, and nothing else yet."""
+    """A graph with the same users and no edges."""
     out = type(graph)()
     out.__dict__["_global_store"].update(graph._global_store)
     out["user"].update(graph["user"])
@@ -209,7 +209,7 @@ def _with_users_of(graph: FriendGraph) -> FriendGraph:
 
 
 def _copy_events(graph: FriendGraph, out: FriendGraph, kept: Tensor) -> None:
-    """Give `out` the events of `graph` that are kept, [E] bool, numbered anew, with all they have."""
+    """Copy the events in a mask [E] bool, with all their columns, to `out`, and renumber them."""
     number = kept.cumsum(0) - 1
     for name in graph.actions:
         store = graph["user", name, "user"]
@@ -218,7 +218,7 @@ def _copy_events(graph: FriendGraph, out: FriendGraph, kept: Tensor) -> None:
 
 
 def _copy_people(graph: FriendGraph, out: FriendGraph, place: Tensor) -> None:
-    """Give `out` what is known of the users of `graph`, whose places there are [N] int64."""
+    """Copy the attributes of the users of `graph` to `out`, where their indices are `place` [N] int64."""
     people, size = graph["user"], out.num_users
     columns = node_columns(people)
     for key, value in columns.items():
@@ -237,7 +237,7 @@ def _copy_people(graph: FriendGraph, out: FriendGraph, place: Tensor) -> None:
 
 
 def _forbid_tie_columns(graph: FriendGraph) -> None:
-    """Mutual ties are derived anew, so what is known of them alone would be lost."""
+    """Raise DataError if mutual ties have columns of their own: ties are derived again, without them."""
     if ("user", "friend", "user") in graph.edge_types:
         extra = [key for key in graph["user", "friend", "user"] if key not in ("edge_index", "time")]
         if extra:

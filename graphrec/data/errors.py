@@ -4,17 +4,17 @@ from __future__ import annotations
 
 
 class DataError(ValueError):
-    """Data cannot be used as it is; the message says where and why."""
+    """Data cannot be used as it is; the message has the place and the reason."""
 
 
 class RowError(DataError):
     """A value in one row cannot be used.
 
     Args:
-        where: what the row is part of, such as a file.
-        row: its position, from 0; the message counts from 1.
+        where: name of the file or table.
+        row: position of the row, from 0; the message counts from 1.
         column: name of the column.
-        fault: what is wrong with the value.
+        fault: description of the fault.
     """
 
     def __init__(self, where: str, row: int, column: str, fault: str) -> None:

@@ -1,4 +1,4 @@
-"""The validated event log: who did what to whom, when."""
+"""The validated event log: acting user, target, time and action of every event."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from graphrec.data.times import parse_times
 DEFAULT_ACTION = "contact"
 DERIVED_ACTION = "friend"
 RESERVED_ACTIONS = (DERIVED_ACTION, "event")
-"""Names of edge types that graphrec makes itself: mutual ties, and the seeds of a loader."""
+"""Names of edge types made by graphrec: mutual ties, and the seeds of a loader."""
 
 REVERSE_PREFIXES = ("rev_of_", "rev_from_")
-"""Begin the names that `reverse_of` makes; no action may begin so."""
+"""Prefixes of the names from `reverse_of`; no action may have them."""
 
 Column: TypeAlias = Sequence[Any] | np.ndarray | Tensor | pa.ChunkedArray
-"""What can be a column: a list, a NumPy array, a tensor, an Arrow array, a data frame's column."""
+"""A column: a list, a NumPy array, a tensor, an Arrow array or a data frame's column."""
 
 TIME_COLUMNS = ("timestamp", "time")
-"""Where the time is looked for, unless its column is named."""
+"""Default names of the time column, the first that exists."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,14 @@ class EventLog:
     """Events in order of time, file order inside ties, without self-loops.
 
     Attributes:
-        src: [E] int64, index of the user who acts.
-        dst: [E] int64, index of the user acted upon.
+        src: [E] int64, index of the acting user.
+        dst: [E] int64, index of the target.
         time: [E] int64, seconds, UTC where they are absolute; ascending.
         action: [E] int64, index into `actions`.
         actions: names of the actions, sorted.
-        user_ids: raw ids, sorted; every id of the input, also one met in self-loops alone.
+        user_ids: raw ids, sorted: all ids of the input, also those only in self-loops.
         weight: [E] float32, or None. Kept and saved; no rule or model reads it.
-        num_self_loops: how many rows with src == dst were dropped.
+        num_self_loops: number of rows with src == dst, which were dropped.
     """
 
     src: Tensor
@@ -69,7 +69,10 @@ class EventLog:
         action: Column | None = None,
         weight: Column | None = None,
     ) -> EventLog:
-        """Validate parallel sequences (lists, NumPy arrays, tensors, Arrow arrays) of equal length."""
+        """Build a log from parallel sequences (lists, NumPy arrays, tensors, Arrow arrays) of equal length.
+
+        Values and errors are those of `from_table`.
+        """
         where = "the events given"
         columns = {"src": src, "dst": dst, "time": time, "action": action, "weight": weight}
         given = {name: values for name, values in columns.items() if values is not None}
@@ -87,23 +90,24 @@ class EventLog:
         action: str | None = None,
         weight: str | None = None,
     ) -> EventLog:
-        """Validate a table in memory: a pandas or polars data frame, a pyarrow table, a DuckDB relation, ...
+        """Build a log from a table: a pandas or polars data frame, an Arrow table, a DuckDB relation, ...
 
-        Columns that are not asked for are ignored.
+        Other columns are ignored.
 
         Args:
             source: ids are integers, decimals without a fraction, or strings; times are integers, floats or
                 decimals (rounded down to the second), timestamps, dates, or strings of any of these (ISO
                 8601). Without a zone times are UTC. Text may be categories. Nothing may be missing.
-            where: what to call the table in an error, such as its file name.
+            where: name of the table in errors, such as its file name.
             src: column of the acting user.
-            dst: column of the user acted upon.
+            dst: column of the target.
             time: column of the time; by default `timestamp` or `time`.
             action: column of the action; by default `action` if there is one.
             weight: column of a weight; by default `weight` if there is one. No rule or model reads it.
 
         Raises:
-            DataError: naming `where`, the row (counted from 1, header excluded) and the column.
+            DataError: a value cannot be used; the message has `where`, the row (from 1, without the header)
+                and the column.
         """
         return read_rows(source, where=where, src=src, dst=dst, time=time, action=action, weight=weight)[0]
 
@@ -118,7 +122,7 @@ def read_rows(
     action: str | None = None,
     weight: str | None = None,
 ) -> tuple[EventLog, Tensor]:
-    """The log of `EventLog.from_table`, and the rows [E] int64 of the table, from 0, that its events are."""
+    """Build the log of `EventLog.from_table`, and return the table's row of each event, [E] int64 from 0."""
     table = as_table(source, where)
     if table.num_rows == 0:
         raise DataError(f"{where}: there are no events")
@@ -151,7 +155,7 @@ def read_rows(
 def event_columns(
     names: Sequence[str], *, src: str, dst: str, time: str | None, action: str | None, weight: str | None
 ) -> dict[str, str]:
-    """The column of each role; those of action and weight where they are named, or there by default."""
+    """Return the column of each role; action and weight only if given, or present under the default name."""
     time = time or next((name for name in TIME_COLUMNS if name in names), TIME_COLUMNS[0])
     roles = {"src": src, "dst": dst, "time": time}
     for role, given in (("action", action), ("weight", weight)):
@@ -161,7 +165,7 @@ def event_columns(
 
 
 def _index_users(table: pa.Table, src: str, dst: str, where: str) -> tuple[np.ndarray, np.ndarray, UserIds]:
-    """Indices of both ends and the sorted ids. Sorted, so that file order leaves no trace in an index."""
+    """Indices of both ends, and the sorted ids: sorted, so that indices do not depend on file order."""
     rows = table.num_rows
     ends = [_untrimmed_ids(table, name, where) for name in (src, dst)]
     if ends[0].type != ends[1].type:
@@ -185,7 +189,7 @@ def _index_users(table: pa.Table, src: str, dst: str, where: str) -> tuple[np.nd
 
 
 def _encoded(values: Any) -> tuple[np.ndarray, pa.Array]:
-    """Position of each value among the distinct ones [n], and these."""
+    """Position of each value among the distinct values [n], and the distinct values."""
     encoded = values.dictionary_encode()
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.combine_chunks()
@@ -195,7 +199,11 @@ def _encoded(values: Any) -> tuple[np.ndarray, pa.Array]:
 
 
 def id_column(table: pa.Table, column: str, where: str) -> pa.ChunkedArray:
-    """Raw ids as int64 or trimmed strings. Raises DataError naming the first row without one."""
+    """Return raw ids as int64 or trimmed strings.
+
+    Raises:
+        DataError: naming the first row without an id, or with text that cannot be one.
+    """
     values = _untrimmed_ids(table, column, where)
     if not pa.types.is_string(values.type):
         return values
@@ -248,10 +256,10 @@ def _index_actions(table: pa.Table, column: str | None, where: str) -> tuple[np.
 
 
 def reverse_of(action: str) -> str:
-    """The name, in batches, of the edge type that holds an action's edges the other way.
+    """Return the name, in batches, of the edge type of an action's reversed edges.
 
-    No action has it, and no two actions share it; where the action is an identifier without `__`, as parts of
-    PyG want it, so is the name.
+    It is unique, and no action has it. If the action is an identifier without `__`, as parts of PyG require,
+    so is the name.
     """
     of, from_ = REVERSE_PREFIXES
     return from_ + action[1:] if action.startswith("_") else of + action
@@ -282,7 +290,11 @@ def _parse_weights(table: pa.Table, column: str | None, where: str) -> np.ndarra
 
 
 def parse_numbers(values: pa.ChunkedArray, *, where: str, column: str) -> np.ndarray:
-    """Numbers that float32 can hold, as [n] float64; nulls become NaN. DataError names the first bad row."""
+    """Parse finite float32 numbers: [n] float64, NaN for nulls.
+
+    Raises:
+        DataError: naming the first row that is not such a number.
+    """
     if pa.types.is_string(values.type):
         values = pc.utf8_trim_whitespace(values)
     try:
@@ -302,7 +314,7 @@ def parse_numbers(values: pa.ChunkedArray, *, where: str, column: str) -> np.nda
 
 
 def as_columns(columns: Mapping[str, Column], *, where: str) -> pa.Table:
-    """A table of columns of one length. Raises DataError where they are not."""
+    """Return a table of columns; raises DataError unless they have one length."""
     given = {name: to_arrow(values, where=where, column=name) for name, values in columns.items()}
     lengths = {name: len(values) for name, values in given.items()}
     if len(set(lengths.values())) > 1:
@@ -311,7 +323,7 @@ def as_columns(columns: Mapping[str, Column], *, where: str) -> pa.Table:
 
 
 def to_arrow(values: Column, *, where: str, column: str) -> pa.ChunkedArray:
-    """A sequence as an Arrow column. Raises DataError where its values are not of one type."""
+    """Return a sequence as an Arrow column; raises DataError unless its values have one type."""
     if isinstance(values, str):
         raise DataError(f"{where}: column {column!r} is the single string {values!r}, not a sequence")
     try:

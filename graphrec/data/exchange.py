@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from graphrec.data.graph import FriendGraph
 
 EDGE_ATTRIBUTES = ("time", "action", "weight", "edge_index", "event_id")
-"""Attributes of networkx edges that are no columns of one's own."""
+"""Attributes of networkx edges that do not become further columns."""
 
 
 def to_networkx(graph: FriendGraph) -> nx.MultiDiGraph:
@@ -46,7 +46,7 @@ def to_networkx(graph: FriendGraph) -> nx.MultiDiGraph:
 
 @dataclass(frozen=True)
 class NetworkxContent:
-    """What a networkx graph holds.
+    """The content of a networkx graph.
 
     Attributes:
         log: the events.
@@ -60,7 +60,7 @@ class NetworkxContent:
 
 
 def read_networkx(source: nx.Graph) -> NetworkxContent:
-    """The events and users of a networkx graph; see `FriendGraph.from_networkx`."""
+    """Read the events and users of a networkx graph; see `FriendGraph.from_networkx`."""
     if not source.is_directed():
         raise DataError("an undirected networkx graph does not say who acted; use a DiGraph")
     edges = list(source.edges(data=True))
@@ -100,7 +100,7 @@ def read_networkx(source: nx.Graph) -> NetworkxContent:
 def _edge_columns(
     log: EventLog, edges: list[tuple[Any, Any, dict[str, Any]]]
 ) -> dict[str, dict[str, Tensor]]:
-    """Attributes of edges, given in the order of the log, beside those that the log has."""
+    """Further attributes of edges, which are given in the order of the log, by action and name."""
     out: dict[str, dict[str, Tensor]] = {}
     for code, action in enumerate(log.actions):
         own = [edges[event] for event in (log.action == code).nonzero().flatten().tolist()]

@@ -50,16 +50,16 @@ class Events:
 
 
 class FriendGraph(HeteroData):
-    """Users and what they did to each other.
+    """Users and their events, as a PyG graph.
 
-    Node type `user` with `num_nodes`, `raw_id` (see `UserIds`), and where known `x` [N, F] float32 and
-    `join_time` [N] int64 seconds (-1 where unknown).
+    Node type `user` with `num_nodes`, `raw_id` (see `UserIds`), and optionally `x` [N, F] float32
+    and `join_time` [N] int64 seconds (-1 where unknown).
 
     An edge type ('user', ACTION, 'user') for each action, with `edge_index` [2, E] int64, `time` [E] int64
-    seconds, ascending, `event_id` [E] int64, the position in the whole log, and where known `weight` [E]
+    seconds, ascending, `event_id` [E] int64, the position in the whole log, and optionally `weight` [E]
     float32. Derived from them, ('user', 'friend', 'user'): both directions of every mutual pair, `time` the
-    later of the two first acts, that is when the tie became mutual. Untimed friendships are edge types with
-    an `edge_index` alone: nothing that answers a query reads them.
+    later of the two first acts, when the tie became mutual. Untimed friendships are edge types with
+    an `edge_index` alone, which no query reads.
 
     An edge type may have more columns, such as `edge_attr` [E, ...]: they stay with their edges in every
     change, and reach the batches of loaders. No rule or model reads them, or `weight`.
@@ -106,7 +106,7 @@ class FriendGraph(HeteroData):
 
     @property
     def num_users(self) -> int:
-        """How many users there are, with or without events."""
+        """The number of users, with or without events."""
         return int(self[USER].num_nodes)
 
     @property
@@ -116,7 +116,7 @@ class FriendGraph(HeteroData):
 
     @property
     def num_events(self) -> int:
-        """How many events there are, over all actions."""
+        """The number of events of all actions."""
         return sum(store.event_id.numel() for _, store in self.edge_items() if "event_id" in store)
 
     @property
@@ -129,7 +129,7 @@ class FriendGraph(HeteroData):
         return cached
 
     def events(self) -> Events:
-        """The events of all actions in one sequence; the same object while the event tensors are the same.
+        """Return the events of all actions in one sequence; the same object while the tensors are the same.
 
         Raises:
             DataError: an event is there twice or not at all, as after some transforms of PyG.
@@ -152,23 +152,23 @@ class FriendGraph(HeteroData):
         return events
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is copied and pickled: not what can be derived."""
+        """Return the state to copy and pickle, without what is derived from it."""
         derived = ("_user_ids", "_events", "_timeline")
         return {key: value for key, value in self.__dict__.items() if key not in derived}
 
     def snapshot(self, time: int) -> FriendGraph:
-        """The graph as it was just before `time`: all users, only what is strictly older.
+        """Return the graph just before `time` (s): all users, and only events and ties strictly before it.
 
-        Untimed edge types are left out, since nobody knows whether they existed then. Edge tensors are views.
+        Untimed edge types are left out, because their times are unknown. Edge tensors are views.
         """
         return edits.before(self, time)
 
     def select_actions(self, actions: Sequence[str]) -> FriendGraph:
-        """The graph with these actions alone; events are numbered anew, in the order they had."""
+        """Return the graph with only these actions; events are renumbered in the same order."""
         return edits.select_actions(self, actions)
 
     def select_events(self, kept: Tensor) -> FriendGraph:
-        """The graph with these events alone, and all users and actions; events are numbered anew.
+        """Return the graph with only these events, and all users and actions; events are renumbered.
 
         Args:
             kept: [E] bool, in the order of `events()`.
@@ -176,9 +176,10 @@ class FriendGraph(HeteroData):
         return edits.select_events(self, kept)
 
     def with_events(self, log: EventLog) -> FriendGraph:
-        """The graph with more events, and with the people in them; among events of one time, old ones first.
+        """Return the graph with more events and their users; among events of one time, old ones come first.
 
-        Indices follow the sorted ids anew. Features of new users are missing (0, where they have no names).
+        Users are renumbered in the order of the sorted ids. Features of new users are missing (0, where they
+        have no names).
 
         Raises:
             DataError: an action that the graph does not know, weights on one side alone, or a column of an
@@ -187,7 +188,7 @@ class FriendGraph(HeteroData):
         return edits.with_events(self, log)
 
     def with_users(self, users: UserTable) -> FriendGraph:
-        """The graph with what a table says of users: new features of those it has, and more users.
+        """Return the graph with the users of a table: new features of known users, and new users.
 
         The table's columns become the features that the graph has. A category it does not know is all 0, as
         if it were missing, with a warning. A table without any column of features leaves them as they are;
@@ -200,10 +201,10 @@ class FriendGraph(HeteroData):
         return edits.with_users(self, users)
 
     def without(self, users: Tensor | Sequence[Id]) -> FriendGraph:
-        """The graph as if some people, raw ids or [n] int64 indices, had never been in it.
+        """Return the graph without some users, raw ids or [n] int64 indices, their events and friendships.
 
-        They, their events and their friendships are gone; everybody else is numbered on without gaps.
-        Categories that only they had stay as features, all 0, under another name; `num_self_loops` is 0.
+        The others are renumbered in the same order. Categories that only the removed users had stay as
+        features, all 0, under another name; `num_self_loops` is 0.
 
         Raises:
             KeyError, IndexError: an unknown user, named.
@@ -212,7 +213,7 @@ class FriendGraph(HeteroData):
         return edits.without(self, as_indices(self, users))
 
     def validate(self, raise_on_error: bool = True) -> bool:
-        """Check PyG's rules and the graph's own; with `raise_on_error=False`, answer instead of raising."""
+        """Check PyG's rules and those of friend graphs; with `raise_on_error=False`, return the result."""
         try:
             check_graph(self)
             super().validate(raise_on_error=True)
@@ -239,7 +240,7 @@ class FriendGraph(HeteroData):
         self[USER, name, USER].edge_index = to_undirected(edge, num_nodes=self.num_users)
 
     def to_networkx(self) -> nx.MultiDiGraph:
-        """A multigraph of raw ids whose edges carry `time`, `action` and what else is known of them.
+        """Return a multigraph of raw ids whose edges have `time`, `action` and what else is known of them.
 
         Edges are added in the order of the log. Mutual ties follow from the events and are not added.
         """
@@ -247,14 +248,16 @@ class FriendGraph(HeteroData):
 
     @classmethod
     def from_networkx(cls, source: nx.Graph) -> FriendGraph:
-        """The graph of a directed (multi)graph whose edges have `time` and, optionally, `action`, `weight`.
+        """Build a graph from a directed (multi)graph with the edge attribute `time`.
+
+        `action` and `weight` are optional.
 
         Further attributes of edges, numbers or lists of numbers such as `edge_attr`, become columns of their
         action.
 
         Raises:
-            DataError: the graph is undirected (who acted is then unknown), an edge has no time, or a further
-                attribute is not made of numbers or not on all edges of an action.
+            DataError: the graph is undirected (its edges have no acting user), an edge has no time, or a
+                further attribute is not made of numbers or not on all edges of an action.
         """
         content = read_networkx(source)
         graph = cls.from_events(content.log, content.users)
@@ -282,7 +285,7 @@ class FriendGraph(HeteroData):
         return graph
 
     def weights(self) -> Tensor | None:
-        """The weights [E] float32 of all events, in the order of `events()`; None where there are none.
+        """Return the weights [E] float32 of all events, in the order of `events()`; None if there are none.
 
         Raises:
             DataError: some actions have weights, others none.
@@ -299,7 +302,7 @@ class FriendGraph(HeteroData):
         return weight
 
     def add_mutual_ties(self) -> None:
-        """Derive ('user', 'friend', 'user') from the events, in place of what was there."""
+        """Derive the edge type ('user', 'friend', 'user') from the events, and replace any earlier one."""
         events = self.events()
         edge_index, time = mutual_ties(events.src, events.dst, events.time, self.num_users)
         edges = self[USER, FRIEND, USER]
@@ -307,7 +310,7 @@ class FriendGraph(HeteroData):
 
 
 def _join_ids(event_ids: UserIds, users: UserTable | None) -> tuple[UserIds, Tensor | None]:
-    """Sorted ids of both inputs, and where each id of the log went (None: it stayed)."""
+    """The sorted ids of both inputs, and the new index of each id of the log; None if all are the same."""
     if users is None:
         return event_ids, None
     edits.forbid_strangers(event_ids, users, "events")
@@ -316,18 +319,18 @@ def _join_ids(event_ids: UserIds, users: UserTable | None) -> tuple[UserIds, Ten
 
 
 def _compact(value: Any) -> Any:
-    """Tensors that are views into larger storage are copied, so that a snapshot does not save its future."""
+    """A copy whose tensors are not views into larger storage: a saved snapshot must not hold its future."""
     if isinstance(value, dict):
         return {key: _compact(item) for key, item in value.items()}
     return value.clone() if isinstance(value, Tensor) else value
 
 
 def as_indices(graph: FriendGraph, users: Tensor | Sequence[Id]) -> Tensor:
-    """User indices [n] int64: a tensor is taken as indices and checked, any other list as raw ids.
+    """Return user indices [n] int64: a tensor is taken as indices and checked, any other list as raw ids.
 
     Raises:
         KeyError, IndexError: an unknown user, named.
-        TypeError: a single id in place of a list, or something that is no id.
+        TypeError: a single id in place of a list, or a value that is not an id.
     """
     if not isinstance(users, Tensor):
         return graph.user_ids.index(users)

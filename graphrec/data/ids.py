@@ -1,4 +1,4 @@
-"""Ids of people: what makes two of them the same, and the indices 0..N-1 that stand for them."""
+"""Raw ids of users: the rule for when two are equal, and the map to indices 0..N-1."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MISSING_WORDS = (
     *("nan", "NaN", "NAN", "-nan", "-NaN", "NULL", "null", "None", "NA", "N/A", "n/a", "<NA>", "NaT", r"\N"),
     *("#N/A", "#N/A N/A", "#NA", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
 )
-"""How tables write that a value is missing."""
+"""Words for a missing value, which cannot be ids."""
 
 _DECIMAL_FORM = r"-?[0-9]+(\.0*|(\.[0-9]*)?[eE][+-][0-9]+)"
 _INT64 = range(-(2**63), 2**63)
@@ -46,7 +46,7 @@ _BAD_FORM = "|".join(
 
 
 def parse_id(value: object) -> Id:
-    """The id that a value stands for: the one rule by which every log, table, command and call reads ids.
+    """Parse an id: the one rule by which every log, table, command and call reads ids.
 
     Text is trimmed of white space. In the form `0|-?[1-9][0-9]*` it is an integer, if it fits into int64; all
     other text is a string, compared character by character (no case folding, no Unicode normalization).
@@ -68,12 +68,12 @@ def parse_id(value: object) -> Id:
 
 
 def id_text(value: object) -> str:
-    """`parse_id` as text. Two values are the same id if, and only if, their texts are equal."""
+    """Return the id of `parse_id` as text: two values are the same id exactly if their texts are equal."""
     return str(parse_id(value))
 
 
 def id_list(values: Any, name: str = "users") -> list[Any]:
-    """The items of a list of ids, not yet parsed. Raises TypeError for a single id in place of a list."""
+    """Return a list of ids, not yet parsed; raises TypeError for a single id in place of a list."""
     if _is_single(values):
         meant = "" if values is None else f"; did you mean [{_shown(values)}]?"
         raise TypeError(f"{name} must be a list of ids, got {_shown(values)}{meant}")
@@ -81,7 +81,7 @@ def id_list(values: Any, name: str = "users") -> list[Any]:
 
 
 def id_pairs(values: Any, name: str = "blocked") -> list[tuple[Any, Any]]:
-    """The items of a list of pairs of ids, not yet parsed. Raises TypeError for anything else, named."""
+    """Return a list of pairs of ids, not yet parsed; raises TypeError for anything else."""
     out = []
     for pair in id_list(values, name):
         if _is_single(pair) or len(both := list(pair)) != 2:
@@ -91,7 +91,7 @@ def id_pairs(values: Any, name: str = "blocked") -> list[tuple[Any, Any]]:
 
 
 def id_fault(text: str) -> str | None:
-    """Why a trimmed text cannot be an id; None if it can."""
+    """Return the reason why a trimmed text cannot be an id; None if it can."""
     try:
         size = len(text.encode())
     except UnicodeEncodeError:
@@ -114,7 +114,7 @@ def id_fault(text: str) -> str | None:
 
 
 def bad_ids(text: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """Which of the trimmed texts, none missing, have an `id_fault`: [n] bool."""
+    """Tell which trimmed texts, none missing, have an `id_fault`: [n] bool."""
     bad = pc.match_substring_regex(text, rf"\A(?:{_BAD_FORM})\z")
     return np.asarray(pc.or_(bad, pc.greater(pc.binary_length(text), MAX_ID_BYTES)))
 
@@ -134,7 +134,7 @@ def forbid_bad_ids(text: pa.Array | pa.ChunkedArray, *, where: str, column: str)
 
 
 def integer_remedy(column: str) -> str:
-    """What to do about integers that were written as decimals."""
+    """Return the advice for integers that were written as decimals."""
     return f'write integers, for example df["{column}"].astype("Int64") in pandas'
 
 
@@ -188,14 +188,14 @@ class UserIds:
         return f"UserIds({len(self)} {kind} ids)"
 
     def index(self, ids: Iterable[Id] | pa.Array) -> Tensor:
-        """Indices of raw ids, read as by `parse_id`.
+        """Return the indices of raw ids, read as by `parse_id`.
 
         Returns:
             [n] int64.
 
         Raises:
             KeyError: an id is not among the users; the message names it.
-            TypeError: something is neither an integer nor text, or `ids` is a single id.
+            TypeError: a value is neither an integer nor text, or `ids` is a single id.
         """
         wanted = ids if isinstance(ids, (pa.Array, pa.ChunkedArray, np.ndarray)) else id_list(ids)
         found = self.find(wanted)
@@ -212,10 +212,10 @@ class UserIds:
         return found
 
     def find(self, ids: Iterable[Id] | pa.Array) -> Tensor:
-        """Indices of raw ids, read as by `parse_id`: [n] int64; -1 for those that are not among the users.
+        """Return the indices of raw ids, read as by `parse_id`: [n] int64, -1 for unknown ids.
 
         Raises:
-            TypeError: something is neither an integer nor text, or `ids` is a single id.
+            TypeError: a value is neither an integer nor text, or `ids` is a single id.
         """
         import torch
 
@@ -235,14 +235,14 @@ class UserIds:
         return torch.from_numpy(np.asarray(pc.fill_null(found, -1)).astype(np.int64))
 
     def narrowed(self) -> UserIds:
-        """The same ids, text in no more bytes than the longest needs."""
+        """Return the same ids; text is padded to the longest id."""
         if self.raw.dim() == 1:
             return self
         used = self.raw.any(0).nonzero()
         return UserIds(self.raw[:, : int(used[-1]) + 1].clone())
 
     def lookup(self, indices: Tensor | Sequence[int]) -> list[Id]:
-        """Raw ids of user indices, in the order given."""
+        """Return the raw ids of user indices, in the order given."""
         import torch
 
         rows = torch.as_tensor(indices, dtype=torch.int64).reshape(-1).cpu().numpy()
@@ -250,9 +250,9 @@ class UserIds:
 
 
 def plain_ids(values: pa.Array) -> pa.Array:
-    """Integer ids where every string is the plain decimal form of one; the strings otherwise.
+    """Return integer ids if all strings are plain decimal integers, and else the strings.
 
-    "007" or "+7" stay strings, and so keep apart from "7".
+    "007" and "+7" stay strings, distinct from "7".
     """
     if not pa.types.is_string(values.type):
         return values.cast(pa.int64())
@@ -261,7 +261,7 @@ def plain_ids(values: pa.Array) -> pa.Array:
 
 
 def _integers(text: Any) -> Any:
-    """The int64 of each text that is the plain decimal form of one; null for any other."""
+    """Each text as int64 if it is a plain decimal integer, and else null."""
     nothing = pa.scalar(None, pa.string())
     short = pc.match_substring_regex(text, r"\A(?:0|-?[1-9][0-9]{0,17})\z")
     out = pc.if_else(short, text, nothing).cast(pa.int64())
@@ -274,7 +274,7 @@ def _integers(text: Any) -> Any:
 
 
 def _as_column(ids: list[Any]) -> pa.Array:
-    """The ids as int64, or as text, null where it cannot be an id. Raises TypeError naming another type."""
+    """Ids as int64 or text, null for text that cannot be an id; raises TypeError for other types."""
     kinds = set(map(type, ids))
     try:
         if kinds <= {int}:
@@ -288,7 +288,7 @@ def _as_column(ids: list[Any]) -> pa.Array:
 
 
 def _trimmed(value: object) -> str:
-    """A value as trimmed text, whether or not it can be an id. Raises TypeError for what is neither kind."""
+    """An integer or text as trimmed text, whether or not it can be an id; raises TypeError for others."""
     if isinstance(value, pa.Scalar):
         value = value.as_py()
     if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""Features of more users, in the columns that a graph has already."""
+"""Features of more users, encoded in the columns of a graph."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from torch import Tensor
 from graphrec.data.errors import DataError, RowError
 from graphrec.data.events import parse_numbers
 from graphrec.data.table import decoded, get_column
-from graphrec.data.users import CATEGORY, MISSING, without_blanks
-from graphrec.data.vectors import vector_columns
+from graphrec.data.users import CATEGORY_SEPARATOR, without_blanks
+from graphrec.data.vectors import MISSING_SUFFIX, vector_columns
 
-SHOWN = 5
-"""Unknown categories that a warning names."""
+MAX_NAMED_CATEGORIES = 5
+"""Unknown categories that a warning names, at most."""
 
 
 def encode_as(table: pa.Table, names: Sequence[str], where: str) -> Tensor:
-    """Columns of users [n], as the features [n, F] float32 that `names` are.
+    """Encode columns of users [n] as features [n, F] float32 with given names.
 
-    A category that is not among them is all 0, as if it were missing, with a warning that names it.
+    An unknown category is all 0, as if it were missing, with a warning that names it.
 
     Raises:
         DataError: a column is missing or too many; a number or list is missing in a column that has no
@@ -40,10 +40,9 @@ def encode_as(table: pa.Table, names: Sequence[str], where: str) -> Tensor:
     for column in table.column_names:
         values = get_column(table, column, where)
         vector = _positions(column, names)
-        categories = [name for name in names if name.startswith(column + CATEGORY)]
-        is_text = bool(categories) and column.endswith(
-            MISSING
-        )  # then a feature of that name tells of another
+        categories = [name for name in names if name.startswith(column + CATEGORY_SEPARATOR)]
+        # A feature named after a text column that ends so belongs to another column.
+        is_text = bool(categories) and column.endswith(MISSING_SUFFIX)
         if column in place and not is_text:
             own, block = [column], _numbers(values, column, where)
         elif vector and _is_list(values.type):
@@ -58,10 +57,12 @@ def encode_as(table: pa.Table, names: Sequence[str], where: str) -> Tensor:
         else:
             raise DataError(f"{where}: column {column!r} is none of the graph's features; {_has(names)}")
         is_missing = np.isnan(block).any(1)
-        if column + MISSING in place:
-            own, block = [*own, column + MISSING], np.column_stack([block, is_missing])
+        if column + MISSING_SUFFIX in place:
+            own, block = [*own, column + MISSING_SUFFIX], np.column_stack([block, is_missing])
         elif is_missing.any():
-            fault = f"the value is missing, and the graph has no feature {column + MISSING!r} to say so"
+            fault = (
+                f"the value is missing, and the graph has no feature {column + MISSING_SUFFIX!r} to say so"
+            )
             raise RowError(where, np.flatnonzero(is_missing)[0], column, fault)
         out[:, [place[name] for name in own]] = np.nan_to_num(block)
         claimed |= set(own)
@@ -73,17 +74,21 @@ def encode_as(table: pa.Table, names: Sequence[str], where: str) -> Tensor:
 
 
 def _column_of(name: str) -> str:
-    return re.sub(r"\[\d+\]$", "", name.split(CATEGORY)[0])
+    return re.sub(r"\[\d+\]$", "", name.split(CATEGORY_SEPARATOR)[0])
 
 
 def _has(names: Sequence[str]) -> str:
     columns = list(dict.fromkeys(map(_column_of, names)))
-    columns = [name for name in columns if name.removesuffix(MISSING) not in columns or MISSING not in name]
+    columns = [
+        name
+        for name in columns
+        if name.removesuffix(MISSING_SUFFIX) not in columns or MISSING_SUFFIX not in name
+    ]
     return f"its users have {', '.join(columns) or 'no features'} (fit anew to change them)"
 
 
 def _positions(column: str, names: Sequence[str]) -> list[str]:
-    """The features of a column of lists of numbers, in order."""
+    """Names of the features of a column of lists of numbers, in order."""
     known, out = set(names), list[str]()
     while f"{column}[{len(out)}]" in known:
         out.append(f"{column}[{len(out)}]")
@@ -96,18 +101,18 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def _numbers(values: pa.ChunkedArray, column: str, where: str) -> np.ndarray:
-    """[n, 1], NaN where the value is missing."""
+    """Numbers [n, 1] float64, NaN where the value is missing."""
     if pa.types.is_string(values.type):
         values = without_blanks(values)
     return parse_numbers(values, where=where, column=column)[:, None]
 
 
 def _vectors(values: pa.ChunkedArray, column: str, where: str, width: int) -> np.ndarray:
-    """[n, width], NaN where the list is missing."""
+    """Vectors [n, width], NaN where the list is missing."""
     if values.null_count == len(values):
         return np.full((len(values), width), np.nan)
     block, titles = vector_columns(values, column, where)
-    found = len(titles) - (titles[-1] == column + MISSING)
+    found = len(titles) - (titles[-1] == column + MISSING_SUFFIX)
     if found != width:
         raise DataError(
             f"{where}: column {column!r} has lists of {found} numbers, those of the graph {width}"
@@ -118,7 +123,7 @@ def _vectors(values: pa.ChunkedArray, column: str, where: str, width: int) -> np
 
 
 def _one_hot(values: pa.ChunkedArray, column: str, where: str, labels: list[str]) -> np.ndarray:
-    """[n, K]: a one at each label that a row holds."""
+    """Ones at the labels of each row: [n, K] float32."""
     rows: Any = np.arange(len(values))
     items: Any = values
     if _is_list(values.type):
@@ -135,7 +140,9 @@ def _one_hot(values: pa.ChunkedArray, column: str, where: str, labels: list[str]
             block[row, number_of[text]] = 1.0
     unknown = list(dict.fromkeys(text for text in texts if text is not None and text not in number_of))
     if unknown:
-        shown = ", ".join(map(repr, unknown[:SHOWN])) + ", ..." * (len(unknown) > SHOWN)
+        shown = ", ".join(map(repr, unknown[:MAX_NAMED_CATEGORIES])) + ", ..." * (
+            len(unknown) > MAX_NAMED_CATEGORIES
+        )
         warnings.warn(
             f"{where}: column {column!r} has categories that the graph does not know ({shown}); they count "
             "as missing until the next fit",

@@ -1,4 +1,4 @@
-"""Single precision, whatever torch's default is."""
+"""Single precision, independent of torch's default."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _default = torch.float32
 
 @contextmanager
 def single_precision() -> Iterator[None]:
-    """Inside, new floating-point tensors are float32; then torch's default type is again what it was.
+    """Make new floating-point tensors float32 inside the context, and restore torch's default after it.
 
-    The default holds for all threads, so the first who comes in changes it and the last who leaves restores
+    The default is shared by all threads: the first thread to enter changes it, the last to leave restores
     it. Also a decorator: `@single_precision()`.
     """
     global _entered, _default

@@ -1,4 +1,4 @@
-"""A batch of questions: whom will this user turn to, at this moment, by this action?"""
+"""Queries: which users will a user act on, at a time, by an action?"""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from graphrec.data.ids import Id
 
 @dataclass(frozen=True)
 class Query:
-    """B questions; each may be answered only from events strictly before its own time.
+    """B queries; each is answered only from events strictly before its own time.
 
     Attributes:
-        user: [B] int64, index of the asking user.
+        user: [B] int64, index of the acting user.
         time: [B] int64, seconds.
         action: [B] int64, index into `FriendGraph.actions`.
     """
@@ -46,17 +46,17 @@ class Query:
         time: int | Tensor | None = None,
         action: str | None = None,
     ) -> Query:
-        """Ask for users given by raw id, or by a tensor of indices.
+        """Make queries of users given by raw id, or by a tensor of indices.
 
         Args:
-            graph: the graph that knows the users.
+            graph: the graph of the users.
             users: raw ids, or [B] int64 indices.
             time: seconds, one for all or [B]; by default one second after the last event.
-            action: its name; by default the commonest.
+            action: name of the action; by default the commonest.
 
         Raises:
             KeyError: an unknown id or action, named.
-            TypeError: a single id in place of a list, or something that is no id.
+            TypeError: a single id in place of a list, or a value that is not an id.
         """
         index = as_indices(graph, users)
         if time is None:
@@ -81,7 +81,7 @@ class Query:
 
     @classmethod
     def of_events(cls, graph: FriendGraph, event_ids: Tensor) -> Query:
-        """The questions that events of the log answered, each at its event's own time."""
+        """Make the queries answered by events of the log, [B] int64 positions, at the events' times."""
         events = graph.events()
         event_ids = check_index("event_ids", event_ids, len(events))
         return cls(events.src[event_ids], events.time[event_ids], events.action[event_ids])
@@ -93,5 +93,5 @@ class Query:
         return Query(self.user[rows], self.time[rows], self.action[rows])
 
     def at(self, time: int) -> Query:
-        """The same questions, all asked at one time (seconds)."""
+        """Return the same queries, all at one time (seconds)."""
         return Query(self.user, torch.full_like(self.time, check_time("time", time)), self.action)

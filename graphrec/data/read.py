@@ -30,11 +30,11 @@ def read_events(
 ) -> EventLog:
     """Read an event log from delimited text (CSV) or Parquet, in one file or many.
 
-    Formats and compressions are told by the first bytes of a file, not by its name: Parquet, or text, plain
-    or compressed with gzip, bz2, zstd, lz4 or xz, in UTF-8, or in UTF-16 with a byte order mark. The
-    delimiter of text (comma, tab, semicolon, bar, or runs of blanks) is told by its first lines; lines at its
-    top that begin with `#` or `%` are comments. Columns that are not asked for are ignored. Quoted values may
-    hold line ends.
+    Formats and compressions are recognized by the first bytes of a file, not by its name: Parquet, or text,
+    plain or compressed with gzip, bz2, zstd, lz4 or xz, in UTF-8, or in UTF-16 with a byte order mark. The
+    delimiter of text (comma, tab, semicolon, bar, or runs of blanks) is found from its first lines; lines at
+    its top that begin with `#` or `%` are comments. Other columns are ignored. Quoted values may hold line
+    ends.
 
     Events of one time are in order of their files' paths, and of rows inside a file.
 
@@ -43,19 +43,20 @@ def read_events(
             (`s3://bucket/logs`, `gs://...`, `file://...`), or several. Folders named `action=sms` below the
             folder, pattern or common folder given are columns. Names that begin with `.` or `_` are left out.
         src: column of the acting user, by default `src`; for types see `EventLog.from_table`.
-        dst: column of the user acted upon, by default `dst`.
+        dst: column of the target, by default `dst`.
         time: column of the time; by default `timestamp` or `time`.
         action: column of the action; by default `action` if there is one.
         weight: column of a weight; by default `weight` if there is one.
         header: False for text without a header: columns are then numbered from 1; by default `src` is 1,
             `dst` 2 and, if there are three, `time` 3.
         column_names: names of all columns, for text without a header.
-        filesystem: where the paths are, one of `pyarrow.fs` or fsspec; by default that of the address, or the
-            local one.
+        filesystem: the file system of the paths, one of `pyarrow.fs` or fsspec; by default that of the
+            address, or the local one.
 
     Raises:
         FileNotFoundError: there is no such file.
-        DataError: naming the file, and the row (from 1, without the header) and column where they are known.
+        DataError: a file cannot be read, or a value not be used; the message has the file and, where known,
+            the row (from 1, without the header) and column.
     """
     files = find_files(paths, filesystem)
     given = ColumnNames.of(src=src, dst=dst, time=time, action=action, weight=weight)
@@ -105,7 +106,8 @@ def read_users(
 
     Raises:
         FileNotFoundError: there is no such file.
-        DataError: naming the file, and the row (from 1, without the header) and column where they are known.
+        DataError: a file cannot be read, or a value not be used; the message has the file and, where known,
+            the row (from 1, without the header) and column.
     """
     files = find_files(paths, filesystem)
     opened = [
@@ -124,5 +126,5 @@ def read_users(
 
 
 def _all_names(files: Sequence[FileColumns]) -> list[str]:
-    """Names of the columns of any file, in order."""
+    """Names of the columns of all files, in order."""
     return list(dict.fromkeys(name for file in files for name in file.names))

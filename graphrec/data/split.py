@@ -20,11 +20,11 @@ class TemporalSplit:
     """Training before `t_val`, validation from `t_val` to before `t_test`, test from `t_test` on.
 
     With m events in order of time, `t_val` is the time of event floor(0.8 m) and `t_test` that of event
-    floor(0.9 m), so events of one time never part, and neither do the two directions of a pair at one time.
+    floor(0.9 m), so events of one time are in one part, and so are both directions of a pair at one time.
 
     Attributes:
         t_val, t_test: first second of validation and of test.
-        num_train, num_val, num_test: events in each part.
+        num_train, num_val, num_test: number of events in each part.
         start, end: time of the first and of the last event.
     """
 
@@ -38,7 +38,7 @@ class TemporalSplit:
 
     @classmethod
     def of(cls, graph: FriendGraph) -> TemporalSplit:
-        """The split of a graph. Raises DataError where a part would be empty."""
+        """Split a graph; raises DataError if a part would be empty."""
         time = graph.events().time
         size = time.numel()
         t_val, t_test = (int(time[int(size * tenths // 10)]) for tenths in (8, 9))
@@ -61,12 +61,12 @@ class TemporalSplit:
         return split
 
     def window(self, part: Part) -> tuple[int, int]:
-        """First second of a part, and the second after its last. Raises ValueError where it is no part."""
+        """Return the first second of a part and the second after its last; raises ValueError for no part."""
         check_choice("part", part, get_args(Part))
         return (self.t_val, self.t_test) if part == "val" else (self.t_test, self.end + 1)
 
     def event_ids(self, part: Part) -> Tensor:
-        """Positions in the log of a part's events, [n] int64. Raises ValueError where it is no part."""
+        """Return the positions in the log of a part's events, [n] int64; raises ValueError for no part."""
         check_choice("part", part, get_args(Part))
         start = self.num_train + (self.num_val if part == "test" else 0)
         return torch.arange(start, start + (self.num_val if part == "val" else self.num_test))

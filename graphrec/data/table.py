@@ -1,4 +1,4 @@
-"""Tables in memory, whoever made them, as Arrow tables."""
+"""Tables in memory, of any library, as Arrow tables."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ import pyarrow.compute as pc
 from graphrec.data.errors import DataError, RowError
 
 _UNNAMED = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
-"""What pandas calls an index without a name: in a CSV file, read from one again, in Arrow and Parquet."""
+"""Names of an unnamed pandas index: in a CSV file, after reading one again, in Arrow and Parquet."""
 
 
 class ArrowTable(Protocol):
-    """A table that hands over its columns as an Arrow stream: pandas, polars, pyarrow, DuckDB, ..."""
+    """A table that exports its columns as an Arrow stream: pandas, polars, pyarrow, DuckDB, ..."""
 
     def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
         """The stream, in a PyCapsule."""
 
 
 def as_table(source: ArrowTable, where: str) -> pa.Table:
-    """The Arrow table of any `ArrowTable`; an index that pandas has given a name becomes a column.
+    """Return any `ArrowTable` as an Arrow table; a named pandas index becomes a column.
 
     Raises:
-        DataError: it is no table, or a column holds values of several types.
+        DataError: it is not a table, or a column holds values of several types.
     """
     if not hasattr(source, "__arrow_c_stream__"):
         raise DataError(
@@ -47,7 +47,7 @@ def as_table(source: ArrowTable, where: str) -> pa.Table:
 
 
 def index_columns(table: pa.Table) -> set[str]:
-    """Names of the columns that are an index of pandas, and so say nothing of their rows."""
+    """Return the names of columns that are a pandas index, which is not data."""
     stored = {index for index in _pandas_index(table) if isinstance(index, str)}
     ranges = {str(index["name"]) for index in _pandas_index(table) if isinstance(index, dict)}
     return stored | ranges | {name for name in table.column_names if _UNNAMED.fullmatch(name)}
@@ -69,7 +69,7 @@ def require_column(names: Sequence[str], name: str, where: str, hint: str = "") 
 
 
 def get_column(table: pa.Table, name: str, where: str) -> pa.ChunkedArray:
-    """A column of a table that has rows, its chunks `decoded`.
+    """Return a column of a table with rows, its chunks `decoded`.
 
     Raises:
         DataError: there is no such column, or a row whose text is not UTF-8.
@@ -94,7 +94,7 @@ def get_column(table: pa.Table, name: str, where: str) -> pa.ChunkedArray:
 
 
 def first_not_utf8(values: pa.ChunkedArray) -> int | None:
-    """The first row whose bytes are not UTF-8 text, if there is one."""
+    """Return the first row whose bytes are not UTF-8 text, or None."""
     for row, value in enumerate(values.cast(pa.binary()).to_pylist()):
         try:
             (value or b"").decode()
@@ -118,7 +118,7 @@ def forbid_empty(text: pa.ChunkedArray, where: str, column: str) -> None:
 
 
 def decoded(values: pa.Array) -> pa.Array:
-    """The values of categories, and every form of text as plain strings."""
+    """Return categories as their values, and all text types as plain strings."""
     if pa.types.is_dictionary(values.type):
         return decoded(values.dictionary).take(values.indices)
     if pa.types.is_run_end_encoded(values.type):

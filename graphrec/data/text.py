@@ -1,10 +1,10 @@
-"""Text from data, made fit to be shown."""
+"""Text from data, escaped for display."""
 
 from __future__ import annotations
 
 
 def printable(text: str) -> str:
-    """Text on one line: characters that would steer a terminal or break a line are written as escapes."""
+    """Return text on one line, with escapes for line breaks and for control characters of terminals."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,4 +1,4 @@
-"""Mutual ties, which follow from the events."""
+"""Mutual ties, derived from the events."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from torch import Tensor
 
 
 def mutual_ties(src: Tensor, dst: Tensor, time: Tensor, num_users: int) -> tuple[Tensor, Tensor]:
-    """Both directions of every pair whose two sides have acted, at the time the second did.
+    """Find the pairs in which both users have acted on each other, in both directions.
 
     Args:
-        src: [E] int64, who acted, in order of time.
-        dst: [E] int64, upon whom.
-        time: [E] int64, ascending.
+        src: [E] int64, acting users, in order of time.
+        dst: [E] int64, targets.
+        time: [E] int64 seconds, ascending.
         num_users: N.
 
     Returns:
-        (edge_index [2, M] int64, time [M] int64, ascending).
+        (edge_index [2, M] int64, time [M] int64 seconds of the later of the two first acts, ascending).
     """
     pair, first = np.unique((src * num_users + dst).numpy(), return_index=True)  # first act, events in order
     u, v = np.divmod(pair, num_users)

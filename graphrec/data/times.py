@@ -1,4 +1,4 @@
-"""Times of any form, as seconds."""
+"""Parsing of times as seconds."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ LATEST_TIME = 253_402_300_799
 """The last second of year 9999: a larger time is surely not in seconds."""
 
 MANTISSA_BITS = {pa.float16(): 11, pa.float32(): 24}
-"""How many bits of a number a narrow type holds: it has whole seconds below 2 to that power only."""
+"""Significant bits of narrow float types, which hold whole seconds only below 2 to that power."""
 
-FEW_TIMES = 10
-"""Distinct times of fewer seconds than this are no reason to warn, unless they all become one second."""
+MIN_TIMES_TO_WARN = 10
+"""Distinct times needed for a warning about rounding, unless all of them become one second."""
 
 UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
@@ -30,13 +30,13 @@ _ROUNDED = r"^[+-]?[0-9](\.[0-9]{0,7})?[eE]\+?0*([89]|1[0-9])$"
 
 
 def parse_times(values: pa.ChunkedArray, *, where: str, column: str) -> np.ndarray:
-    """Times of any accepted form as [n] int64 seconds, UTC, rounded down.
+    """Parse times of any accepted form as [n] int64 seconds, UTC, rounded down.
 
-    Warns where rounding makes one second of many times.
+    Warns if rounding makes many distinct times equal.
 
     Raises:
         DataError: naming the first row without a time, with one beyond the year 9999, or with one that its
-            type does not hold exactly.
+            type cannot hold exactly.
     """
     forbid_nulls(values, where, column)
     if pa.types.is_string(values.type):
@@ -90,7 +90,7 @@ def _forbid_unholdable(floats: np.ndarray, kind: pa.DataType, where: str, column
 
 
 def _forbid_rounded_text(values: pa.ChunkedArray, where: str, column: str) -> None:
-    """Refuse a column that a spreadsheet or `%g` has rounded: most of it reads like 1.7e+09."""
+    """Raise DataError for a column that a spreadsheet or `%g` has rounded, such as 1.7e+09."""
     rounded = pc.match_substring_regex(values.slice(0, 1000), _ROUNDED).to_numpy()
     if rounded.mean() > 0.5:
         row = int(np.flatnonzero(rounded)[0])
@@ -103,11 +103,11 @@ def _forbid_rounded_text(values: pa.ChunkedArray, where: str, column: str) -> No
 
 
 def _warn_of_lost_fractions(exact: np.ndarray, seconds: np.ndarray, where: str, column: str) -> None:
-    """Say so where rounding down to seconds makes one of several times."""
+    """Warn if rounding down to seconds makes distinct times equal."""
     if exact.dtype.kind == "f" and np.array_equal(exact, seconds):
         return
     num_exact, num_seconds = len(np.unique(exact)), len(np.unique(seconds))
-    if num_seconds == 1 < num_exact or (num_exact >= FEW_TIMES and 2 * num_seconds < num_exact):
+    if num_seconds == 1 < num_exact or (num_exact >= MIN_TIMES_TO_WARN and 2 * num_seconds < num_exact):
         unit = "1 second" if num_seconds == 1 else f"{num_seconds:,} seconds"
         between = " (all between 0 and 1: are they scaled?)" if exact.min() >= 0 and exact.max() <= 1 else ""
         warnings.warn(
@@ -147,7 +147,7 @@ def _parse_time_strings(values: pa.ChunkedArray, where: str, column: str) -> pa.
 
 
 def _first_bad_time(text: Any) -> int:
-    """The first row that does not read like the row before it: bisection over the cast that row 0 takes."""
+    """The first row that cannot be cast together with the rows before it, by bisection."""
 
     def readable(rows: pa.ChunkedArray) -> bool:
         for kind in (pa.float64(), pa.timestamp("ns", tz="UTC"), pa.timestamp("ns")):

@@ -1,4 +1,4 @@
-"""What is known of users beside their events: features and the time they joined."""
+"""Features and join times of users."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from graphrec.data.events import id_column, parse_numbers
 from graphrec.data.ids import plain_ids
 from graphrec.data.table import ArrowTable, as_table, decoded, get_column, index_columns
 from graphrec.data.times import parse_times
-from graphrec.data.vectors import vector_columns
+from graphrec.data.vectors import MISSING_SUFFIX, vector_columns
 
-CATEGORY = "="
-"""In the name of a feature, between the column and the category."""
-
-MISSING = "_missing"
-"""Ends the name of a feature that says that the one before it is missing."""
+CATEGORY_SEPARATOR = "="
+"""Stands between the column and the category in the name of a feature."""
 
 MAX_CATEGORIES = 1000
-MAX_LISTED = 5000
+"""Distinct values of a categorical column."""
+
+MAX_LIST_CATEGORIES = 5000
+"""Distinct values of a column of lists."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class UserTable:
             floats, all of one length (embeddings), become one column a position, `NAME[0]`, `NAME[1]`, ...
         feature_names: F names.
         join_time: [n] int64 seconds, -1 where it is missing; or None.
-        columns: the features' columns as they were given, of which a graph that is there already makes the
-            features it has (`FriendGraph.with_users`); or None.
-        where: what to call the table in an error.
+        columns: the columns of features as given, which `FriendGraph.with_users` encodes as its graph's
+            features; or None.
+        where: name of the table in errors.
     """
 
     ids: pa.Array
@@ -62,18 +62,19 @@ class UserTable:
         user: str = "user",
         join_time: str = "join_time",
     ) -> UserTable:
-        """Validate a table in memory: a pandas or polars data frame, a pyarrow table, a DuckDB relation, ...
+        """Read a table in memory: a pandas or polars data frame, an Arrow table, a DuckDB relation.
 
-        Every other column is a feature, but not an index of pandas.
+        All other columns are features, but not an index of pandas.
 
         Args:
             source: one row a user; types as in `EventLog.from_table`.
-            where: what to call the table in an error, such as its file name.
+            where: name of the table in errors, such as its file name.
             user: column of the raw id.
             join_time: column of the time the user joined, if there is one; it may be missing for some.
 
         Raises:
-            DataError: naming `where`, the row (counted from 1, header excluded) and the column.
+            DataError: a value cannot be used; the message has `where`, the row (from 1, without the header)
+                and the column.
         """
         table = as_table(source, where)
         if table.num_rows == 0:
@@ -90,7 +91,7 @@ class UserTable:
         left_out = {user, join_time} | index_columns(table)
         features = [name for name in table.column_names if name not in left_out]
         for name in features:
-            if CATEGORY in name:
+            if CATEGORY_SEPARATOR in name:
                 raise DataError(f"{where}: column {name!r}: the name of a feature must not contain '='")
             encode = _one_hot if pa.types.is_dictionary(table[name].type) else _encode
             block, titles = encode(get_column(table, name, where), name, where)
@@ -109,13 +110,15 @@ class UserTable:
 
 
 def unknown_features(names: Sequence[str]) -> Tensor:
-    """The features [F] of a user of whom none is known: every value is missing."""
-    return torch.tensor([float(name.endswith(MISSING) and CATEGORY not in name) for name in names])
+    """Return the features [F] float32 of a user without any: all values missing."""
+    return torch.tensor(
+        [float(name.endswith(MISSING_SUFFIX) and CATEGORY_SEPARATOR not in name) for name in names]
+    )
 
 
 def forget_category(name: str, column: int) -> str:
-    """A name for the feature of a category that does not say which it was; `column` is its place."""
-    return f"{name.split(CATEGORY, 1)[0]}{CATEGORY}(removed {column})"
+    """Return a name for the feature at position `column` that does not reveal its category."""
+    return f"{name.split(CATEGORY_SEPARATOR, 1)[0]}{CATEGORY_SEPARATOR}(removed {column})"
 
 
 def _repeated(values: pa.Array) -> np.ndarray:
@@ -135,13 +138,13 @@ def _join_times(values: pa.ChunkedArray, name: str, where: str) -> Tensor:
 
 
 def without_blanks(values: Any) -> Any:
-    """Trimmed text, missing where nothing is left."""
+    """Return trimmed text, null where it is empty."""
     text = pc.utf8_trim_whitespace(values)
     return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
 
 
 def _encode(values: pa.ChunkedArray, name: str, where: str) -> tuple[np.ndarray, list[str]]:
-    """The columns [n, K] float32 of one feature, and their names."""
+    """Encode one column: its features [n, K] float32, and their names."""
     kind = values.type
     is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
     if pa.types.is_fixed_size_list(kind) or (is_list and pa.types.is_floating(kind.value_type)):
@@ -159,7 +162,7 @@ def _encode(values: pa.ChunkedArray, name: str, where: str) -> tuple[np.ndarray,
     if not missing.any():
         return numbers[:, None].astype(np.float32), [name]
     both = np.stack([np.where(missing, 0.0, numbers), missing], axis=1)
-    return both.astype(np.float32), [name, name + MISSING]
+    return both.astype(np.float32), [name, name + MISSING_SUFFIX]
 
 
 def _one_hot(values: pa.ChunkedArray, name: str, where: str) -> tuple[np.ndarray, list[str]]:
@@ -174,13 +177,13 @@ def _multi_hot(values: pa.ChunkedArray, name: str, where: str) -> tuple[np.ndarr
     elif not (pa.types.is_integer(items.type) or pa.types.is_null(items.type)):
         raise DataError(f"{where}: column {name!r} holds {values.type}; lists are of strings or numbers")
     rows = pc.list_parent_indices(lists).to_numpy(zero_copy_only=False)
-    return _hot(items, rows, len(values), name, where, MAX_LISTED)
+    return _hot(items, rows, len(values), name, where, MAX_LIST_CATEGORIES)
 
 
 def _hot(
     values: Any, rows: np.ndarray, num_rows: int, name: str, where: str, most: int
 ) -> tuple[np.ndarray, list[str]]:
-    """A one in the column of each value [M], in the row it belongs to [M]."""
+    """Encode values [M] with their rows [M] as ones in a column for each distinct value."""
     categories = pc.unique(pc.drop_null(values)).sort()
     if len(categories) > most:
         raise DataError(
@@ -190,4 +193,4 @@ def _hot(
     codes = pc.fill_null(pc.index_in(values, value_set=categories), -1).to_numpy()
     block = np.zeros((num_rows, len(categories)), dtype=np.float32)
     block[rows[codes >= 0], codes[codes >= 0]] = 1.0
-    return block, [f"{name}{CATEGORY}{category}" for category in categories.to_pylist()]
+    return block, [f"{name}{CATEGORY_SEPARATOR}{category}" for category in categories.to_pylist()]

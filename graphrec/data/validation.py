@@ -1,4 +1,4 @@
-"""What makes a `HeteroData` a friend graph."""
+"""The rules that a `HeteroData` must meet to be a friend graph."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def _falls(values: Tensor) -> bool:
 
 
 def _runs_both_ways(edge_index: Tensor, num_users: int) -> bool:
-    """Whether pairs are joined, and as often in one direction as in the other."""
+    """Tell whether there are edges, as many in one direction of each pair as in the other."""
     src, dst = edge_index
     if not src.numel():
         return False

@@ -8,14 +8,16 @@ import pyarrow.compute as pc
 
 from graphrec.data.errors import DataError, RowError
 
-MAX_LENGTH = 5000
-MISSING = "_missing"
+MAX_VECTOR_LENGTH = 5000
+
+MISSING_SUFFIX = "_missing"
+"""Ends the name of the feature that is 1 where the one before it is missing."""
 
 
 def vector_columns(values: pa.ChunkedArray, name: str, where: str) -> tuple[np.ndarray, list[str]]:
-    """The columns [n, K] float32 of lists of K numbers, such as embeddings, and their names.
+    """Encode lists of K numbers, such as embeddings, as columns [n, K] float32, and return their names.
 
-    Where a list is missing, all are 0, and one more column says so.
+    A missing list is all 0, with a 1 in one more column.
 
     Raises:
         DataError: naming the first row whose list has another length, or a value missing or not finite.
@@ -30,8 +32,10 @@ def vector_columns(values: pa.ChunkedArray, name: str, where: str) -> tuple[np.n
     width = int(lengths[known[0]]) if len(known) else 0
     if width == 0:
         raise DataError(f"{where}: column {name!r} holds empty lists alone; leave it out")
-    if width > MAX_LENGTH:
-        raise DataError(f"{where}: column {name!r} holds lists of {width} numbers, more than {MAX_LENGTH}")
+    if width > MAX_VECTOR_LENGTH:
+        raise DataError(
+            f"{where}: column {name!r} holds lists of {width} numbers, more than {MAX_VECTOR_LENGTH}"
+        )
     other = known[lengths[known] != width]
     if len(other):
         fault = f"{lengths[other[0]]} numbers where the rows before have {width}; lists need one length"
@@ -46,5 +50,5 @@ def vector_columns(values: pa.ChunkedArray, name: str, where: str) -> tuple[np.n
     names = [f"{name}[{number}]" for number in range(width)]
     if is_missing.any():
         block[:, width] = is_missing
-        names.append(name + MISSING)
+        names.append(name + MISSING_SUFFIX)
     return block.astype(np.float32), names

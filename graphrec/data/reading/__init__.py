@@ -1,1 +1,1 @@
-"""From files to tables: finding, opening, laying out, checking and parsing them."""
+"""Reading files into tables: find, open, find the layout, check and parse."""

@@ -1,4 +1,4 @@
-"""Which column of a file has which role."""
+"""Roles of the columns of a file."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ USUAL_NAMES = {
     "followed callee destination tonodeid v",
     "time": "time timestamp ts datetime date created_at sent_at unixts unixtime unix_time when t",
 }
-"""What columns of each role are called elsewhere, to be offered where a column is missing."""
+"""Common names of columns of each role, suggested in errors where a column is missing."""
 
 
 @dataclass(frozen=True)
 class ColumnNames:
-    """Names of the columns asked for; None where they are left to the default."""
+    """Names of the columns of each role; None for the default."""
 
     src: str | None
     dst: str | None
@@ -31,14 +31,14 @@ class ColumnNames:
 
     @classmethod
     def of(cls, **given: str | int | None) -> ColumnNames:
-        """From names, and numbers from 1."""
+        """Make them from names, or numbers from 1."""
         for role, name in given.items():
             if not isinstance(name, str | int | None) or isinstance(name, bool):
                 raise DataError(f"{role} is {name!r}; it must be the name of a column, or its number")
         return cls(**{role: None if name is None else str(name) for role, name in given.items()})
 
     def header_names(self) -> list[str]:
-        """The names by which a header is known."""
+        """Return the names that a header must have."""
         return [
             self.src or "src",
             self.dst or "dst",
@@ -46,10 +46,10 @@ class ColumnNames:
         ]
 
     def numbered(self, first: FileColumns, files: Sequence[FileColumns]) -> ColumnNames:
-        """The defaults of files without a header, whose columns are "1", "2", ...
+        """Fill in the defaults of files without a header, whose columns are "1", "2", ...
 
         Raises:
-            DataError: it is unknown which column is the time, or a name is not a number.
+            DataError: the column of the time is unknown, or a name is not a number.
         """
         if not files:
             raise DataError(
@@ -77,7 +77,7 @@ def require_columns(
 
 
 def hint_of_names(columns: Sequence[str], given: ColumnNames) -> str:
-    """What to say where columns are missing: the options, with the names that are likely meant."""
+    """Return the advice for missing columns: the options, with the likely names."""
     likely = {}
     for role, usual in USUAL_NAMES.items():
         known = role in columns or (role == "time" and "timestamp" in columns)

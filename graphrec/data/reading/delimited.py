@@ -19,14 +19,14 @@ _WRONG_WIDTH = re.compile(
 )
 
 BLOCK_BYTES = (1 << 20, 1 << 24, 1 << 28)
-"""Sizes of the blocks that are parsed on their own, tried in turn until the longest row fits."""
+"""Sizes of the blocks that are parsed separately, tried in turn until the longest row fits."""
 
 
 def read_delimited(file: SourceFile, layout: Layout, wanted: Sequence[int]) -> pa.Table:
-    """Columns of a file of text, by their numbers from 0: all strings, named as in the layout.
+    """Read columns of a text file, by their numbers from 0: all strings, named as in the layout.
 
     Raises:
-        DataError: naming the file, and the row and column at fault.
+        DataError: the file cannot be read; the message has the file, and the row and column at fault.
     """
     try:
         return _parse(file, layout, wanted, pa.string())
@@ -91,7 +91,7 @@ def _parse_blocks(
 
 
 def _wrong_width(file: SourceFile, layout: Layout, wanted: Sequence[int], block_bytes: int) -> DataError:
-    """The error of the first row of another width, found on one thread: several know no row numbers."""
+    """The error of the first row of another width, found on one thread, since several have no row numbers."""
     lines = CheckedLines(TextStream(file), file.name, layout, skips_blank=True)
     try:
         _parse_blocks(lines, layout, wanted, pa.binary(), block_bytes, use_threads=False)

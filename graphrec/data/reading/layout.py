@@ -1,4 +1,4 @@
-"""How a delimited file is laid out, told from its first lines."""
+"""The layout of a delimited file, found from its first lines."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from graphrec.data.reading.lines import BLANKS, BLANKS_AND_TABS, NUMERIC, Layout
 from graphrec.data.reading.opening import ByteStream
 
 DELIMITERS = ",\t;| "
-"""What may separate columns; a blank stands for runs of blanks, and of tabs that do the same."""
+"""Delimiters, in the order tried; a blank stands for runs of blanks, and of tabs mixed with them."""
 
 COMMENTS = ("#", "%")
 
-HEAD_BYTES = 1 << 20
-"""How much of a file tells its layout: the header, and the comments before it, fit."""
+LAYOUT_BYTES = 1 << 20
+"""Bytes of a file from which its layout is found; the header and the comments before it must fit."""
 
-SHOWN_LINES = 20
-"""How many lines tell the delimiter of a file without a header."""
+LAYOUT_LINES = 20
+"""Lines from which the delimiter of a file without a header is found."""
 
 _LINE = re.compile(rb"([^\r\n]*)(\r\n|\r|\n|\Z)")
 
@@ -34,7 +34,7 @@ class _Line:
 
     @property
     def mark(self) -> str:
-        """What the line begins with, if that begins comments."""
+        """The mark of a comment that the line begins with, or nothing."""
         return next((mark for mark in COMMENTS if self.text.startswith(mark)), "")
 
 
@@ -46,17 +46,17 @@ def find_layout(
     column_names: Sequence[str] | None,
     wanted: Collection[str],
 ) -> Layout:
-    """The layout of a file of text.
+    """Find the layout of a text file.
 
     Empty lines, and lines that begin with `#` or `%`, are skipped before the first row. Where the last of
     them names the wanted columns, and no other line does, it is the header.
 
     Args:
         stream: UTF-8 text, at the start of the file.
-        where: what to call the file in errors.
+        where: name of the file in errors.
         has_header: whether the first row names the columns.
         column_names: names of the columns of a file without a header; by default "1", "2", ...
-        wanted: names that tell the delimiter, since the header must have them.
+        wanted: names that the header must have, from which the delimiter is found.
 
     Raises:
         DataError: the file is empty, has a header alone, or its first line is no header.
@@ -125,7 +125,7 @@ def _with_header(lines: list[_Line], comments: list[_Line], where: str, wanted: 
 
 
 def _separators(delimiter: str, lines: list[_Line], width: int) -> str:
-    """The delimiter; blanks and tabs where they separate as many columns as there are in each line."""
+    """The delimiter; blanks and tabs together if they give the same number of columns in each line."""
     mixed = delimiter == BLANKS and any("\t" in line.text.strip() for line in lines)
     if mixed and all(len(line.text.split()) == width for line in lines):
         return BLANKS_AND_TABS
@@ -133,9 +133,9 @@ def _separators(delimiter: str, lines: list[_Line], width: int) -> str:
 
 
 def _delimiter_of_rows(lines: list[_Line], width: int | None) -> str:
-    """The delimiter that gives the first rows one number of columns: the given one, or the most.
+    """The delimiter that gives the first rows one number of columns: the given number, or the largest.
 
-    Tabs go before blanks, unless all that blanks separate is numbers.
+    Tabs go before blanks, unless blanks separate numbers only.
     """
     widths = {mark: [len(_split(line.text, mark)) for line in lines] for mark in DELIMITERS}
     if width is not None:
@@ -157,10 +157,10 @@ def _numeric(text: str, delimiter: str, width: int) -> tuple[bool, ...]:
 
 
 def _first_lines(stream: ByteStream, where: str) -> list[_Line]:
-    """The first lines that are not blank, as far as they are known whole."""
+    """The first lines that are not blank."""
     head, is_whole = b"", False
-    while len(head) < HEAD_BYTES and not is_whole:
-        block = stream.read(HEAD_BYTES)
+    while len(head) < LAYOUT_BYTES and not is_whole:
+        block = stream.read(LAYOUT_BYTES)
         head += block
         is_whole = not block
     lines: list[_Line] = []
@@ -181,17 +181,17 @@ def _first_lines(stream: ByteStream, where: str) -> list[_Line]:
             )
         lines.append(_Line(text, found.start(), found.end(), is_complete))
         num_rows += num_rows > 0 or not lines[-1].mark
-        if num_rows >= SHOWN_LINES:
+        if num_rows >= LAYOUT_LINES:
             break
     if not lines and head.strip():
         raise DataError(
-            f"{where}: the first line is longer than {HEAD_BYTES >> 20} MiB; is this a table of text?"
+            f"{where}: the first line is longer than {LAYOUT_BYTES >> 20} MiB; is this a table of text?"
         )
     return lines
 
 
 def _split(text: str, delimiter: str) -> list[str]:
-    """The trimmed values of a line; none where its quotes are broken."""
+    """The trimmed values of a line; none if its quotes are broken."""
     if delimiter == BLANKS:
         text = " ".join(text.split()) if '"' not in text else text.strip()
     try:

@@ -1,4 +1,4 @@
-"""Text on its way to the parser, each line accounted for."""
+"""Checked lines of text for the parser, with every line accounted for."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from graphrec.data.errors import DataError, RowError
 from graphrec.data.reading.opening import ByteStream
 from graphrec.data.reading.quotes import BrokenQuoteError, QuotedRecord, scan_quotes, single_blanks
 
-LONGEST_LINE = 1 << 26
-"""Bytes of a line: 64 MiB."""
+MAX_LINE_BYTES = 1 << 26
+"""64 MiB."""
 
-LONGEST_RECORD = 1 << 20
-"""Bytes of a row with quoted line ends, 1 MiB: a quote that is still open then was never closed."""
+MAX_RECORD_BYTES = 1 << 20
+"""Bytes of a row with quoted line ends, 1 MiB: a quote still open then was never closed."""
 
 BLANKS = " "
-"""What separates columns in runs."""
+"""The separator of columns in runs of blanks."""
 
 BLANKS_AND_TABS = " \t"
-"""What separates columns in runs, mixed."""
+"""The separators of columns in mixed runs of blanks and tabs."""
 
 NUMERIC = re.compile(rb'\s*"?[+-]?(\d[\d.:eETZ+\- ]*|\.\d+)"?\s*')
-"""A number, or a moment such as 2024-05-01T12:00:00Z."""
+"""A number, or a time such as 2024-05-01T12:00:00Z."""
 
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _LINE_OF_BLANKS = re.compile(rb"(?:(?<=[\r\n])|\A)[ \t]+(?=[\r\n]|\Z)")
@@ -34,14 +34,14 @@ _DOUBLING = "close it, or remove it (a quote inside quotes is doubled)"
 
 @dataclass(frozen=True)
 class Layout:
-    """How the rows of a delimited file are laid out.
+    """The layout of the rows of a delimited file.
 
     Attributes:
-        names: of the columns, in order.
+        names: names of the columns, in order.
         separators: the delimiter, or `BLANKS` or `BLANKS_AND_TABS`, which separate columns in runs.
-        start: where the first row begins, in bytes of UTF-8 text.
-        numeric: which columns hold numbers or times in the first row.
-        mark: what comment lines at the top begin with; empty where there are none.
+        start: position of the first row, in bytes of UTF-8 text.
+        numeric: for each column, whether the first row has a number or time.
+        mark: mark of the comment lines at the top; empty if there are none.
     """
 
     names: tuple[str, ...]
@@ -57,18 +57,18 @@ class Layout:
 
     @property
     def delimiter(self) -> str:
-        """The one character between columns, once runs are single."""
+        """The one character between columns, after runs are made single."""
         return self.separators[0]
 
     def split(self, line: bytes) -> list[bytes]:
-        """The parts of a line, whatever its quotes."""
+        """Split a line at its separators, regardless of quotes."""
         if self.separators == BLANKS_AND_TABS:
             line = line.replace(b"\t", b" ")
         parts = line.split(self.delimiter.encode())
         return [part for part in parts if part] if self.in_runs else parts
 
     def looks_like_row(self, line: bytes) -> bool:
-        """Whether a line could be a row by itself: as many columns, and numbers where there are numbers."""
+        """Tell whether a line could be a row: as many columns, and numbers in the numeric ones."""
         fields = self.split(line)
         return len(fields) == len(self.names) and all(
             NUMERIC.fullmatch(field) for field, numeric in zip(fields, self.numeric, strict=True) if numeric
@@ -76,20 +76,20 @@ class Layout:
 
 
 class CheckedLines:
-    """The rows of a delimited file as a stream for `pyarrow.csv`, without what comes before them.
+    """The rows of a delimited file as a stream for `pyarrow.csv`, without comments and header.
 
     Each line becomes one row, except empty lines and rows with line ends inside quotes, which are counted, so
     that rows can be reconciled with lines. Runs of blanks become single ones where they are the delimiter.
 
     Args:
         stream: UTF-8 text, at the start of the file.
-        where: what to call the file in errors.
+        where: name of the file in errors.
         layout: its layout.
-        skips_blank: skip lines of blanks alone too.
+        skips_blank: skip lines of blanks only, too.
 
     Attributes:
         num_rows: rows read so far.
-        closed: whether reading has ended, as `pyarrow` asks.
+        closed: whether reading has ended, for `pyarrow`.
 
     Raises:
         DataError: while reading, naming the row: a quote that is not closed or whose text looks like rows, a
@@ -121,14 +121,14 @@ class CheckedLines:
         self.closed = True
 
     def read(self, size: int) -> bytes:
-        """At most `size` bytes, whole rows where they fit; none at the end."""
+        """Read at most `size` bytes, whole rows if they fit; none at the end."""
         while not self._ready and not self._is_done:
             self._ready = self._next(size)
         block, self._ready = self._ready[:size], self._ready[size:]
         return block
 
     def _next(self, size: int) -> bytes:
-        """The next whole rows, checked; none where more has to be read first."""
+        """The next whole rows, checked; none if more has to be read first."""
         block = self._stream.read(max(size - len(self._carry), size // 2, 1))
         self._is_done = not block
         skipped = min(self._to_skip, len(block))
@@ -137,9 +137,9 @@ class CheckedLines:
         self._carry = b""
         if not self._is_done:  # a carriage return at the end may be half of a line end
             cut = 1 + max(rows.rfind(b"\n"), rows.rfind(b"\r", 0, max(len(rows) - 1, 0)))
-            if cut == 0 and len(rows) > LONGEST_LINE:
+            if cut == 0 and len(rows) > MAX_LINE_BYTES:
                 raise self._error(
-                    0, rows, f"is longer than {LONGEST_LINE >> 20} MiB; is this a table of text?"
+                    0, rows, f"is longer than {MAX_LINE_BYTES >> 20} MiB; is this a table of text?"
                 )
             rows, self._carry = rows[:cut], rows[cut:]
         return self._checked(rows) if rows else b""
@@ -180,7 +180,7 @@ class CheckedLines:
                 )
 
     def _check_quotes(self, rows: bytes) -> tuple[bytes, int]:
-        """The rows up to one that is still open, and how many lines of them go on a row begun before."""
+        """The rows before one that is still open, and the number of their lines that continue a row."""
         try:
             scan = scan_quotes(rows, self._layout.separators.encode())
         except BrokenQuoteError as broken:
@@ -196,7 +196,7 @@ class CheckedLines:
                     record.quote, rows, f"{fault}; {_DOUBLING}", scan.records[:number], with_column=True
                 )
         if scan.open_at is not None:
-            if self._is_done or len(rows) - scan.open_at > LONGEST_RECORD:
+            if self._is_done or len(rows) - scan.open_at > MAX_RECORD_BYTES:
                 limit = "never closed" if self._is_done else "not closed within 1 MiB"
                 fault = f"a quote opens that is {limit}; {_DOUBLING}"
                 raise self._error(scan.quote, rows, fault, scan.records, with_column=True)
@@ -225,7 +225,7 @@ class CheckedLines:
 
 
 def count_lines(text: bytes) -> int:
-    """How many lines are not empty; the text begins at the start of one."""
+    """Count the lines that are not empty; the text begins at the start of a line."""
     codes = np.frombuffer(text, dtype=np.uint8)
     if not len(codes):
         return 0

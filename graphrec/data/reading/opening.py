@@ -1,4 +1,4 @@
-"""Files as streams of UTF-8 text, whatever they are compressed with and called."""
+"""Files as streams of UTF-8 text, whatever their compression and name."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ COMPRESSIONS = {
     b"\x04\x22\x4d\x18": "lz4",
     b"\xfd7zXZ\x00": "xz",
 }
-"""First bytes of a file, and what it is compressed with."""
+"""First bytes of compressed files, and their compression."""
 
-FOREIGN = {
+UNREADABLE_FORMATS = {
     b"PK\x03\x04": "a zip archive or a spreadsheet; unpack it, or save the sheet as CSV",
     b"PK\x05\x06": "an empty zip archive",
     b"7z\xbc\xaf\x27\x1c": "a 7z archive; unpack it",
@@ -38,7 +38,7 @@ FOREIGN = {
     b"\x93NUMPY": "a NumPy array; pass its columns to EventLog.from_arrays",
     b"%PDF-": "a PDF document; save the table as CSV",
 }
-"""First bytes of a file that cannot be read, what it is and what to do."""
+"""First bytes of files that cannot be read, with their format and advice."""
 
 PARQUET = (b"PAR1", b"PARE")
 
@@ -49,25 +49,25 @@ ENCODINGS = {
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
-"""Byte order marks; those of UTF-32 before those of UTF-16, which they begin with."""
+"""Byte order marks and their encodings; UTF-32 comes first, because its marks begin with UTF-16's."""
 
-HEAD_BYTES = 512
+SIGNATURE_BYTES = 512
 
 
 class ByteStream(Protocol):
-    """What bytes are read from."""
+    """A stream of bytes."""
 
     def read(self, size: int, /) -> bytes:
-        """At most `size` bytes; none at the end."""
+        """Read at most `size` bytes; none at the end."""
 
 
 def is_parquet(file: SourceFile) -> bool:
-    """Whether the file is Parquet, by its first bytes."""
+    """Tell by its first bytes whether a file is Parquet."""
     return _read(_open(file), len(PARQUET[0]), file.name, "").startswith(PARQUET)
 
 
 class _Unxz:
-    """A stream of the bytes that xz has compressed, of several streams one after the other too."""
+    """The decompressed bytes of an xz file, which may hold several streams."""
 
     def __init__(self, stream: ByteStream) -> None:
         self._stream = stream
@@ -75,7 +75,7 @@ class _Unxz:
         self._left = b""
 
     def read(self, size: int, /) -> bytes:
-        """At most `size` bytes; none at the end."""
+        """Read at most `size` bytes; none at the end."""
         while True:
             if self._decompressor.eof:
                 self._left = (self._decompressor.unused_data or self._stream.read(size)).lstrip(b"\0")
@@ -96,17 +96,17 @@ class TextStream:
     """The text of a file as UTF-8 bytes, without a byte order mark.
 
     Args:
-        file: compressed or not, told by its first bytes; UTF-8, or UTF-16 and UTF-32 with a byte order mark.
+        file: compressed or not, by its first bytes; UTF-8, or UTF-16 and UTF-32 with a byte order mark.
 
     Raises:
-        DataError: the file is of a kind that cannot be read, or damaged; also while reading.
+        DataError: the file has a format that cannot be read, or is damaged; also while reading.
     """
 
     def __init__(self, file: SourceFile) -> None:
         self._name = file.name
         self._stream: Any = _open(file)
         self._compression = ""
-        head = self._raw(HEAD_BYTES)
+        head = self._raw(SIGNATURE_BYTES)
         kind = next((kind for magic, kind in COMPRESSIONS.items() if head.startswith(magic)), None)
         if kind == "bz2" and head[4:10] not in (b"1AY&SY", b"\x17rE8P\x90"):  # a name may begin with BZh
             kind = None
@@ -114,10 +114,10 @@ class TextStream:
             self._compression = kind
             raw = _open(file)
             self._stream = _Unxz(raw) if kind == "xz" else pa.CompressedInputStream(raw, kind)
-            head = self._raw(HEAD_BYTES)
+            head = self._raw(SIGNATURE_BYTES)
             if head.startswith((*COMPRESSIONS, *PARQUET)) and not head.startswith(b"BZh"):
                 raise DataError(f"{self._name}: is compressed around another file; decompress it first")
-        for magic, fault in FOREIGN.items():
+        for magic, fault in UNREADABLE_FORMATS.items():
             if head.startswith(magic):
                 raise DataError(f"{self._name}: is {fault}")
         if head[257:262] == b"ustar":
@@ -129,7 +129,7 @@ class TextStream:
         self._ready = self._utf8(head[len(mark) :], final=False)
 
     def read(self, size: int) -> bytes:
-        """About `size` bytes; none at the end."""
+        """Read about `size` bytes; none at the end."""
         while not self._ready:
             block = self._raw(size)
             self._ready = self._utf8(block, final=not block)

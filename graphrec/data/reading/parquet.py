@@ -11,11 +11,11 @@ from graphrec.data.errors import DataError
 from graphrec.data.reading.sources import SourceFile
 
 _FAULTS = (pa.ArrowException, OSError, ValueError, OverflowError, KeyError, MemoryError)
-"""What reading a damaged file raises."""
+"""Errors of reading a damaged file."""
 
 
 def parquet_names(file: SourceFile) -> list[str]:
-    """Names of the columns."""
+    """Return the names of the columns."""
     try:
         with file.filesystem.open_input_file(file.path) as stream:
             return list(pa.parquet.read_schema(stream).names)
@@ -24,7 +24,7 @@ def parquet_names(file: SourceFile) -> list[str]:
 
 
 def read_parquet(file: SourceFile, wanted: Sequence[str] | None = None) -> pa.Table:
-    """The wanted columns, or all."""
+    """Read the wanted columns, or all."""
     try:
         with (
             file.filesystem.open_input_file(file.path) as stream,
@@ -38,7 +38,7 @@ def read_parquet(file: SourceFile, wanted: Sequence[str] | None = None) -> pa.Ta
 
 
 def _check_counts(metadata: pa.parquet.FileMetaData, num_rows: int) -> None:
-    """Raise ValueError unless the footer counts the same rows everywhere: damage there would lose rows."""
+    """Raise ValueError unless all counts of rows in the footer agree: damage there would lose rows."""
     counted = 0
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)

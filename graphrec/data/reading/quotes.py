@@ -1,4 +1,4 @@
-"""Quotes in delimited text: which lines belong together, and which quotes are broken."""
+"""Quotes in delimited text: rows of several lines, and broken quotes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ LINE_FEED, CARRIAGE_RETURN = 10, 13
 
 @dataclass(frozen=True)
 class QuotedRecord:
-    """A row that spans several lines, since a quoted value holds line ends.
+    """A row that spans several lines, because a quoted value has line ends.
 
     Attributes:
-        start: where it begins in the text.
-        stop: where the next row begins.
-        quote: where the first value with a line end opens its quote.
+        start: position of the row in the text.
+        stop: position of the next row.
+        quote: position of the opening quote of the first value with a line end.
     """
 
     start: int
@@ -29,13 +29,13 @@ class QuotedRecord:
 
 @dataclass(frozen=True)
 class QuoteScan:
-    """What was found.
+    """The result of `scan_quotes`.
 
     Attributes:
         text: whole rows, without blanks between a delimiter and a quote that opens a value.
         records: rows of several lines, in order; positions are those of the text given.
-        open_at: where a row begins whose quote is still open at the end, no part of `text`; or None.
-        quote: where that quote is.
+        open_at: position of a row whose quote is still open at the end, which is not in `text`; or None.
+        quote: position of that quote.
     """
 
     text: bytes
@@ -77,9 +77,9 @@ def _patterns(separators: bytes) -> _Patterns:
 
 
 def scan_quotes(text: bytes, separators: bytes) -> QuoteScan:
-    """Find the rows of several lines in lines of text, the first of which begins a row.
+    """Find the rows of several lines in text that begins at the start of a row.
 
-    Lines whose quotes all open after a delimiter and close before one are told by array operations; the
+    Lines whose quotes all open after a delimiter and close before one are found by array operations; the
     others are read one by one.
 
     Args:
@@ -144,7 +144,7 @@ class _Row:
 
 
 def _scan_row(text: bytes, start: int, separators: bytes, records: list[QuotedRecord]) -> _Row:
-    """Read one row value by value; without a stop where its quote is still open at the end of the text."""
+    """Read one row value by value; it has no stop if its quote is still open at the end of the text."""
     patterns = _patterns(separators)
     position, first_joined = start, -1
     blanks: list[tuple[int, int]] = []
@@ -188,7 +188,7 @@ def _scan_row(text: bytes, start: int, separators: bytes, records: list[QuotedRe
 
 
 def single_blanks(text: bytes, *, with_tabs: bool) -> bytes:
-    """Whole rows with single blanks for runs of blanks (and tabs) outside quotes, none at line ends."""
+    """Replace runs of blanks (and tabs) outside quotes by single blanks, and remove those at line ends."""
     parts = text.split(b'"')
     parts[::2] = [_single_blanks(part, with_tabs) for part in parts[::2]]
     text = b'"'.join(parts)

@@ -24,12 +24,12 @@ Paths: TypeAlias = FilePath | Sequence[FilePath]
 
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://")
 SCHEMES = ("file", "s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")
-MAGIC = re.compile(r"[*?\[]")
+GLOB_CHARACTERS = re.compile(r"[*?\[]")
 CONNECT_SECONDS = 10
-"""How long an address may stay silent before it is given up."""
+"""Time without an answer after which an address is given up."""
 
 RETRY_SECONDS = 4
-"""After this Google's client begins no new try; its waits double, so that 10 would be 24 in the end."""
+"""Time after which Google's client starts no new attempt; its pauses double, so 10 would become 24."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class SourceFile:
     """One file to read.
 
     Attributes:
-        filesystem: where it is.
+        filesystem: its file system.
         path: its path there.
-        name: how it is called in messages.
+        name: its name in messages.
         size: bytes.
-        keys: values of the folders it lies in, by name: `action=sms/` gives {"action": "sms"}.
+        keys: values of the folders above it, by name: `action=sms/` gives {"action": "sms"}.
     """
 
     filesystem: pafs.FileSystem
@@ -52,17 +52,17 @@ class SourceFile:
 
 
 def find_files(paths: Paths, filesystem: Any = None) -> list[SourceFile]:
-    """The files that the paths name, in order of their paths.
+    """Find the files of paths, in order of their full paths.
 
-    Files and folders whose names begin with `.` or `_` are left out of folders and patterns.
+    Files and folders with names that begin with `.` or `_` are left out of folders and patterns.
 
     Args:
         paths: see `Paths`.
-        filesystem: where they are: one of `pyarrow.fs` or of fsspec; by default the local one, or that of the
-            address.
+        filesystem: the file system: one of `pyarrow.fs` or of fsspec; by default the local one, or that of
+            the address.
 
     Raises:
-        FileNotFoundError: nothing is there.
+        FileNotFoundError: there is no such file.
         DataError: an address cannot be reached, a folder holds no file, or a file is named twice.
     """
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
@@ -78,14 +78,14 @@ def find_files(paths: Paths, filesystem: Any = None) -> list[SourceFile]:
 
 
 def describe(paths: Paths) -> str:
-    """What to call the files together in messages."""
+    """Return a name for all files together, for messages."""
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     more = f" and {len(given) - 1} more" if len(given) > 1 else ""
     return f"{os.fspath(given[0])}{more}"
 
 
 def _common_folder(paths: list[str]) -> str | None:
-    """The folder that several local paths share: what differs below it may say `action=sms`."""
+    """The common folder of several local paths; folders below it may be keys such as `action=sms`."""
     if len(paths) < 2 or any(ADDRESS.match(path) for path in paths):
         return None
     return os.path.commonpath([os.path.abspath(path) for path in paths])
@@ -97,7 +97,7 @@ def _expand(given: str, filesystem: Any, common: str | None) -> list[SourceFile]
     where, path = _locate(given, filesystem)
     try:
         info = where.get_file_info(path)
-        if info.type == pafs.FileType.NotFound and MAGIC.search(path):
+        if info.type == pafs.FileType.NotFound and GLOB_CHARACTERS.search(path):
             return _matches(given, where, path)
         if info.type == pafs.FileType.NotFound:
             raise FileNotFoundError(f"no such file: {given}")
@@ -162,7 +162,7 @@ def _connect(scheme: str, address: str) -> tuple[pafs.FileSystem, str]:
 
 def _matches(given: str, where: pafs.FileSystem, pattern: str) -> list[SourceFile]:
     parts = PurePosixPath(pattern).parts
-    first = next(number for number, part in enumerate(parts) if MAGIC.search(part))
+    first = next(number for number, part in enumerate(parts) if GLOB_CHARACTERS.search(part))
     base = str(PurePosixPath(*parts[:first])) if first else ""
     selector = pafs.FileSelector(base, allow_not_found=True, recursive=True)
     wanted = parts[first:]
@@ -175,7 +175,7 @@ def _matches(given: str, where: pafs.FileSystem, pattern: str) -> list[SourceFil
 
 
 def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Whether a path fits a pattern, part by part; `**` stands for any number of folders."""
+    """Tell whether a path fits a pattern, part by part; `**` stands for any number of folders."""
     if not pattern:
         return not parts
     if pattern[0] == "**":

@@ -1,4 +1,4 @@
-"""Files as one table, each row of which knows its file."""
+"""Files as one table that can name the file of each row."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from graphrec.data.reading.sources import SourceFile
 from graphrec.data.table import decoded
 
 NULL_KEY = "__HIVE_DEFAULT_PARTITION__"
-"""What a folder is named whose rows have no value."""
+"""Name of a folder of rows without a value."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class FileColumns:
     Attributes:
         file: the file.
         own_names: names of the columns in the file.
-        layout: of text; None for Parquet.
+        layout: layout of a text file; None for Parquet.
     """
 
     file: SourceFile
@@ -63,26 +63,26 @@ class FileColumns:
 
     @property
     def where(self) -> str:
-        """What to call the file in errors."""
+        """Name of the file in errors."""
         return self.file.name
 
     @property
     def keys(self) -> dict[str, str]:
-        """Values of the folders it lies in."""
+        """Values of the folders above the file, by name."""
         return self.file.keys
 
     @property
     def is_parquet(self) -> bool:
-        """Whether it is Parquet."""
+        """Whether the file is Parquet."""
         return self.layout is None
 
     @property
     def names(self) -> list[str]:
-        """Names of its columns and of its folders."""
+        """Names of the file's columns and of its folders."""
         return [*self.own_names, *(key for key in self.keys if key not in self.own_names)]
 
     def read(self, names: Sequence[str]) -> pa.Table:
-        """Columns of the file and of its folders, each known to be there once."""
+        """Read columns of the file and of its folders; each must exist once."""
         own = [name for name in names if name in self.own_names]
         if self.layout is None:
             table = read_parquet(self.file, own)
@@ -103,7 +103,7 @@ class JoinedTable:
 
     Attributes:
         table: the rows, file after file.
-        where: what to call the files together.
+        where: name of all files together.
         files: names of the files.
         starts: position of the first row of each.
     """
@@ -115,7 +115,7 @@ class JoinedTable:
 
     @contextmanager
     def locating_rows(self) -> Iterator[None]:
-        """Let errors about a row of the table name its file, and its row there."""
+        """Make errors about a row of the table name its file, and the row in that file."""
         try:
             yield
         except RowError as error:
@@ -158,7 +158,7 @@ def _plain(table: pa.Table) -> pa.Table:
 
 
 def _widened(schema: pa.Schema, column: pa.Field, where: str, first: str) -> pa.Schema:
-    """The schema with a type that holds the values of one more column of the same kind."""
+    """The schema with a type that can also hold the values of one more column."""
     before = schema.field(column.name)
     integers = pa.types.is_integer(before.type) and pa.types.is_integer(column.type)
     times = pa.types.is_timestamp(before.type) and pa.types.is_timestamp(column.type)
