@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
 
 from benchmarks.render import RESULTS, page, table
+from tests.test_rooms import ROOMS
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -73,3 +76,39 @@ def test_every_benchmark_is_listed_with_its_question() -> None:
         assert f"`{path.stem}`" in listed or f"{path.stem}.py`" in listed or path.stem in ("ladder", "render")
     for name in re.findall(r"^\| `(\w+)` \|", listed, flags=re.MULTILINE):
         assert list((ROOT / "benchmarks").rglob(f"{name}.py")), name
+
+
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
+
+
+def test_the_walks_name_what_there_is() -> None:
+    steps = re.findall(r"`([\w/]+\.py)` `([\w.]+)`", ARCHITECTURE)
+    assert len(steps) >= 10
+    for file, name in steps:
+        source = (ROOT / "graphrec" / file).read_text()
+        for part in name.split("."):
+            assert re.search(rf"^\s*(def|class) {part}\b", source, flags=re.MULTILINE), (file, part)
+
+
+def test_files_that_are_named_are_there() -> None:
+    pages = ARCHITECTURE + (ROOT / "CONTRIBUTING.md").read_text()
+    files = set(re.findall(r"`([\w/]+/[\w/]+\.py)`", pages))
+    assert len(files) >= 15
+    missing = [
+        file for file in files if not any((ROOT / base / file).is_file() for base in (".", "graphrec"))
+    ]
+    assert not missing
+
+
+def test_the_rooms_are_those_of_the_test() -> None:
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", ARCHITECTURE.split("## The way")[0], flags=re.MULTILINE)
+    assert [name for row in rows for name in re.findall(r"`(\w+)`", row)] == [*ROOMS]
+
+
+def test_the_drawings_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = ROOT / "docs" / "drawings" / "draw.py"
+    monkeypatch.setattr(sys, "argv", [str(script), str(tmp_path)])
+    runpy.run_path(str(script), run_name="__main__")
+    drawn = {path.name for path in tmp_path.glob("*.svg")}
+    assert drawn == {path.name for path in script.parent.glob("*.svg")}
+    assert len(drawn) == 5
