@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import runpy
@@ -112,3 +113,29 @@ def test_the_drawings_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     drawn = {path.name for path in tmp_path.glob("*.svg")}
     assert drawn == {path.name for path in script.parent.glob("*.svg")}
     assert len(drawn) == 5
+
+
+INTERNALS = {"quality/reciprocity.py": {"_other_side"}, "speed/retrieval.py": {"_index"}}
+"""What has no public way yet: caching ranks of the other side, changing the cells that an index probes."""
+
+
+def private_names(source: str) -> set[str]:
+    """Underscore names that a program imports or takes from something that is not itself."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom):
+            names |= {alias.name for alias in node.names if alias.name.startswith("_")}
+        elif isinstance(node, ast.Attribute) and re.match(r"_[^_]", node.attr):
+            own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+            names |= set() if own else {node.attr}
+    return names
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_benchmarks_use_no_private_names(path: Path) -> None:
+    known = INTERNALS.get(f"{path.parent.name}/{path.name}", set())
+    assert private_names(path.read_text()) == known
+
+
+def test_private_names_would_be_seen() -> None:
+    assert private_names("from a import _b\nc._d()\nself._e\nf.__dict__") == {"_b", "_d"}

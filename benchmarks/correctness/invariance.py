@@ -1,10 +1,10 @@
-"""Does any metric depend on how people are numbered, or on the order of rows of one time?
+"""Does any metric depend on how users are numbered, or on the order of rows of the same time?
 
 python -m benchmarks.correctness.invariance [--dataset NAME] [--models ...]
 
-Judges every heuristic on the log as it is, on the log with other user ids, and on the log with the rows of
-every time shuffled, and prints the largest absolute difference of any metric, intervals included. It must be
-0, but for the last bit of a sum in another order. `random` scores ids, so it must differ under other ids:
+Evaluates every heuristic on the log, on the log with other user ids, and on the log with the rows of each
+time shuffled, and prints the largest absolute difference of any metric, intervals included. It must be 0,
+but for the last bit of a sum in another order. `random` depends on ids, so it must differ under other ids:
 that shows the check can fail.
 """
 

@@ -1,10 +1,10 @@
-"""A signal that rules of thumb miss and a graph without any: what every recommender makes of them.
+"""Is a planted pattern found, and nothing in a random graph?
 
 python -m benchmarks.correctness.planted [--seed S]
 
-Planted: everyone writes to twelve people of their own, in turn, so the next is always the one who has
-waited longest, and nothing else tells. Random: sources and targets are drawn uniformly; chance is the mean of
-1 / rank over the other users.
+Planted: every user writes to the same twelve users in turn, so the next is always the one who has waited
+longest, and nothing else tells. Random: sources and targets are drawn uniformly; chance is the mean of 1 /
+rank over the other users.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Circles that codes should find, and a graph without any: what tokenizers make of them.
+"""Do codes find planted communities, and nothing in a random graph?
 
 python -m benchmarks.correctness.planted_codes [--seeds 0 1 2]
 
-Planted: of 2,000 people, nine acts of ten stay inside one of 40 circles; with as many codes, the first ones
-are held against the circles by their adjusted mutual information, 1 where they are the same and 0 by chance.
-Random: both ends of every event are drawn uniformly. The first nine tenths of the events are fitted, and
-`evaluate_tokenizer` judges the ties of the rest, by homophily at length 1 and AUC against pairs matched by
-degree, with 95 % intervals.
+Planted: of 2,000 users, nine events of ten stay inside one of 40 communities; with as many codes, first
+codes are compared with communities by their adjusted mutual information, 1 if they are the same and 0 by
+chance. Random: both users of every event are drawn uniformly. The first nine tenths of the events are
+fitted, and `evaluate_tokenizer` evaluates the ties of the rest, by homophily at length 1 and AUC against
+pairs matched by degree, with 95 % intervals.
 """
 
 from __future__ import annotations

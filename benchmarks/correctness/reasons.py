@@ -1,12 +1,12 @@
-"""Whether reasons are true: does the score fall without the evidence, and does it without other events?
+"""Does the score fall without the evidence that a reason names, and more than without other events?
 
 python -m benchmarks.correctness.reasons [--dataset Copenhagen] [--models ...] [--pairs 100] [--seed 0]
 
-Pairs of a random user and a random candidate, at random moments of validation and test; every other candidate
-is somebody the user is in contact with, or a contact of one of them, at random. For each piece of evidence:
-the fall of the score without it, and the mean change, up or down, without as many random other events of the
-past, and without as many other events of the two people, where they have so many (three draws each). For each
-pair: the fall without all of its evidence at once.
+Pairs of a random user and a random candidate, at random moments of validation and test; every other
+candidate is a contact of the user, or a contact of a contact, at random. For each piece of evidence: the
+fall of the score without it, and the mean change without as many random other events of the past, and
+without as many other events of the two users, where they have so many (three draws each). For each pair: the
+fall without all of its evidence at once.
 """
 
 from __future__ import annotations

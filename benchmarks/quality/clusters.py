@@ -4,16 +4,17 @@ python -m benchmarks.quality.clusters --dataset NAME|--users N [--part val] [--o
 
 `curve`: with one fitted model, MRR when groups of users are searched in the order of their routing score, up
 to a share of all users; a target that is not searched counts 0. All kinds of groups are equal in number.
-In-model clusters are routed by the model's prediction of the next cluster; k-means of its user vectors, first
-codes of residual k-means over the network, and random groups by the dot product of the query and the group's
-mean vector; faiss IVF by its own coarse quantizer. Where users around are weighted in, as for in-model
-clusters, groups come in the order of their likeliest member, among users around, whom the model scores, and
-the others. With `pointer` the user's contacts, with `around` the whole neighborhood is searched besides, and
-counts; users in no group yet are always searched. Fewer competitors may also raise a rank. Also sizes and
-homophily of the clusters, their members, and mutual metrics. `grid`: small and large model, two-tower,
-clusters searched wholly and at a tenth. `tables`: loss in nats, held out and in training, of users and of
-clusters, without a neighborhood. `balance`: of clusters. `cost`: queries per second, and recall@50 of
-held-out targets, on a synthetic network. Figures are kept in DIR/clusters.json; an interrupted run continues.
+In-model clusters are routed by the model's prediction of the next cluster; k-means of its user vectors,
+first codes of residual k-means over the network, and random groups by the dot product of the query and the
+group's mean vector; faiss IVF by its own coarse quantizer. Where users around are weighted in, as for
+in-model clusters, groups come in the order of their likeliest member, among users around, whom the model
+scores, and the others. With `pointer` the user's contacts, with `around` the whole neighborhood is searched
+besides, and counts; users in no group yet are always searched. Fewer competitors may also raise a rank. Also
+sizes and homophily of the clusters, their members, and mutual metrics. `grid`: small and large model,
+two-tower, clusters searched wholly and at a tenth. `tables`: loss in nats, held out and in training, of
+users and of clusters, without a neighborhood. `balance`: of clusters. `cost`: queries per second, and
+recall@50 of held-out targets, on a synthetic network. Figures are kept in DIR/clusters.json; an interrupted
+run continues.
 """
 
 from __future__ import annotations

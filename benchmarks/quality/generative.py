@@ -1,12 +1,12 @@
-"""The generative model beside the best rule, the two-tower's mixture and generation as in TIGER.
+"""What does generating STUs gain or lose against scoring every user, and what does each part add?
 
 python -m benchmarks.quality.generative --dataset NAME [--part val|test] [--only ROW ...] --out DIR
 
-Every row ranks the same events of the part. MRR by slice, as means over the seeds; what `stu` reaches of the
-best rule of the part (in hindsight, for each slice anew) and of `two_tower_mixture`, with 95 % intervals that
-resample actors. Then, for each row: mutual metrics and exposure, on test; of the generative ones how much of
-a beam's ten are the exact ten, and what share of codes written without the tree is somebody's. Ranks and
-figures are kept in DIR, so that an interrupted run goes on.
+Every row ranks the same events of the part. MRR by slice, means over the seeds; ratios of `stu` to the best
+heuristic (in hindsight, for each slice) and to `two_tower_mixture`, with 95 % intervals that resample
+actors. Then for each row mutual metrics and exposure on test; for generative ones the share of the exact top
+ten that a beam finds, and the share of codes that exist when decoded without the tree. Ranks and figures are
+kept in DIR; an interrupted run continues.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""A model against the best rule of thumb in hindsight, slice by slice, with paired intervals.
+"""How far above or below the best heuristic of each slice is a model?
 
 python -m benchmarks.quality.ratios --dataset NAME [--model two_tower_mixture] [--seeds 0 1 2] --out DIR
 
-Every rule and every seed of the model rank the same test events. The best rule is picked by the test itself,
-for each slice anew. The ratio is of the model's MRR, its reciprocal ranks averaged over seeds, to that
-rule's; its 95 % interval resamples actors. Ranks are kept in DIR, so that an interrupted run goes on.
+Every heuristic and every seed of the model rank the same test events. The best heuristic is picked by the
+test events themselves, for each slice. The ratio is of the model's MRR, reciprocal ranks averaged over
+seeds, to that heuristic's; its 95 % interval resamples actors. Ranks are kept in DIR; an interrupted run
+continues.
 """
 
 from __future__ import annotations

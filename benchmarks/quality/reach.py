@@ -1,23 +1,22 @@
-"""Who reaches the people beyond the neighbourhood? Recall of ways of retrieval, against what each costs.
+"""Which method finds targets beyond the neighborhood, and at what cost?
 
 python -m benchmarks.quality.reach --dataset NAME|--users N [--part val|test] [--only ROW ...] --out DIR
 
-Judged are events of the part, drawn at random, whose target lies *outside*: no contact of the actor, nor
-among the neighbourhood's candidates (contacts, ends of two-hop paths, people seen lately); neither these nor
-the actor are listed. And those of actors with fewer than 5 acts so far, of whom all but their contacts are
-listed. Recall@50 and @200; milliseconds a query, from the question to a list of 200, in batches; and how many
-people, nodes of the tree or centroids were scored for it. Models are trained before the part `val`, and their
-epoch is chosen on it. At full size: --epochs 6 --epoch-batches 50 --judged 3000.
+Two random samples of the part's events are evaluated. *Beyond*: the target is neither a contact of the actor
+nor a candidate of the neighborhood (contacts, ends of two-hop paths, users seen lately); all of these and
+the actor are excluded. *Few*: the actor has fewer than 5 events so far; contacts and the actor are excluded.
+Recall@50 and @200; milliseconds a query, from the query to a list of 200, in batches; and how many users,
+tree nodes or centroids were scored. Models are trained before the part `val`, and their epoch is chosen on
+it. At full size: --epochs 6 --epoch-batches 50 --judged 3000.
 
-Rows: `gnn`, `kmeans` and `random` are the generator of `GenerativeSTU` alone, on codes of each kind, by beams
-of several widths, and exactly where there are few users; `gnn_alone` is trained without a neighbourhood.
-`two_tower` is the softmax over everyone of the two-tower's mixture, `softmax` one that is trained without a
-neighbourhood. `knn` is the UserID model alone, nearest people by inner product; `hybrid` what `GenerativeSTU`
-lists with all it mixes, and with the nearest people and friends of friends among the candidates. `structure`
-is the cosine of structural embeddings, exactly and by faiss, an inverted file of which several parts are
-looked at. `popularity` (recent) and `last_seen` are the same list for all at a time, which a service would
-keep: their milliseconds are those of making it anew. Each row runs in a process of its own and is kept in
-DIR, so that an interrupted run goes on.
+Rows: `gnn`, `kmeans` and `random` are the generator of `GenerativeSTU` alone, on codes of each kind, by
+beams of several widths, and exactly where users are few; `gnn_alone` is trained without a neighborhood.
+`two_tower` is the softmax over all users in the two-tower's mixture, `softmax` one that is trained without a
+neighborhood. `knn` is `Nearest`; `hybrid` is what `GenerativeSTU` recommends, alone and with the nearest
+users and friends of friends among its candidates. `structure` is the cosine of spectral embeddings, exact
+and by a faiss inverted file of which several parts are searched. `popularity` (recent) and `last_seen` are
+one list for all users at a time, which a service would keep: their milliseconds are those of computing it.
+Each row runs in a process of its own and is kept in DIR; an interrupted run continues.
 """
 
 from __future__ import annotations

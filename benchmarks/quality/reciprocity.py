@@ -1,13 +1,13 @@
-"""Both sides must want it: late answers, who answers, lists for both sides, and a fair load.
+"""Which users reply, and what do lists for both sides gain?
 
 python -m benchmarks.quality.reciprocity [--datasets Synthetic ...] [--models adamic_adar ...] [--seeds 0 ...]
     [--parts late answers both load] [--candidates 50] [--users 2000] [--epochs 6] [--out DIR]
 
-`late`: on synthetic worlds, the answer rate of the approaches of the last two days, counted and corrected,
-against the truth; and what a model learns from such approaches alone. `answers`: the model of answers against
-constants, past rates and a gradient-boosted model on the same features (needs scikit-learn). `both`: each
-recommender alone, with the parameter-free combination, and with the weights that validation chose; 95 %
-intervals, and of differences pair by pair. `load`: lists with half the greatest exposure.
+`late`: on synthetic worlds, the reply rate of the initiations of the last two days, counted and corrected,
+against the true probabilities; and what a model learns from such initiations alone. `answers`: the reply
+model against constants, past rates and gradient boosting on the same features (needs scikit-learn). `both`:
+each recommender alone, reranked by default, and with the weights that validation chose; 95 % intervals, also
+of differences pair by pair. `load`: lists with half the largest exposure.
 """
 
 from __future__ import annotations

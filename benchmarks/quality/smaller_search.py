@@ -1,4 +1,4 @@
-"""Who is still found when only some groups of people are searched, by groups, routes and share."""
+"""Which targets are still found when only some groups of users are searched, by groups, routes and share."""
 
 from __future__ import annotations
 

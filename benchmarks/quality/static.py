@@ -1,6 +1,8 @@
-"""Friendship networks without times, split by pairs: who ranks the friends that were held out?
+"""Which heuristic finds held-out friends in a network without times?
 
 python -m benchmarks.quality.static [--datasets NAME ...] [--models MODEL ...] [--seed S]
+
+Pairs are split at random into training, validation and test.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""The synthetic world: what it costs, what it is like, and what its oracle leaves to be found.
+"""How far are heuristics from the best possible ranking in a simulated world, and what does the world cost?
 
 python -m benchmarks.quality.synthetic [--users 1000000] [--events 10000000] [--seeds 3]
 
 Seconds and peak memory of one large world; then worlds of 2,000 users and 60,000 events, with every
-mechanism and without triadic closure: the streaming protocol's test MRR of the oracle and of rules of thumb,
-each the mean over the seeds; and what all these worlds are like.
+mechanism and without triadic closure: test MRR of the oracle and of heuristics, means over the seeds; and
+statistics of all these worlds.
 """
 
 from __future__ import annotations

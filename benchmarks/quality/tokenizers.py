@@ -1,14 +1,14 @@
-"""Tokenizers side by side: are codes in use, do they tell of later ties, how do newcomers and refits fare?
+"""Are codes evenly used, do they predict later ties, and how do newcomers and refits fare?
 
 python -m benchmarks.quality.tokenizers --dataset NAME|--users N [--part val|test] [--only ROW ...] --out DIR
 
-All have the same codebook sizes, fit on what is strictly older than the part, and are judged by the pairs
-whose first contact falls into it. `residual_vq` is the ResidualVQ of vector-quantize-pytorch, where that can
-be imported, fed the embeddings of `gnn_rqvae` of the same seed. Newcomers are encoded from the events of
-their first 3 ties and judged by later ones, relative to those present at the fit; where fewer than 30 such
-ties come (as without times), a twentieth of the users, drawn by the seed, is kept from a fit of its own.
-Drift is from a fit without the last events to a refit on 5 % more. Each runs in a process of its own, and its
-figures are kept in DIR, so that an interrupted run goes on.
+All tokenizers have the same codebook sizes, are fitted on what is strictly older than the part, and
+evaluated by the pairs whose first contact falls into it. `residual_vq` is the ResidualVQ of
+vector-quantize-pytorch, if installed, on the embeddings of `gnn_rqvae` of the same seed. Newcomers are
+encoded from the events of their first 3 ties and evaluated by later ones, relative to users present at the
+fit; if there are fewer than 30 such ties (as without times), a twentieth of the users, drawn by the seed, is
+left out of a fit of its own. Drift is from a fit without the last events to a refit on 5 % more. Each
+tokenizer runs in a process of its own; figures are kept in DIR, and an interrupted run continues.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""Suggestions a second of the beam search down the tree of STUs, beside the other ways to get them.
+"""How many suggestions a second does the beam search make, against other ways to get them?
 
 python -m benchmarks.speed.decoding [--users 25000 1000000] [--requests 100000] [--dataset NAME] --out DIR
 
 For each number of users: a simulated network of ten events a user, STUs by residual k-means, and towers that
-read where the asking user stands and are trained for a moment to write the STUs of their contacts, so that
-their logits are about as peaked as a model's. k = 20 for each query of a batch, without the user and their
-contacts. Beside `beam_search` stand everyone scored exactly by the same towers; one matrix product with
-everyone's embedding (a two-tower's cost); and a search as it is commonly built: a trie of dicts, a callback
-for each prefix that lists the codes allowed, a mask over the codebook, those excluded taken out afterwards.
-The fastest of several passes counts. Then requests of many users: all that is suggested must exist, be
-allowed and be distinct. On the data set, the same of a trained `GenerativeSTU`, and of its generator alone.
-Each part runs in a process of its own and is kept in DIR, so that an interrupted run goes on.
+read the user's spectral embedding and are trained for a moment on the STUs of contacts, so that logits are
+about as peaked as a model's. k = 20 for each query of a batch; the user and contacts are excluded. Beside
+`beam_search`: all users scored exactly by the same towers; one matrix product with every user's embedding (a
+two-tower's cost); and a search as it is commonly built, with a trie of dicts, a callback for each prefix
+that lists allowed codes, a mask over the codebook, and exclusions afterwards. The fastest of several passes
+counts. Then requests of many users: every suggestion must exist, be allowed and be distinct. On the data
+set, the same with a trained `GenerativeSTU`, and with its generator alone. Each part runs in a process of
+its own and is kept in DIR; an interrupted run continues.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""How long training takes until validation passes the best rule of thumb, and until it stops rising.
+"""After how many minutes of training is validation above the best heuristic, and when does it stop rising?
 
 python -m benchmarks.speed.minutes [--dataset NAME] [--seed S]
 
-On one thread; processor time from the first line of `fit`, validation included. Rules and model are judged on
-the same validation events, among all users.
+On one thread; CPU time from the first line of `fit`, validation included. Heuristics and model are evaluated
+on the same validation events, among all users.
 """
 
 from __future__ import annotations

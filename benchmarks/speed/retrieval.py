@@ -1,11 +1,11 @@
-"""Exact and approximate search by inner product on one thread: build time, queries a second, recall.
+"""How fast is exact and approximate inner-product search on one thread, and what does approximation miss?
 
 python -m benchmarks.speed.retrieval [--users 25000 100000 1000000] [--out DIR]
 
-Vectors of 64 numbers, made to look like user tables: a circle of people is a cloud, circles differ in size,
-and norms are spread as popularity is. A query is near the vector of somebody. `spectral` are the
-spectral embeddings of MathOverflow, `two_tower` the user embeddings of a two-tower trained there, with its
-own query vectors. IVF is what `ApproximateIndex` is made of, HNSW the graph index of faiss.
+Vectors of 64 numbers are generated to look like user tables: communities are clouds of different sizes, and
+norms are spread as popularity is. A query is near the vector of a user. `spectral` are the spectral
+embeddings of MathOverflow, `two_tower` the user embeddings of a two-tower trained there, with its own query
+vectors. IVF is what `ApproximateIndex` uses, HNSW the graph index of faiss.
 """
 
 from __future__ import annotations
