@@ -252,7 +252,7 @@ def check_query(graph: FriendGraph, query: Any) -> None:
     """
     parts = [getattr(query, name, None) for name in ("user", "time", "action")]
     if not all(isinstance(part, Tensor) for part in parts):
-        raise TypeError(f"a Query is asked for, got {_shown(query)}")
+        raise TypeError(f"query must be a Query, got {_shown(query)}")
     if any(part.device.type != "cpu" for part in (query.user, query.time, query.action)):
         raise ValueError("queries must be on the CPU, where the index of the graph is")
     check_index("user index", query.user, graph.num_users)

@@ -149,7 +149,7 @@ def without(graph: FriendGraph, gone: Tensor) -> FriendGraph:
         raise DataError(f"without these {int((~stays).sum()):,} users no event would be left")
     out = type(graph)()
     out.__dict__["_global_store"].update(graph._global_store)
-    out.num_self_loops = 0  # nobody knows whose they were
+    out.num_self_loops = 0  # their users are not known
     people, columns = graph["user"], node_columns(graph["user"])
     out["user"].update(plain_values(people, columns))
     out["user"].update({key: value[stays] for key, value in columns.items()})

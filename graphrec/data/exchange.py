@@ -62,7 +62,7 @@ class NetworkxContent:
 def read_networkx(source: nx.Graph) -> NetworkxContent:
     """Read the events and users of a networkx graph; see `FriendGraph.from_networkx`."""
     if not source.is_directed():
-        raise DataError("an undirected networkx graph does not say who acted; use a DiGraph")
+        raise DataError("an undirected networkx graph does not tell the acting user; use a DiGraph")
     edges = list(source.edges(data=True))
     for u, v, attributes in edges:
         if "time" not in attributes:

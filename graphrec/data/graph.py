@@ -69,7 +69,7 @@ class FriendGraph(HeteroData):
 
     @classmethod
     def from_events(cls, log: EventLog, users: UserTable | None = None) -> FriendGraph:
-        """Build the graph of an event log, and of users who may have no event at all."""
+        """Build the graph of an event log, and of a table of users with or without events."""
         check_kind("log", log, EventLog)
         if users is not None:
             check_kind("users", users, UserTable)
@@ -83,7 +83,7 @@ class FriendGraph(HeteroData):
         if users is not None:
             row = ids.index(users.ids)
             if users.x.size(1):
-                # Of people whom the table does not list, every value is missing.
+                # Users that are not in the table have no value of any feature.
                 unknown = unknown_features(users.feature_names)
                 store.x = unknown.repeat(len(ids), 1).index_copy_(0, row, users.x)
                 graph.feature_names = list(users.feature_names)
@@ -152,7 +152,7 @@ class FriendGraph(HeteroData):
         return events
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state to copy and pickle, without what is derived from it."""
+        """Return the state to copy and pickle, without derived values."""
         derived = ("_user_ids", "_events", "_timeline")
         return {key: value for key, value in self.__dict__.items() if key not in derived}
 
@@ -240,7 +240,7 @@ class FriendGraph(HeteroData):
         self[USER, name, USER].edge_index = to_undirected(edge, num_nodes=self.num_users)
 
     def to_networkx(self) -> nx.MultiDiGraph:
-        """Return a multigraph of raw ids whose edges have `time`, `action` and what else is known of them.
+        """Return a multigraph of raw ids whose edges have `time`, `action` and their other columns.
 
         Edges are added in the order of the log. Mutual ties follow from the events and are not added.
         """

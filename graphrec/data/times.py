@@ -26,7 +26,7 @@ UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _ZONE = r"[0-9]([Zz]|[+-][0-9]{2}(:?[0-9]{2})?)$"
 _DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _ROUNDED = r"^[+-]?[0-9](\.[0-9]{0,7})?[eE]\+?0*([89]|1[0-9])$"
-"""Numbers such as 1.7e+09, whose last digit is worth more than a second or may be."""
+"""Numbers such as 1.7e+09: their last digit may be worth more than a second."""
 
 
 def parse_times(values: pa.ChunkedArray, *, where: str, column: str) -> np.ndarray:
@@ -43,7 +43,7 @@ def parse_times(values: pa.ChunkedArray, *, where: str, column: str) -> np.ndarr
         _forbid_rounded_text(values, where, column)
         values = _parse_time_strings(values, where, column)
     kind = values.type
-    if pa.types.is_uint64(kind):  # what does not fit into int64 is refused below
+    if pa.types.is_uint64(kind):  # values beyond int64 are refused below
         values = values.cast(pa.float64(), safe=False)
         kind = values.type
     if pa.types.is_integer(kind):

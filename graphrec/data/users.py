@@ -20,7 +20,7 @@ from graphrec.data.times import parse_times
 from graphrec.data.vectors import MISSING_SUFFIX, vector_columns
 
 CATEGORY_SEPARATOR = "="
-"""Stands between the column and the category in the name of a feature."""
+"""Separates the column and the category in the name of a feature."""
 
 MAX_CATEGORIES = 1000
 """Distinct values of a categorical column."""

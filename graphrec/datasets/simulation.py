@@ -248,8 +248,8 @@ class Simulation:
 
     def due_replies(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the requests that are accepted in the next hour: (requester [M], accepter [M])."""
-        nobody = np.empty(0, dtype=np.int64)
-        due = [(nobody, nobody), *self._due.pop(self.hour, [])]
+        empty = np.empty(0, dtype=np.int64)
+        due = [(empty, empty), *self._due.pop(self.hour, [])]
         requester, accepter = (np.concatenate(part) for part in zip(*due, strict=True))
         open_ = ~self._friend_pairs.contain(self._pair(requester, accepter))
         return requester[open_], accepter[open_]

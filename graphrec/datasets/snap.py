@@ -91,7 +91,7 @@ class MathOverflow(SnapDataset):
 
     From `"Motifs in Temporal Networks" <https://doi.org/10.1145/3018661.3018731>`_. 24,818 users, of whom
     24,759 have an event; 390,441 events of the actions `answer`, `comment_question` and `comment_answer`,
-    each from the one who writes to the author of what is answered or commented on.
+    each from the writer to the author of the post that is answered or commented on.
     """
 
     name = "MathOverflow"
@@ -121,7 +121,7 @@ class AskUbuntu(SnapDataset):
     """Answers on the question-and-answer site Ask Ubuntu, over 7.2 years.
 
     From `"Motifs in Temporal Networks" <https://doi.org/10.1145/3018661.3018731>`_. 137,517 users, of whom
-    134,035 have an event; 257,305 events of the action `answer`, from who answers to who asked.
+    134,035 have an event; 257,305 events of the action `answer`, from the answering user to the asking user.
     """
 
     name = "AskUbuntu"

@@ -95,7 +95,7 @@ NUM_REGIONS, NUM_AGE_BANDS = 8, 6
 MEAN_COMMUNITY_SIZE = 100
 
 EARLY_FRACTION = 0.4
-"""Fraction of users who have joined before the start; the others arrive uniformly over the span."""
+"""Fraction of users with a join time before the start; the others arrive uniformly over the span."""
 
 MEDIAN_DELAY_HOURS, DELAY_LOG_SCALE = 8.0, 1.5
 """Of the log-normal delay of a reply to a request."""
@@ -118,7 +118,7 @@ class World:
         community: [N] int64.
         region: [N] int64, 0..7; region r has the time zone UTC + r hours.
         age: [N] int64 years.
-        activity: [N] float64, heavy-tailed weight of the user among all who act.
+        activity: [N] float64, heavy-tailed weight of the user among all acting users.
         openness: [N] float64, logit of accepting requests.
         charm: [N] float64, logit of having requests accepted.
         reply_probability: [R] float64, for each `friend_request` of the log, in the order of that edge type,
@@ -240,8 +240,8 @@ class World:
         """Return the probability that friend requests are ever accepted.
 
         Args:
-            src: [M] int64, users who request.
-            dst: [M] int64, users who are requested.
+            src: [M] int64, users who send the requests.
+            dst: [M] int64, users who receive them.
             num_common: [M], common friends at the start of the hour of the request.
 
         Returns:

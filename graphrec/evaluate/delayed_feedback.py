@@ -31,7 +31,7 @@ class ReplyDelayCurve:
 
     @classmethod
     def of(cls, initiations: Initiations, *, until: int, reply_window: int) -> Self:
-        """Estimate the curve from what was known just before `until` (seconds).
+        """Estimate the curve from the events before `until` (seconds).
 
         The product-limit estimator (Kaplan & Meier 1958, https://doi.org/10.2307/2281868): the hazard of a
         delay is the number of its replies over the number of initiations that had no reply until then and are

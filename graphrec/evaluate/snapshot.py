@@ -70,7 +70,7 @@ class Snapshot:
 
     Attributes:
         name: name of the recommender.
-        part: the part whose window it is.
+        part: the part of the window.
         k: length of the lists.
         reply_window: seconds.
         lists: the suggestions.
@@ -104,8 +104,8 @@ class Snapshot:
         """Places of each list that were initiated, replied, undecided: [B] float64 each."""
         row, size = self.lists.row.numpy(), len(self.lists.user)
         return [
-            np.bincount(row, weights=share * what, minlength=size)
-            for what in (self.initiated, self.replied, self.undecided)
+            np.bincount(row, weights=share * outcome, minlength=size)
+            for outcome in (self.initiated, self.replied, self.undecided)
         ]
 
     def row(self, slice_name: str) -> Row:

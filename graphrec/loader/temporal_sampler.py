@@ -91,7 +91,7 @@ class TemporalSampler(BaseSampler):
             raise ValueError(
                 f"num_neighbors is one number a hop, positive or -1 for all; got {list(num_neighbors)}"
             )
-        known = graph.actions  # found by a walk over all edge types, so asked for once
+        known = graph.actions  # a walk over all edge types, so done once
         self.actions = known if actions is None else check_names("actions", actions, known, empty=False)
         self.num_neighbors = list(num_neighbors)
         self.strategy = strategy

@@ -1,4 +1,4 @@
-"""What the index returns of contacts and of single users."""
+"""Results of the index: contacts of queries, and activity of single users."""
 
 from __future__ import annotations
 

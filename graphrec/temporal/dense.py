@@ -1,6 +1,6 @@
 """The state of every user at many moments: one sweep over the log instead of B x N look-ups.
 
-Each function takes ascending ticks [B] and returns a dense [B, N] tensor whose row b knows exactly the events
+Each function takes ascending ticks [B] and returns a dense [B, N] tensor; its row b counts exactly the events
 before ticks[b]. The state before the first tick comes from the index; events between the first and the last
 tick are added down the rows, in the columns of their users.
 """

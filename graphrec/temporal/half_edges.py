@@ -17,7 +17,7 @@ class HalfEdges:
     """Both half-edges of E events, sorted by (owner, tick), each with the state of its pair after it.
 
     Attributes:
-        owner, other: [2E] int64, the user on whose timeline it is, and the other user of the event.
+        owner, other: [2E] int64, the user of the timeline, and the other user of the event.
         tick: [2E] int64, rank of the event's time among the distinct times.
         event: [2E] int32, position of the event in the log.
         outgoing: [2E] bool, whether the owner acted.
@@ -124,7 +124,7 @@ def _order_by_owner_and_tick(
     if not places.numel():
         return order
     rows = order[places]
-    # What a pair's tied half-edges have in common: their kinds, and its state after the last of them.
+    # Common to a pair's tied half-edges: their kinds, and the pair's state after the last of them.
     closes = torch.where(next_tick > tick, torch.arange(len(tick)), len(tick))
     last = closes.flip(0).cummin(0).values.flip(0)[rows]
     done = torch.zeros_like(tick).index_add_(0, last, _multiply_hash(2 * kind[rows] + 1))[last]

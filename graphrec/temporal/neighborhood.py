@@ -1,4 +1,4 @@
-"""The people around a query: contacts, contacts of contacts, and whoever was seen lately."""
+"""The neighborhood of a query: contacts, contacts of contacts, and recently active users."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class NeighborhoodConfig:
     Attributes:
         max_contacts: latest distinct contacts of the user.
         contact_window: half-edges of the user looked back on for them.
-        max_bridges: latest of these contacts whose own contacts are taken in too.
+        max_bridges: latest of these contacts, the bridges, that lead to contacts of contacts.
         max_per_bridge: latest distinct contacts of each bridge.
         bridge_window: half-edges of a bridge looked back on for them.
-        max_recent: people last seen anywhere in the network.
+        max_recent: users last active anywhere in the network.
         recent_window: half-edges of the network looked back on for them.
 
     Raises:
-        TypeError: a value is no whole number.
-        ValueError: a value is less than 1, or than 0 of `max_bridges` and `recent_window`.
+        TypeError: a value is not a whole number.
+        ValueError: a value is less than 1, or less than 0 for `max_bridges` and `recent_window`.
     """
 
     max_contacts: int = 64
@@ -47,15 +47,17 @@ class NeighborhoodConfig:
 
 @dataclass(frozen=True)
 class Neighborhood:
-    """The distinct people around B queries, never the asking user, and how each was found.
+    """The M distinct neighbors of B queries, never the queries' own users, and the paths to them.
 
     Attributes:
-        row, user: [M] int64, the people of all rows, rows together.
-        contacts: Mc contacts; `contact` [Mc] int64 is where they are among the M.
-        first: [P] int64, for each two-hop path the contact it leads through.
-        second: [P] the contact between its middle and its end; `Contacts.row` is not a query here.
-        end: [P] int64, where a path's end is among the M.
-        recent: [R] int64, where people seen lately who are no contacts are among the M.
+        row: [M] int64, the query of each neighbor, ascending.
+        user: [M] int64 user indices.
+        contacts: the neighbors that are contacts, C of them.
+        contact: [C] int64, their positions among the M neighbors.
+        first: [P] int64, for each path of two hops the position of its bridge among the C contacts.
+        second: for each path the pair of its bridge and its end, [P]; its `row` is no query.
+        end: [P] int64, the position of the path's end among the M neighbors.
+        recent: [R] int64, the positions of the recently active users that are no contacts.
     """
 
     row: Tensor
@@ -69,7 +71,7 @@ class Neighborhood:
 
     @classmethod
     def of(cls, timeline: Timeline, user: Tensor, tick: Tensor, config: NeighborhoodConfig) -> Neighborhood:
-        """Look around queries of users [B] at ticks [B], strictly before them."""
+        """Find the neighbors of users [B] int64 from events strictly before ticks [B] int64."""
         num_users = timeline.num_users
         contacts = timeline.distinct_contacts(user, tick, k=config.max_contacts, window=config.contact_window)
         place = torch.arange(len(contacts)) - run_starts(contacts.row)
@@ -105,7 +107,7 @@ class Neighborhood:
         )
 
     def to(self, device: torch.device) -> Neighborhood:
-        """The same people on a device."""
+        """Return the same neighborhoods on a device."""
         return Neighborhood(**{name: value.to(device) for name, value in vars(self).items()})
 
     def __len__(self) -> int:

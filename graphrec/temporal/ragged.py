@@ -1,4 +1,4 @@
-"""Ragged lists of several rows, kept as flat tensors: the entries of one row stand together."""
+"""Ragged lists as flat tensors: the entries of one row are contiguous."""
 
 from __future__ import annotations
 

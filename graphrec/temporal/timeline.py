@@ -1,6 +1,6 @@
 """The strictly-past index: the state of users and pairs before any moment, for a batch of queries at once.
 
-Every event stands in the index twice, as a *half-edge* on the timeline of each of its two users, so that a
+Every event is in the index twice, as a *half-edge* on the timeline of each of its two users, so that a
 history is two-directional. Time is counted in *ticks*, the rank of a moment among the log's distinct times:
 an event is visible to a query exactly if its tick is smaller than `Timeline.tick(query time)`. Tied events
 therefore see neither each other nor the query that shares their time.
