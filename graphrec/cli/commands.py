@@ -34,8 +34,7 @@ def fit(options: argparse.Namespace) -> None:
     try:
         bundle.save(options.out, replaces=before)
     except StaleBundleError:
-        spare = _free(options.out)
-        bundle.with_rules(RuleStore(options.out).current()).save(spare)
+        spare = _save_beside(bundle.with_rules(RuleStore(options.out).current()), options.out)
         raise DataError(
             f"{options.out}: another process has written it while this fit ran, and its version stays; "
             f"the fit is in {spare}, with the rules of now"
@@ -108,7 +107,15 @@ def _say(path: Path, bundle: Bundle) -> None:
     print(f"{path}: {graph.num_users:,} users, {graph.num_events:,} events, {bundle.model}")
 
 
-def _free(path: Path) -> Path:
-    """A name beside a path that nothing has."""
-    names = (path.with_name(f"{path.name}.fit-{number}") for number in count(1))
-    return next(name for name in names if not name.exists())
+def _save_beside(bundle: Bundle, path: Path) -> Path:
+    """Save a bundle under a name beside a path that nothing else has."""
+    real = path.resolve()  # "." has no name of its own
+    for number in count(1):
+        spare = real.with_name(f"{real.name}.fit-{number}")
+        try:
+            spare.mkdir()
+        except FileExistsError:
+            continue
+        bundle.save(spare)
+        break
+    return spare

@@ -53,8 +53,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("graphrec: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except EXPECTED as error:
-        text = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
-        sys.exit(f"graphrec: {one_line(text or type(error).__name__)}")
+        sys.exit(f"graphrec: {one_line(_text_of(error))}")
+
+
+def _text_of(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        name = error.filename
+        return f"{os.fsdecode(name) if isinstance(name, bytes) else name}: {error.strerror.lower()}"
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    return str(text) or type(error).__name__
 
 
 def one_line(message: object) -> str:

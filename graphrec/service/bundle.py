@@ -26,7 +26,7 @@ from graphrec.models import Recommender, Suggestions, build, load_recommender, s
 from graphrec.service import manifest
 from graphrec.service.contents import log_of, schema_of, with_log
 from graphrec.service.lock import writing
-from graphrec.service.origin import Origin
+from graphrec.service.origin import Origin, finish_changes
 from graphrec.service.rule_changes import IDS
 from graphrec.service.rule_store import RuleStore
 from graphrec.service.rules import Rules
@@ -125,7 +125,7 @@ class Bundle:
     def suggested(self, query: Query, k: int) -> tuple[Tensor, Tensor]:
         """The same by indices: users [B, k] int64, padded with -1, and scores [B, k], with -inf."""
         k = min(check_count("k", k, maximum=None), self.graph.num_users)
-        blocked, gone = self._rule_indices(self.rules)
+        blocked, gone = self._rule_indices(self.origin.enforced_rules)
         return suggested(self.recommender, query, k, blocked=blocked, opted_out=gone)
 
     def explain(self, user: Id, candidate: Id, *, time: int | None = None) -> Explanation:
@@ -147,7 +147,7 @@ class Bundle:
         query = Query.of(self.graph, index[:1], time)
         timeline = Timeline.of(self.graph)
         known = timeline.contacts.before(query.user, timeline.tick(query.time))[1]
-        rules = self.rules
+        rules = self.origin.enforced_rules
         if bool((known == index[1]).any()) or index[0] == index[1] or not rules.allows(user, candidate):
             raise ValueError(f"{candidate!r} is not suggested to {user!r}")
         blocked, opted_out = self._rule_indices(rules)
@@ -302,7 +302,7 @@ class Bundle:
             raise FileNotFoundError(f"no such file: {folder / manifest.MANIFEST}")
         manifest.check_target(folder)
         with writing(folder):
-            manifest.delete_stale(folder)  # a forgotten person's, if the forgetting was killed
+            finish_changes(folder)  # a forgotten person's, if the forgetting was killed
             changed = change(cls.load(folder))
             changed._save(folder, None)
         return changed
@@ -335,6 +335,7 @@ class Bundle:
                 "bundle was made from; nothing was written. Load the bundle and repeat the change "
                 "(Bundle.update does both); or replace it: save(folder, replaces=current_digest(folder))"
             )
+        finish_changes(folder)
         self.origin.write_rules(store, is_new=version is None)
         head = {
             "model": self.model,
@@ -342,8 +343,9 @@ class Bundle:
             "has_tokenizer": self.recommender.tokenizer is None,
             "schema": schema_of(self.graph),
             "logs": list(self.logs),
+            **self.origin.forgetting(version),
         }
-        self.origin.move(manifest.write(folder, head, self._fill), store)
+        self.origin.move(manifest.write(folder, head, self._fill), store, self.graph.user_ids.values)
 
     def _fill(self, folder: Path) -> None:
         self.graph.save(folder / GRAPH)
@@ -381,9 +383,7 @@ class Bundle:
             tokenizer = load_tokenizer(inside / TOKENIZER)
             if int(tokenizer.stus(graph).has().sum()) < len(tokenizer.table.codes):
                 raise DataError(f"{inside / TOKENIZER}: has STUs of people who are not in {GRAPH}")
-        store = RuleStore(inside.parent)
-        store.current()
-        origin = Origin(store, versions=frozenset({version.digest}), digest=version.digest)
+        origin = Origin.of(version, graph.user_ids.values)
         return cls(
             graph, recommender, tokenizer, content["model"], content["until"], origin, tuple(content["logs"])
         )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from graphrec.data import DataError, Query
+from graphrec.service import manifest
 from graphrec.service.bundle import Bundle
-from graphrec.service.manifest import MANIFEST, RULES, naming_full_disk
+from graphrec.service.manifest import naming_full_disk
 from graphrec.service.rule_store import RuleStore
 from graphrec.service.rules import Rules
 
@@ -66,7 +68,7 @@ def suggest_everyone(
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
     query = Query.of(bundle.graph, torch.arange(bundle.graph.num_users), time, action)
-    rules = bundle.rules
+    rules = bundle.origin.enforced_rules
     job = {
         "bundle": bundle.digest,
         "rules": rules.digest,
@@ -89,13 +91,9 @@ def suggest_everyone(
                 if not files[-1].exists():
                     _replace(files[-1], _table(fixed, asked, k))
                 shown.update(len(asked))
-        whole, now = parts / "whole.parquet", bundle.rules
-        with pq.ParquetWriter(whole, pq.read_schema(files[0])) as writer:
-            for file in files:
-                part = pq.read_table(file)
-                writer.write_table(part if now == rules else _allowed(part, now))
-        _sync(whole)
-        os.replace(whole, path)
+        now, gone = bundle.origin.enforced_rules, bundle.origin.forgotten_since()
+        allowed = None if now == rules and not gone else partial(_allowed, rules=now, gone=gone)
+        os.replace(_joined(files, allowed), path)
         _empty(parts)
         (parts / LOCK).unlink()  # the last, so that whoever takes the name next finds no part of this job
         with suppress(OSError):
@@ -121,20 +119,16 @@ def check_output(path: Path, folder: Path | None) -> None:
         raise DataError(f"{path}: is no plain file")
     if not real.parent.is_dir():
         raise FileNotFoundError(f"no such folder: {path.parent}; make it first")
-    inside = [above for above in real.parents if _holds_bundle(above)]
-    if folder is not None and Path(os.path.realpath(folder)) in real.parents:
-        inside.append(folder)
-    if inside:
-        raise DataError(f"{path}: lies in the bundle {inside[0]}; write it somewhere else")
+    inside = manifest.enclosing_bundle(path)
+    if inside is None and folder is not None and Path(os.path.realpath(folder)) in real.parents:
+        inside = folder
+    if inside is not None:
+        raise DataError(f"{path}: lies in the bundle {inside}; write it somewhere else")
     if not os.access(real.parent, os.W_OK | os.X_OK):
         raise PermissionError(f"{path.parent}: no permission to write here")
     parts = _parts_of(path)
     if parts.exists() and not (parts.is_dir() and all(_is_own(one) for one in parts.iterdir())):
         raise DataError(f"{parts}: is in the way: not the parts of an export")
-
-
-def _holds_bundle(folder: Path) -> bool:
-    return (folder / MANIFEST).is_file() and (folder / RULES).is_file()
 
 
 def _is_own(path: Path) -> bool:
@@ -184,10 +178,28 @@ def _table(bundle: Bundle, query: Query, k: int) -> pa.Table:
     )
 
 
-def _allowed(table: pa.Table, rules: Rules) -> pa.Table:
-    """The rows that rules allow, ranked anew."""
+def _joined(files: list[Path], change: Callable[[pa.Table], pa.Table] | None) -> Path:
+    """One file beside the parts with the rows of all, changed part by part."""
+    whole = files[0].with_name("whole.parquet")
+    try:
+        with pq.ParquetWriter(whole, pq.read_schema(files[0])) as writer:
+            for file in files:
+                part = pq.read_table(file)
+                writer.write_table(part if change is None else change(part))
+        _sync(whole)
+    except OSError:
+        whole.unlink(missing_ok=True)  # it would fill a full disk
+        raise
+    return whole
+
+
+def _allowed(table: pa.Table, rules: Rules, gone: frozenset[str]) -> pa.Table:
+    """The rows that rules allow, without those for users who are gone, ranked anew."""
     users, people = (table[name].to_pylist() for name in ("user", "person"))
-    kept = [rules.allows(user, person) for user, person in zip(users, people, strict=True)]
+    kept = [
+        rules.allows(user, person) and str(user) not in gone
+        for user, person in zip(users, people, strict=True)
+    ]
     table = table.filter(pa.array(kept, type=pa.bool_()))
     if not table.num_rows:
         return table

@@ -17,7 +17,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -100,6 +100,9 @@ def check_target(folder: Path) -> None:
         raise DataError(f"{folder}: is a file; a bundle is a folder, give another name")
     if not folder.exists() and not folder.parent.is_dir():
         raise FileNotFoundError(f"no such folder: {folder.parent}; make it first")
+    outer = enclosing_bundle(folder)
+    if outer is not None:
+        raise DataError(f"{folder}: lies in the bundle {outer}; give another place")
     writable = folder if folder.exists() else folder.parent
     if not os.access(writable, os.W_OK | os.X_OK):
         raise PermissionError(f"{writable}: no permission to write here")
@@ -110,6 +113,12 @@ def check_target(folder: Path) -> None:
         raise DataError(
             f"{folder}: holds other files ({foreign[0].name}), and no {MANIFEST}; give a new folder"
         )
+
+
+def enclosing_bundle(path: Path) -> Path | None:
+    """The bundle's folder that a path lies in; None where there is none."""
+    above = Path(os.path.realpath(path)).parents
+    return next((one for one in above if (one / MANIFEST).is_file() and (one / RULES).is_file()), None)
 
 
 def current(folder: Path) -> Version | None:
@@ -159,7 +168,7 @@ def read(folder: Path, reader: Callable[[Version], T]) -> T:
 
 
 def write(folder: Path, head: dict[str, Any], fill: Callable[[Path], None]) -> str:
-    """Write a version and let it count; old versions are deleted. The caller holds the lock of the writer.
+    """Write a version and let it count; the one before stays. The caller holds the lock of the writer.
 
     Args:
         folder: one that `check_target` allows.
@@ -172,7 +181,6 @@ def write(folder: Path, head: dict[str, Any], fill: Callable[[Path], None]) -> s
     Raises:
         OSError: the disk is full, or cannot be written; the half-written version is removed, nothing changed.
     """
-    delete_stale(folder)
     numbers = [int(one[1]) for path in folder.iterdir() if (one := VERSION_NAME.fullmatch(path.name))]
     inside = folder / f"version-{max(numbers, default=0) + 1}"
     with _removed_on_failure(folder, inside), naming_full_disk(inside):
@@ -198,8 +206,17 @@ def write(folder: Path, head: dict[str, Any], fill: Callable[[Path], None]) -> s
             _write_json(new, content | {"digest": found})
             os.replace(new, place / MANIFEST)
             _sync(place)
-    delete_stale(folder)
     return found
+
+
+def old_version(folder: Path, digest: str) -> Version | None:
+    """The version of a digest, if it is still in a folder, whether or not it counts."""
+    for path in filter(_is_version, folder.iterdir()):
+        with suppress(DataError):  # what is half-written
+            content, found = _parse(path / MANIFEST)
+            if found == digest:
+                return Version(path, content, found)
+    return None
 
 
 def delete_stale(folder: Path) -> None:
@@ -211,6 +228,8 @@ def delete_stale(folder: Path) -> None:
     for path in sorted(folder.iterdir()):
         if (version is None or path != version.path) and _is_version(path):
             try:
+                if path.is_symlink():
+                    raise OSError(f"it is a link to {os.path.realpath(path)}; delete that and the link")
                 _delete_version(path)
             except OSError as error:
                 warnings.warn(f"{path}: an old version that could not be deleted ({error})", stacklevel=2)
@@ -266,12 +285,13 @@ def _is_own(path: Path) -> bool:
     """Whether a file or folder beside no manifest is what graphrec begins with."""
     if VERSION_NAME.fullmatch(path.name) and path.is_dir() and not any(path.iterdir()):
         return True  # killed before the first file
-    return path.name in (LOCK, RULES, f"{RULES}-journal", f"{RULES}.new") or _is_version(path)
+    rules = {f"{RULES}{begun}{journal}" for begun in ("", ".new") for journal in ("", "-journal")}
+    return path.name in {LOCK, *rules} or _is_version(path)
 
 
 def _is_version(path: Path) -> bool:
     """Whether graphrec made this folder, as its name and its manifest say."""
-    if VERSION_NAME.fullmatch(path.name) is None or path.is_symlink() or not path.is_dir():
+    if VERSION_NAME.fullmatch(path.name) is None or not path.is_dir():
         return False
     try:
         return bool(json.loads((path / MANIFEST).read_text())["format"] == FORMAT)
@@ -284,7 +304,10 @@ def _delete_version(path: Path) -> None:
     if files is None:  # never counted: all in it is of the writer that was killed
         shutil.rmtree(path)
         return
-    for name in files:
+    links = [path / name for name in files if (path / name).is_symlink()]
+    if links:
+        raise OSError(f"{links[0].name} is a link to {os.path.realpath(links[0])}; delete that and the link")
+    for name in (*files, f"{MANIFEST}.new"):  # a writer may have been killed just before it counted
         (path / name).unlink(missing_ok=True)
     foreign = [other for other in path.rglob("*") if not other.is_dir() and other != path / MANIFEST]
     if foreign:
@@ -297,6 +320,8 @@ def _delete_version(path: Path) -> None:
 
 def _parse(path: Path) -> tuple[dict[str, Any], str]:
     """The content of a manifest and its digest."""
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path}: is no plain file; {path.parent} is no bundle of graphrec")
     try:
         content = json.loads(path.read_text())
         if content["format"] != FORMAT:
@@ -310,10 +335,10 @@ def _parse(path: Path) -> tuple[dict[str, Any], str]:
         found = content.pop("digest")
         if found != _digest_of(content):
             raise ValueError("its content is not what was written")
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError, DataError):
         raise
-    except DataError:
-        raise
+    except NotADirectoryError:
+        raise DataError(f"{path.parent}: is a file; a bundle of graphrec is a folder") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: damaged, or not a bundle of graphrec ({error})") from None
     return content, str(found)

@@ -53,7 +53,8 @@ class RuleStore:
         if self.path.exists():
             return
         begun = self.path.with_name(f"{RULES}.new")
-        begun.unlink(missing_ok=True)
+        for left in (begun, begun.with_name(f"{begun.name}-journal")):  # by one that was killed
+            left.unlink(missing_ok=True)
         with self._errors(), closing(sqlite3.connect(begun, isolation_level=None)) as connection:
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
@@ -66,7 +67,7 @@ class RuleStore:
         Raises:
             DataError: the file is missing or damaged: rules that cannot be read are never taken for none.
         """
-        with self._connection("ro") as connection:
+        with self._connection() as connection:
             connection.execute("BEGIN")
             digest = _digest(connection)
             if self._known is not None and self._known[0] == digest:
@@ -95,7 +96,7 @@ class RuleStore:
             OSError: it cannot be written; nothing was changed.
         """
         add, remove = add or Rules(), remove or Rules()
-        with self._connection("rw") as connection:
+        with self._connection() as connection:
             connection.execute("PRAGMA synchronous = EXTRA")
             connection.execute("PRAGMA secure_delete = ON")
             connection.execute("BEGIN IMMEDIATE")
@@ -126,14 +127,17 @@ class RuleStore:
             connection.execute("COMMIT")
 
     @contextmanager
-    def _connection(self, mode: str) -> Iterator[sqlite3.Connection]:
-        """A connection of its own for each use: nothing to be shared by threads or carried into a fork."""
-        if not self.path.exists():
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        """A connection of its own for each use: nothing to be shared by threads or carried into a fork.
+
+        Readers may write, where the file system lets them: what a killed writer began is to be rolled back.
+        """
+        if not self.path.is_file():
             raise DataError(
                 f"{self.path}: the file is missing, and with it the rules of whom not to show; put it back "
                 "from a backup, or if there were none, call graphrec.service.RuleStore(FOLDER).create()"
             )
-        address = f"{self.path.as_uri()}?mode={mode}"
+        address = f"{self.path.as_uri()}?mode=rw"
         with (
             self._errors(),
             closing(
@@ -154,6 +158,11 @@ class RuleStore:
             text, code = str(error), getattr(error, "sqlite_errorcode", 0)
             if code == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_WRITE:
                 raise OSError(f"no space left: {self.path}; nothing was changed") from None
+            if code == sqlite3.SQLITE_READONLY_ROLLBACK:
+                raise PermissionError(
+                    f"{self.path}: a change was cut short, and only who may write here can undo it; any "
+                    "command that reads or changes the rules does"
+                ) from None
             if code & 0xFF == sqlite3.SQLITE_READONLY:
                 raise PermissionError(f"{self.path}: no permission to write") from None
             if code & 0xFF == sqlite3.SQLITE_BUSY:
