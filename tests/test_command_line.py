@@ -55,7 +55,7 @@ def test_a_line_that_makes_no_sense(
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("recommend {b} --user person-01-zq --out x.parquet", "--out is the file of --all"),
+        ("recommend {b} --user person-01-zq --out x.parquet", "--out needs --all"),
         ("recommend {b} --all --out {b}/manifest.json", "lies in the bundle"),
         ("recommend {b} --all --out {b}/new.parquet", "lies in the bundle"),
         ("recommend {b} --all --out {t}", "is a folder"),

@@ -53,8 +53,8 @@ def test_exact_is_the_naive_loop(case: tuple[int, ...], chunk: int) -> None:
     vectors, queries = drawn(seed, num_users, 3), drawn(seed + 1, num_queries, 3)
     exclude = barred(seed, num_queries, num_users, size)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exact, "CHUNK", chunk)
-        patch.setattr(exact, "ROWS", 2)
+        patch.setattr(exact, "MAX_INNER_PRODUCTS", chunk)
+        patch.setattr(exact, "QUERY_BATCH_SIZE", 2)
         users, scores = ExactIndex().build(vectors).search(queries, k, exclude)
     whole = ExactIndex().build(vectors).search(queries, k, exclude)
     assert torch.equal(users, whole[0])

@@ -47,14 +47,14 @@ def name(number: int) -> str:
     return f"person-{number:02}-zq"
 
 
-def log_of(rows: Sequence[Row], naming: Callable[[int], int | str] = name) -> EventLog:
+def event_log_of(rows: Sequence[Row], naming: Callable[[int], int | str] = name) -> EventLog:
     src, dst, time, _ = zip(*rows, strict=True)
     return EventLog.from_arrays([naming(one) for one in src], [naming(one) for one in dst], list(time))
 
 
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
-    return Bundle.fit(FriendGraph.from_events(log_of(ROWS)), model=RULE)
+    return Bundle.fit(FriendGraph.from_events(event_log_of(ROWS)), model=RULE)
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_the_registry_builds_what_it_names() -> None:
 
 @pytest.mark.parametrize("kind", [*TOKENIZERS, "gnn"])
 def test_a_tokenizer_forgets(kind: str, tmp_path: Path) -> None:
-    graph = FriendGraph.from_events(log_of(ROWS))
+    graph = FriendGraph.from_events(event_log_of(ROWS))
     make = TOKENIZERS.get(kind, lambda: GNNRQVAE(dim=8, max_epochs=1, epoch_batches=2, progress=False))
     tokenizer = make().fit(graph, until=END)
     before = tokenizer.stus(graph).codes
@@ -173,7 +173,7 @@ def test_a_bundle_comes_back(bundle: Bundle, folder: Path) -> None:
     assert (again.model, again.until) == ("adamic_adar", END + 1)
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["format"] == "graphrec.Bundle"
-    assert manifest["format_version"] == 2
+    assert manifest["format_version"] == 3
     assert manifest["schema"]["actions"] == ["contact"]
     assert len(list(folder.iterdir())) == 4
 
@@ -251,7 +251,7 @@ def test_a_mismatched_bundle_is_refused(bundle: Bundle, folder: Path, tmp_path: 
         shutil.rmtree(tmp_path / "forged", ignore_errors=True)
         (tmp_path / "forged").mkdir()
         RuleStore(tmp_path / "forged").create()
-        manifest.write(tmp_path / "forged", head | said, fill)
+        manifest.write_version(tmp_path / "forged", head | said, fill)
         return tmp_path / "forged"
 
     Bundle.load(forged(lambda inside: None))
@@ -260,7 +260,7 @@ def test_a_mismatched_bundle_is_refused(bundle: Bundle, folder: Path, tmp_path: 
         ("tokenizer.*STUs", lambda inside: other.tokenizer.save(inside / "tokenizer"), {}),
         (r"heuristic\.json.*jaccard", lambda inside: None, {"model": "jaccard"}),
         (r"manifest\.json.*'later'", lambda inside: None, {"model": "later"}),
-        (r"manifest\.json.*version 3.*version 2", lambda inside: None, {"format_version": 3}),
+        (r"manifest\.json.*version 4.*version 3", lambda inside: None, {"format_version": 4}),
         (r"manifest\.json", lambda inside: None, {"format": "other"}),
         (r"tokenizer\.json", lambda inside: (inside / "tokenizer" / "tokenizer.json").unlink(), {}),
     ]
@@ -349,7 +349,7 @@ def test_nothing_is_left_of_the_forgotten(kind: str, tmp_path: Path) -> None:
     traces = [str(gone).encode()]
     if isinstance(gone, int):
         traces.append(np.int64(gone).tobytes())
-    bundle = Bundle.fit(FriendGraph.from_events(log_of(ROWS, naming)), model=RULE)
+    bundle = Bundle.fit(FriendGraph.from_events(event_log_of(ROWS, naming)), model=RULE)
     rules = Rules.of([(gone, naming(4)), (naming(5), naming(6))], [gone, naming(7)])
     bundle.with_rules(rules).save(tmp_path / "bundle")
     assert all(holding(tmp_path, trace) for trace in traces)
@@ -370,13 +370,13 @@ def test_nothing_is_left_of_the_forgotten(kind: str, tmp_path: Path) -> None:
     assert [given.people for given in fresh] == [
         given.people for given in left.with_rules(Rules()).suggest(torch.arange(USERS - 1))
     ]
-    back = left.add(log_of(ROWS[:50], naming))
+    back = left.add(event_log_of(ROWS[:50], naming))
     assert bool(back.tokenizer.stus(back.graph).has().all())
 
 
 def graph_without(gone: int | str, naming: Callable[[int], int | str]) -> FriendGraph:
     rows = [row for row in ROWS if gone not in (naming(row.src), naming(row.dst))]
-    return FriendGraph.from_events(log_of(rows, naming))
+    return FriendGraph.from_events(event_log_of(rows, naming))
 
 
 def test_the_last_ones_cannot_be_forgotten() -> None:
@@ -449,7 +449,7 @@ def written(path: Path, rows: Sequence[Row]) -> Path:
 
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "PART", 5)
+    monkeypatch.setattr(export, "USERS_PER_PART", 5)
 
 
 @pytest.mark.usefixtures("small_parts")
@@ -471,7 +471,7 @@ import os, signal, sys
 from graphrec.service import export
 from graphrec.cli.main import main
 
-export.PART, parts, table = 5, [], export._table
+export.USERS_PER_PART, parts, table = 5, [], export._table
 
 def last(*given):
     parts.append(1)
@@ -555,11 +555,11 @@ def test_from_log_to_suggestions(tmp_path: Path) -> None:
     assert "new" in run(f"graphrec evaluate {bundle} {later}")
     assert "popularity" in run(f"graphrec evaluate {bundle}")
     assert f"{len(ROWS)} events" in run(f"graphrec add {bundle} {later}")
-    whole = Bundle.fit(FriendGraph.from_events(log_of(ROWS)), model="popularity")
+    whole = Bundle.fit(FriendGraph.from_events(event_log_of(ROWS)), model="popularity")
     added = Bundle.load(bundle)
     assert added.suggest([name(1)]) == whole.suggest([name(1)])
     with pytest.raises(DataError, match="no event is at or after"):
-        added.evaluate(log_of(ROWS))
+        added.evaluate(event_log_of(ROWS))
 
 
 def test_later_events_are_judged_as_the_bundle_is(bundle: Bundle) -> None:

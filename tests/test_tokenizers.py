@@ -544,7 +544,7 @@ def edited(path: Path, **changes: str | int) -> None:
         (lambda folder: (folder / "tokenizer.json").write_text("{}"), "damaged"),
         (
             lambda folder: edited(folder / "tokenizer.json", format="other"),
-            "it holds 'other', not 'graphrec.Tokenizer/2': fit again",
+            "it holds 'other', not 'graphrec.Tokenizer/2': fit the model again",
         ),
         (lambda folder: edited(folder / "tokenizer.json", dim=3), "damaged"),
         (lambda folder: edited(folder / "tokenizer.json", codebook_size=2), "damaged"),

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 from graphs import Row, planted_rows
-from test_service import ROOT, USERS, log_of, name, run, written
+from test_service import ROOT, USERS, event_log_of, name, run, written
 
 from benchmarks.correctness.races import run_races
 from graphrec import Bundle, DataError, EventLog, FriendGraph
@@ -36,7 +36,7 @@ END = ROWS[-1].time
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle that no test changes."""
-    graph = FriendGraph.from_events(log_of(ROWS))
+    graph = FriendGraph.from_events(event_log_of(ROWS))
     path = tmp_path_factory.mktemp("saved") / "bundle"
     Bundle.fit(graph, model="popularity", tokenizer=RandomCodes()).save(path)
     return path
@@ -93,7 +93,7 @@ def test_a_bundle_may_be_saved_again_and_again(folder: Path, tmp_path: Path) -> 
 
 def test_a_fresh_fit_replaces_only_what_it_names(folder: Path) -> None:
     fresh = Bundle.fit(
-        FriendGraph.from_events(log_of(ROWS[:60])), model="popularity", tokenizer=RandomCodes()
+        FriendGraph.from_events(event_log_of(ROWS[:60])), model="popularity", tokenizer=RandomCodes()
     )
     change_rules(folder, add=Rules.of(opted_out=[name(2)]))
     found = current_digest(folder)
@@ -133,7 +133,7 @@ def test_a_reader_goes_on_with_the_next_version(folder: Path, monkeypatch: pytes
     check, replaced = manifest.Version.check, []
 
     def replacing(version: manifest.Version) -> None:
-        if len(replaced) < manifest.TRIES_WITHOUT_LOCK:
+        if len(replaced) < manifest.ATTEMPTS_WITHOUT_LOCK:
             replaced.append(version.path.name)
             with monkeypatch.context() as original:
                 original.setattr(manifest.Version, "check", check)
@@ -141,7 +141,7 @@ def test_a_reader_goes_on_with_the_next_version(folder: Path, monkeypatch: pytes
         check(version)
 
     monkeypatch.setattr(manifest.Version, "check", replacing)
-    assert Bundle.load(folder).graph.num_users == USERS + manifest.TRIES_WITHOUT_LOCK
+    assert Bundle.load(folder).graph.num_users == USERS + manifest.ATTEMPTS_WITHOUT_LOCK
     assert replaced == ["version-1", "version-2", "version-3"]
 
 
@@ -418,7 +418,7 @@ def test_a_wrong_target_is_found_before_the_work(
         message = message if what == "foreign" else "not a bundle of graphrec"
     if what == "old":
         (out / "manifest.json").write_text('{"format": "graphrec.Bundle", "version": 1, "seal": "x"}')
-        message = r"format version 1.*version 2.*anew.*rules\.json"
+        message = r"format version 1.*version 3.*anew.*rules\.json"
     before = contents(tmp_path)
     monkeypatch.setattr(Bundle, "fit", None)
     with pytest.raises(SystemExit, match=message):

@@ -1,1 +1,1 @@
-"""The command line: it parses, calls `graphrec.service`, and prints."""
+"""The command line: parses arguments, calls `graphrec.service`, and prints."""

@@ -1,4 +1,4 @@
-"""What may be typed: the commands, their arguments, and the one line that says what is wrong with them."""
+"""The parser of the command line: commands, their arguments, and one-line messages on wrong ones."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ USAGE_ERROR = 2
 
 COMMANDS = {
     "fit": "Fit a model on an event log.",
-    "recommend": "Suggest new people: to some users, a line each, or to everybody, into a Parquet file.",
-    "evaluate": "Judge a bundle on later events; or its model, fitted anew, on the last tenth of its own.",
-    "explain": "Say why a person is suggested to a user.",
-    "add": "Add events, the people in them and what is known of people, without fitting anew.",
-    "forget": "Remove a person from the bundle.",
-    "block": "Never suggest two people to each other, nor name one to the other.",
-    "opt-out": "Never suggest a person to anybody, nor name the person in a reason.",
+    "recommend": "Suggest new people: print them for some users, or write those of all users to a file.",
+    "evaluate": "Evaluate a bundle on later events, or its model, fitted again, on its last events.",
+    "explain": "Explain why a person is suggested to a user.",
+    "add": "Add events, the users in them, and features of users, without a new fit.",
+    "forget": "Remove a user from the bundle.",
+    "block": "Never suggest two users to each other, nor name one to the other.",
+    "opt-out": "Never suggest a user to anyone, nor name the user in an explanation.",
 }
 
 
@@ -30,7 +30,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    """Read a command line. Raises SystemExit where it makes no sense."""
+    """Parse a command line. Raises SystemExit, with code 2 and one line, if it is wrong."""
     parser = _parser()
     for text in arguments:
         try:
@@ -54,43 +54,51 @@ def _parser() -> argparse.ArgumentParser:
         if name == "fit":
             log = command.add_mutually_exclusive_group(required=True)
             log.add_argument("events", metavar="EVENTS", nargs="*", default=[], help=EVENTS_HELP)
-            log.add_argument("--dataset", metavar="NAME", help="a known data set; a wrong name lists them")
+            log.add_argument(
+                "--dataset", metavar="NAME", help="a built-in data set; an unknown name lists them"
+            )
             command.add_argument("--out", type=_path, metavar="BUNDLE", required=True)
             command.add_argument("--users", metavar="FILE", help="CSV or Parquet: user, and features")
             add_reading_options(command)
             command.add_argument(
-                "--model", metavar="NAME", default="stu", help="stu; a wrong name lists them all"
+                "--model", metavar="NAME", default="stu", help="by default stu; an unknown name lists all"
             )
             continue
         command.add_argument("bundle", type=_path, metavar="BUNDLE")
         if name == "recommend":
             who = command.add_mutually_exclusive_group(required=True)
             who.add_argument(
-                "--user", nargs="+", metavar="ID", help="--user=ID where ID begins with a hyphen"
+                "--user", nargs="+", metavar="ID", help="use --user=ID for an ID that begins with a hyphen"
             )
             who.add_argument("--all", action="store_true")
             command.add_argument("--out", type=_path, metavar="FILE.parquet")
-            command.add_argument("-k", type=_number, default=10, help="how many people (10)")
-            command.add_argument("--action", metavar="NAME", help="act hoped for; by default the commonest")
+            command.add_argument("-k", type=_number, default=10, help="people for each user, at most (10)")
+            command.add_argument(
+                "--action",
+                metavar="NAME",
+                help="action to suggest people for; by default the most common one",
+            )
         if name in ("explain", "forget"):
-            command.add_argument("user", metavar="USER", help="after -- where it begins with a hyphen")
+            command.add_argument("user", metavar="USER", help="put -- before an ID that begins with a hyphen")
         if name == "explain":
             command.add_argument("candidate", metavar="CANDIDATE")
         if name in ("block", "opt-out"):
             columns = "user,other" if name == "block" else "user"
             command.add_argument(
-                "user", metavar="USER", nargs="?", help="after -- where it begins with a hyphen"
+                "user", metavar="USER", nargs="?", help="put -- before an ID that begins with a hyphen"
             )
             if name == "block":
                 command.add_argument("other", metavar="OTHER", nargs="?")
-            command.add_argument("--file", type=_path, metavar="FILE.csv", help=f"many at once: {columns}")
+            command.add_argument(
+                "--file", type=_path, metavar="FILE.csv", help=f"many at once: CSV with the columns {columns}"
+            )
             command.add_argument("--undo", action="store_true")
         if name in ("recommend", "explain"):
             command.add_argument(
                 "--time",
                 type=_seconds,
                 metavar="SECONDS",
-                help="what is older is seen; by default everything",
+                help="use only older events; by default all",
             )
         if name == "add":
             command.add_argument("events", metavar="EVENTS", nargs="*", default=[], help=EVENTS_HELP)
@@ -98,16 +106,16 @@ def _parser() -> argparse.ArgumentParser:
                 "--users", metavar="FILE", help="CSV or Parquet: user, and the features of the fit"
             )
             add_reading_options(command)
-            command.add_argument("--again", action="store_true", help="also a log that was added before")
+            command.add_argument("--again", action="store_true", help="accept a log that was added before")
         if name == "evaluate":
-            command.add_argument("events", metavar="EVENTS", nargs="*", help=f"later ones; {EVENTS_HELP}")
+            command.add_argument("events", metavar="EVENTS", nargs="*", help=f"later events; {EVENTS_HELP}")
             add_reading_options(command)
     return parser
 
 
 def _path(text: str) -> Path:
     if not text:
-        raise argparse.ArgumentTypeError("a path is empty")
+        raise argparse.ArgumentTypeError("the path is empty")
     return Path(text)
 
 

@@ -1,4 +1,4 @@
-"""Commands that work with a model and a graph."""
+"""Commands that need a model and a graph."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from graphrec.threads import one_intra_op_thread
 
 @one_intra_op_thread()
 def fit(options: argparse.Namespace) -> None:
-    """Fit a bundle, and put it in the place of the one that was there when the command began."""
+    """Fit a bundle, which replaces the one that was there when the command started."""
     check_target(options.out)
-    build(options.model)  # a wrong name is found before the log is read
+    build(options.model)  # fails for an unknown name before the log is read
     before = current_digest(options.out)
     if options.dataset:
         graph = load_dataset(options.dataset)
@@ -37,19 +37,19 @@ def fit(options: argparse.Namespace) -> None:
         spare = _save_beside(bundle.with_rules(RuleStore(options.out).current()), options.out)
         raise DataError(
             f"{options.out}: another process has written it while this fit ran, and its version stays; "
-            f"the fit is in {spare}, with the rules of now"
+            f"this fit is in {spare}, with the current rules"
         ) from None
-    _say(options.out, bundle)
+    _print_summary(options.out, bundle)
     print(f"{bundle.tokenizer.table}")
 
 
 @one_intra_op_thread()
 def recommend(options: argparse.Namespace) -> None:
-    """Print suggestions, or write them into a file."""
+    """Print suggestions, or write them to a file."""
     if options.all and not options.out:
         raise DataError("--all needs --out FILE.parquet")
     if options.out and not options.all:
-        raise DataError("--out is the file of --all; suggestions to some users are printed")
+        raise DataError("--out needs --all; suggestions to some users are printed")
     if options.k < 1:
         raise DataError(f"k must be at least 1, got {options.k}")
     if options.all:
@@ -71,7 +71,7 @@ def recommend(options: argparse.Namespace) -> None:
 
 @one_intra_op_thread()
 def evaluate(options: argparse.Namespace) -> None:
-    """Print ranks by slice."""
+    """Evaluate a bundle, and print MRR by slice."""
     log = read_log(options) if options.events else None
     ranks = Bundle.load(options.bundle).evaluate(log)
     print(slice_table(ranks.rows(), "test"))
@@ -79,30 +79,30 @@ def evaluate(options: argparse.Namespace) -> None:
 
 @one_intra_op_thread()
 def explain(options: argparse.Namespace) -> None:
-    """Print a reason."""
+    """Print the explanation of a suggestion."""
     found = Bundle.load(options.bundle).explain(options.user, options.candidate, time=options.time)
     print(escaped(found.sentence))
 
 
 @one_intra_op_thread()
 def add(options: argparse.Namespace) -> None:
-    """Add a log to a bundle."""
+    """Add events and users to a bundle."""
     check_target(options.bundle)
     if not options.events and not options.users:
         raise DataError("give EVENTS, or --users FILE, or both")
     log = read_log(options) if options.events else None
     users = read_users(options.users) if options.users else None
     changed = Bundle.update(options.bundle, lambda bundle: bundle.add(log, users, again=options.again))
-    _say(options.bundle, changed)
+    _print_summary(options.bundle, changed)
 
 
 @one_intra_op_thread()
 def forget(options: argparse.Namespace) -> None:
-    """Remove a person from a bundle."""
-    _say(options.bundle, Bundle.update(options.bundle, lambda bundle: bundle.forget(options.user)))
+    """Remove a user from a bundle."""
+    _print_summary(options.bundle, Bundle.update(options.bundle, lambda bundle: bundle.forget(options.user)))
 
 
-def _say(path: Path, bundle: Bundle) -> None:
+def _print_summary(path: Path, bundle: Bundle) -> None:
     graph = bundle.graph
     print(f"{path}: {graph.num_users:,} users, {graph.num_events:,} events, {bundle.model}")
 

@@ -1,4 +1,4 @@
-"""`graphrec COMMAND ...`: whatever can be mended ends with one line and a documented exit code."""
+"""`graphrec COMMAND ...`: expected errors end with one line and a documented exit code."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from typing import NoReturn, TextIO
 from graphrec.cli.arguments import parse_arguments
 
 INTERRUPTED, PIPE_CLOSED, TERMINATED = 130, 141, 143
-"""Exit codes, beside 0 for success, 1 for what can be mended, 2 for a command line that makes no sense."""
+"""Exit codes besides 0 for success, 1 for expected errors and 2 for a wrong command line."""
 
 EXPECTED = (
     *(OSError, ValueError, KeyError, IndexError, TypeError, OverflowError),
     *(NotImplementedError, MemoryError, RecursionError),
 )
-"""What bad arguments, files and machines lead to; all else is a fault of graphrec, shown with its trace."""
+"""Errors of arguments, files and machines; others are bugs of graphrec, shown with a stack trace."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command line.
 
     Raises:
-        SystemExit: with the exit code and one line, where the command failed.
+        SystemExit: the command failed; with the exit code, after one line.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -40,13 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with _termination_raises(), warnings.catch_warnings():
             warnings.simplefilter("always", UserWarning)
             warnings.showwarning = _show_warning
-            # Only the module of the command: a rule is changed without the seconds that torch takes.
+            # Import only the module of the command: changes of rules do without torch.
             rules = options.command in ("block", "opt-out")
             module = importlib.import_module(f"graphrec.cli.{'rule_commands' if rules else 'commands'}")
             getattr(module, options.command.replace("-", "_"))(options)
             sys.stdout.flush()
     except BrokenPipeError:
-        # What reads the output has seen enough; the interpreter is not to complain when it flushes.
+        # The reader of the output has closed it; keep the interpreter from failing when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(PIPE_CLOSED)
     except KeyboardInterrupt:
@@ -65,7 +65,7 @@ def _text_of(error: BaseException) -> str:
 
 
 def one_line(message: object) -> str:
-    """A message whose line ends, tabs and other control characters are escaped."""
+    """A message with escaped line ends, tabs and other control characters."""
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(message)
     )
@@ -85,7 +85,7 @@ def _show_warning(
 
 @contextmanager
 def _termination_raises() -> Iterator[None]:
-    """Have SIGTERM unwind the stack, so that what is half-written is removed."""
+    """Let SIGTERM unwind the stack, so that incomplete files are removed."""
 
     def leave(number: int, frame: FrameType | None) -> NoReturn:
         print("graphrec: terminated", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The event log that a command line names."""
+"""The event log of a command line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def parse_log(options: argparse.Namespace) -> EventLog:
 
 
 def read_log(options: argparse.Namespace) -> EventLog:
-    """`parse_log`, and a line on stderr that says how many rows were dropped."""
+    """Read a log as `parse_log` does, and print the number of dropped rows to stderr."""
     log = parse_log(options)
     if log.num_self_loops:
         rows = "row was" if log.num_self_loops == 1 else "rows were"

@@ -1,4 +1,4 @@
-"""Options that say how an event log is laid out."""
+"""Options for the layout of an event log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that change rules, and nothing else: no model, graph or torch is loaded."""
+"""Commands that change only rules, without loading a model, a graph or torch."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from graphrec.data.errors import DataError
 from graphrec.service.rule_changes import change_rules, read_id_rows
 from graphrec.service.rules import Rules
 
-SHOWN = 5
-"""Unknown ids that a warning names."""
+MAX_UNKNOWN_SHOWN = 5
+"""Number of unknown ids that a warning names."""
 
 
 def block(options: argparse.Namespace) -> None:
-    """Change blocked pairs."""
+    """Add or remove blocked pairs."""
     pairs = [(options.user, options.other)]
     if _has_file(options, options.user, options.other):
         pairs = [(user, other) for user, other in read_id_rows(options.file, ("user", "other"))]
@@ -23,7 +23,7 @@ def block(options: argparse.Namespace) -> None:
 
 
 def opt_out(options: argparse.Namespace) -> None:
-    """Change who has opted out."""
+    """Add or remove opt-outs."""
     people = [options.user]
     if _has_file(options, options.user):
         people = [user for (user,) in read_id_rows(options.file, ("user",))]
@@ -45,9 +45,11 @@ def _change(options: argparse.Namespace, rules: Rules) -> None:
         return
     unknown = change_rules(options.bundle, add=rules)
     if unknown:
-        named = ", ".join(escaped(one) for one in unknown[:SHOWN]) + ", ..." * (len(unknown) > SHOWN)
+        named = ", ".join(escaped(one) for one in unknown[:MAX_UNKNOWN_SHOWN]) + ", ..." * (
+            len(unknown) > MAX_UNKNOWN_SHOWN
+        )
         print(
             f"graphrec: {len(unknown):,} of these ids are not among the users ({named}); the rules are kept, "
-            "and hold as soon as they are",
+            "and take effect as soon as they are",
             file=sys.stderr,
         )

@@ -1,8 +1,7 @@
-"""Files of saved objects: a JSON manifest with the format, checksums, and errors that name the folder."""
+"""Files of saved objects: a JSON manifest with the format, and errors that name the folder."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -34,14 +33,8 @@ def read_manifest(path: Path, format_name: str) -> dict[str, Any]:
     """
     content: dict[str, Any] = json.loads(path.read_text())
     if content["format"] != format_name:
-        raise DataError(f"it holds {content['format']!r}, not {format_name!r}: fit again, and save again")
+        raise DataError(f"it holds {content['format']!r}, not {format_name!r}: fit the model again")
     return content
-
-
-def file_digest(path: Path) -> str:
-    """The SHA-256 of a file, 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What a search asks a model: log-probabilities of the next code of prefixes."""
+"""The interface of a model to a search: log-probabilities of the next code of prefixes."""
 
 from __future__ import annotations
 

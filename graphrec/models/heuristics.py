@@ -19,7 +19,7 @@ from graphrec.data import DataError, FriendGraph, Query
 from graphrec.data.checks import check_count, check_number
 from graphrec.data.draws import hashed, mix
 from graphrec.data.precision import single_precision
-from graphrec.models.manifest import made_folder
+from graphrec.data.saved import make_folder
 from graphrec.models.recommender import Recommender
 from graphrec.temporal import NEVER, Timeline, dense, popularity_half_life
 
@@ -74,7 +74,7 @@ class Heuristic(Recommender):
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write a few numbers as JSON."""
         self._check_fitted()
-        folder = made_folder(folder)
+        folder = make_folder(folder)
         content = {"name": self.name, "fitted_until": self.fitted_until}
         content |= {key.strip("_"): getattr(self, key) for key in self.numbers}
         if "origin" in content:  # the first event may have been a forgotten person's

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, TypeVar, cast, get_type_hints
 
 from torch import nn
 
 from graphrec.data import DataError, FriendGraph
-from graphrec.data.checks import check_folder
 from graphrec.models.recommender import RECOMMENDER_CLASSES, Recommender
 
 if TYPE_CHECKING:
@@ -24,38 +19,9 @@ Config = TypeVar("Config", bound="DataclassInstance")
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def made_folder(folder: str | os.PathLike[str]) -> Path:
-    """A folder to save in, made where it is not there. Raises TypeError where it is no path."""
-    path = check_folder(folder)
-    path.mkdir(parents=True, exist_ok=True)
-    return path
-
-
 def uncompiled(network: Network) -> Network:
     """The module that `torch.compile` was given, whose parameters have plain names; others as they are."""
     return cast(Network, getattr(network, "_orig_mod", network))
-
-
-@contextmanager
-def load_errors_as_data_error(kind: type, folder: Path) -> Iterator[None]:
-    """Turn whatever fails in reading a folder into one DataError that names it."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, UnpicklingError) as error:
-        raise DataError(f"{folder}: not a {kind.__name__} as it was saved, or damaged ({error})") from None
-
-
-def write_manifest(path: Path, format_name: str, content: dict[str, Any]) -> None:
-    """Write content as JSON, under the name of its format."""
-    path.write_text(json.dumps({"format": format_name, **content}, indent=2) + "\n")
-
-
-def read_manifest(path: Path, format_name: str) -> dict[str, Any]:
-    """The content that `write_manifest` wrote. Raises DataError where it is of another format."""
-    content: dict[str, Any] = json.loads(path.read_text())
-    if content["format"] != format_name:
-        raise DataError(f"it holds {content['format']!r}, not {format_name!r}: fit the model again")
-    return content
 
 
 def read_config(kind: type[Config], content: Any) -> Config:

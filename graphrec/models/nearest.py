@@ -14,14 +14,14 @@ from torch import Tensor
 from graphrec.data import FriendGraph, Query
 from graphrec.data.checks import check_graph
 from graphrec.data.precision import single_precision
-from graphrec.models.builders import TwoTower
-from graphrec.models.heads.softmax import BoundSoftmaxHead, SoftmaxHead
-from graphrec.models.manifest import (
+from graphrec.data.saved import (
     load_errors_as_data_error,
-    made_folder,
+    make_folder,
     read_manifest,
     write_manifest,
 )
+from graphrec.models.builders import TwoTower
+from graphrec.models.heads.softmax import BoundSoftmaxHead, SoftmaxHead
 from graphrec.models.mixture.recommender import MixtureRecommender
 from graphrec.models.recommender import Recommender
 from graphrec.retrieval import ApproximateIndex, ExactIndex, Index
@@ -103,7 +103,7 @@ class Nearest(Recommender):
         name = next((name for name, kind in INDEXES.items() if kind is self._new_index), None)
         if name is None:
             raise ValueError(f"an index of one's own cannot be saved: the indexes are {', '.join(INDEXES)}")
-        folder = made_folder(folder)
+        folder = make_folder(folder)
         self.two_tower.save(folder)
         write_manifest(folder / MANIFEST, FORMAT, {"index": name})
 

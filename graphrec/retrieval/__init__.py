@@ -1,4 +1,4 @@
-"""From vectors to people: whose inner product with a query is largest, exactly or about."""
+"""Nearest-neighbor search: users with the largest inner products, exact or approximate."""
 
 from graphrec.retrieval.approximate import ApproximateIndex as ApproximateIndex
 from graphrec.retrieval.exact import ExactIndex as ExactIndex

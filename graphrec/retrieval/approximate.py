@@ -1,4 +1,4 @@
-"""Approximate search: only the cells next to a query are looked at (faiss)."""
+"""Approximate search in the cells nearest to a query (faiss)."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ SEED = 1234
 
 
 class ApproximateIndex(Index):
-    """Users lie in cells around the centres of k-means, and only the best cells of a query are looked at.
+    """Users are in cells around the centers of k-means, and a query searches only the nearest cells.
 
-    This is an inverted file (Jegou et al. 2011, https://doi.org/10.1109/TPAMI.2010.57). Who is excluded is
-    made up for by looking further, and a query that finds too few in its cells is answered exactly, so that
-    there are always k, or all there are.
+    This is an inverted file (Jegou et al. 2011, https://doi.org/10.1109/TPAMI.2010.57). The search is deeper
+    by the number of excluded users, and a query that finds too few users in its cells is searched exactly, so
+    that lists always have k users, or all there are.
 
     Args:
         num_cells: by default 4 times the root of the number of users.
-        num_probes: cells looked at; more find more and take longer.
+        num_probes: cells searched; more find more and take longer.
     """
 
     _index: faiss.IndexIVFFlat
@@ -38,8 +38,8 @@ class ApproximateIndex(Index):
         self._exact = ExactIndex()
 
     def build(self, vectors: Tensor) -> Self:
-        """Find cells for the vectors [N, D]; k-means sees at most 256 of them a cell."""
-        vectors = self._taken(vectors)
+        """Assign the vectors [N, D] to cells; k-means uses at most 256 vectors a cell. Returns this index."""
+        vectors = self._check_and_count(vectors)
         self._exact.build(vectors)
         cells = min(self.num_users, self.num_cells or max(1, round(4 * self.num_users**0.5)))
         quantizer = faiss.IndexFlatIP(self.dim)
@@ -52,12 +52,12 @@ class ApproximateIndex(Index):
             self._index.train(vectors.numpy())
         finally:
             faiss.omp_set_num_threads(threads)
-        # As `ExactIndex` lists them: shuffled.
+        # In the order of `ExactIndex`.
         self._index.add(self._exact._vectors.numpy())
         return self
 
     def recall(self, queries: Tensor, k: int, exclude: Exclude | None = None) -> float:
-        """Mean share of the k that exact search finds which this one finds too."""
+        """The mean share of the k users of exact search that this search finds; arguments as in `search`."""
         expected = self._exact.search(queries, k, exclude)[0]
         return float(recall(self.search(queries, k, exclude)[0], expected).mean())
 
@@ -65,21 +65,21 @@ class ApproximateIndex(Index):
         self, queries: Tensor, k: int, exclude: Exclude, exclude_users: Tensor
     ) -> tuple[Tensor, Tensor]:
         count = torch.bincount(exclude[0], minlength=len(queries))
-        # Rows that look for about as many, excluded ones among them, are searched together.
-        asked = 2 ** (k + count).double().log2().ceil().long()
+        # Queries are grouped by the depth of the search, a power of two.
+        depth = 2 ** (k + count).double().log2().ceil().long()
         options = self._options(exclude_users)
         key = exclude[0] * self.num_users + exclude[1]
         users = torch.full((len(queries), k), -1)
         scores = torch.full((len(queries), k), -torch.inf)
-        for size in asked.unique().tolist():
-            rows = (asked == size).nonzero().squeeze(1)
+        for size in depth.unique().tolist():
+            rows = (depth == size).nonzero().squeeze(1)
             values, place = map(
                 torch.from_numpy, self._index.search(queries[rows].numpy(), size, params=options)
             )
             found = torch.where(place >= 0, self._exact._order[place], -1)
             at = rows[:, None] * self.num_users + found
             allowed = (found >= 0) & ~torch.isin(at, key)
-            order = (~allowed).long().argsort(dim=1, stable=True)[:, :k]  # allowed first, as they come
+            order = (~allowed).long().argsort(dim=1, stable=True)[:, :k]  # allowed first, in order
             kept = allowed.gather(1, order)
             users[rows] = torch.where(kept, found.gather(1, order), -1)
             scores[rows] = torch.where(kept, values.gather(1, order), -torch.inf)
@@ -89,15 +89,15 @@ class ApproximateIndex(Index):
             number = torch.full((len(queries),), -1)
             number[short] = torch.arange(len(short))
             here = number[exclude[0]] >= 0
-            barred = number[exclude[0][here]], exclude[1][here]
-            users[short], scores[short] = self._exact._search(queries[short], k, barred, exclude_users)
+            missed = number[exclude[0][here]], exclude[1][here]
+            users[short], scores[short] = self._exact._search(queries[short], k, missed, exclude_users)
         return users, scores
 
     def _options(self, exclude_users: Tensor) -> Any:
-        """What has the search pass over users [N] bool who are found by nobody; None where there are none."""
+        """Search parameters of faiss that skip users [N] bool; None if there are none to skip."""
         if not bool(exclude_users.any()):
             return None
         allowed = np.packbits(~exclude_users[self._exact._order].numpy(), bitorder="little")
-        make: Any = faiss  # whose own types do not know what its Python side adds
+        make: Any = faiss  # its types lack what its Python side adds
         selector = make.IDSelectorBitmap(allowed)
         return make.SearchParametersIVF(sel=selector, nprobe=self._index.nprobe)

@@ -1,4 +1,4 @@
-"""What every index of vectors answers, and how near one comes to another."""
+"""The contract of indexes of vectors, and the recall of one against another."""
 
 from __future__ import annotations
 
@@ -14,22 +14,31 @@ Exclude = tuple[Tensor, Tensor]
 
 
 class Index(ABC):
-    """Vectors of N users, searched by inner product."""
+    """An index of the vectors of N users, searched by inner product.
+
+    Attributes:
+        num_users: N; 0 before `build`.
+        dim: D; 0 before `build`.
+    """
 
     num_users = 0
     dim = 0
 
     @abstractmethod
     def build(self, vectors: Tensor) -> Self:
-        """Index vectors [N, D] of users 0..N-1. Raises ValueError where any is not finite."""
+        """Index vectors [N, D] of users 0..N-1. Raises ValueError if any is not finite.
+
+        Returns:
+            this index.
+        """
 
     @abstractmethod
     def _search(
         self, queries: Tensor, k: int, exclude: Exclude, exclude_users: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """As `search`, for B > 0 queries, float32, and k <= N.
+        """Search as `search` does, for B > 0 queries [B, D] float32, and k <= N.
 
-        Exclusions are sorted by row, distinct, and of none of `exclude_users` [N] bool.
+        Exclusions are sorted by row, distinct, and without users of the mask `exclude_users` [N] bool.
         """
 
     def search(
@@ -39,14 +48,14 @@ class Index(ABC):
         exclude: Exclude | None = None,
         exclude_users: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The k allowed users whose inner products with each query are largest.
+        """Find the k allowed users with the largest inner products with each query.
 
         Args:
             queries: [B, D].
-            k: how many; where fewer are allowed there is padding. At most 10,000, or the number of users
-                where that is more.
-            exclude: (row [M] of the query, user [M]) integers, people not to find.
-            exclude_users: [M] integers, people whom no query is to find.
+            k: length of a list, padded if fewer users are allowed. At most 10,000, or the number of users if
+                that is more.
+            exclude: (row [M] of the query, user [M]) integers, users not to find.
+            exclude_users: [M] integers, users not to find for any query.
 
         Returns:
             users [B, k] int64, padded with -1, and inner products [B, k] float32, padded with -inf, largest
@@ -54,43 +63,52 @@ class Index(ABC):
 
         Raises:
             RuntimeError: the index has not been built.
-            TypeError: an argument of another kind.
+            TypeError: an argument has a wrong type.
             ValueError: queries that are not [B, D] and finite, k out of range, or pairs of unequal lengths.
-            IndexError: a row or user that there is not.
+            IndexError: a row or user is out of range.
         """
         if not self.dim:
             raise RuntimeError("the index has to be built first: call build(vectors)")
         k = check_list_length(k, self.num_users)
-        queries = checked("queries", queries, dim=self.dim)
+        queries = check_vectors("queries", queries, dim=self.dim)
         users = torch.full((len(queries), k), -1)
         scores = torch.full((len(queries), k), -torch.inf)
-        nobody = torch.zeros(self.num_users, dtype=torch.bool)
+        excluded = torch.zeros(self.num_users, dtype=torch.bool)
         if exclude_users is not None:
-            nobody[check_index("exclude_users", exclude_users, self.num_users)] = True
-        pairs = self._exclusions(exclude, len(queries), nobody)
+            excluded[check_index("exclude_users", exclude_users, self.num_users)] = True
+        pairs = self._exclusions(exclude, len(queries), excluded)
         if len(queries):
-            most = min(k, self.num_users)
-            found = self._search(queries, most, pairs, nobody)
-            users[:, :most], scores[:, :most] = found
+            width = min(k, self.num_users)
+            found = self._search(queries, width, pairs, excluded)
+            users[:, :width], scores[:, :width] = found
         return users, scores
 
-    def _taken(self, vectors: Tensor) -> Tensor:
-        """The vectors of users, checked and counted."""
-        vectors = checked("vectors", vectors)
+    def _check_and_count(self, vectors: Tensor) -> Tensor:
+        """Check vectors [N, D], set N and D, and return them as float32 on the CPU."""
+        vectors = check_vectors("vectors", vectors)
         if not len(vectors):
             raise ValueError("there are no vectors to search")
         self.num_users, self.dim = vectors.shape
         return vectors
 
-    def _exclusions(self, exclude: Exclude | None, num_queries: int, nobody: Tensor) -> Exclude:
-        """Sorted by row, each once, and in range, without those of `nobody` [N] bool."""
+    def _exclusions(self, exclude: Exclude | None, num_queries: int, excluded: Tensor) -> Exclude:
+        """Exclusions checked, distinct and sorted by row, without users of the mask `excluded` [N] bool."""
         row, user = check_exclude(exclude, num_queries, self.num_users)
-        key = (row * self.num_users + user)[~nobody[user]].unique()
+        key = (row * self.num_users + user)[~excluded[user]].unique()
         return key // self.num_users, key % self.num_users
 
 
-def checked(what: str, vectors: Tensor, dim: int | None = None) -> Tensor:
-    """Vectors as contiguous float32 on the CPU, found to be [n, D] and finite."""
+def check_vectors(what: str, vectors: Tensor, dim: int | None = None) -> Tensor:
+    """Check that vectors are numbers, [n, D] and finite.
+
+    Args:
+        what: name for messages.
+        vectors: any float or integer type, on any device.
+        dim: D, if it is known.
+
+    Returns:
+        [n, D] float32, contiguous, on the CPU.
+    """
     if not isinstance(vectors, Tensor) or vectors.dtype == torch.bool or vectors.is_complex():
         kind = vectors.dtype if isinstance(vectors, Tensor) else f"a {type(vectors).__name__}"
         raise TypeError(f"{what} must be a tensor of numbers, got {kind}")
@@ -103,14 +121,14 @@ def checked(what: str, vectors: Tensor, dim: int | None = None) -> Tensor:
 
 
 def recall(found: Tensor, expected: Tensor) -> Tensor:
-    """What share of those expected are found, for each query.
+    """The share of the expected users that are found, for each query.
 
     Args:
         found: [B, k] int64, distinct in a row, padded with -1.
-        expected: [B, j] int64, the same, such as what an `ExactIndex` finds.
+        expected: [B, j] int64, as `found`, such as lists of an `ExactIndex`.
 
     Returns:
-        [B] float64; NaN-free: 1 where nobody is expected.
+        [B] float64; NaN-free: 1 where excluded is expected.
     """
     if found.dim() != 2 or expected.dim() != 2 or len(found) != len(expected):
         shapes = f"{list(found.shape)} and {list(expected.shape)}"

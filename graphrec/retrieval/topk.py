@@ -1,4 +1,4 @@
-"""The k best, with equal scores in one fixed order that has nothing to do with indices."""
+"""The k best, with equal scores in one fixed order that is independent of indices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From an event log to a service: one bundle of files, its rules, and suggestions for everybody."""
+"""From an event log to a service: a bundle of files, its rules, and suggestions for all users."""
 
 import sys
 from typing import TYPE_CHECKING

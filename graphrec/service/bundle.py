@@ -1,4 +1,4 @@
-"""The bundle: all that a service needs, in memory and as one folder."""
+"""The bundle: everything a service needs, in memory and as one folder."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from graphrec.evaluate.protocol import sample_rows
 from graphrec.explain import Explanation, explain
 from graphrec.models import Recommender, Suggestions, build, load_recommender, suggested
 from graphrec.service import manifest
-from graphrec.service.contents import log_of, schema_of, with_log
-from graphrec.service.lock import writing
+from graphrec.service.contents import append_log_digest, encode_newcomers, event_log_of, graph_schema
+from graphrec.service.lock import write_lock
 from graphrec.service.origin import Origin, finish_changes
 from graphrec.service.rule_changes import IDS
 from graphrec.service.rule_store import RuleStore
@@ -41,19 +41,19 @@ DEFAULT_MODEL = "stu"
 
 @dataclass(frozen=True)
 class Bundle:
-    """A graph, a recommender fitted on it, everyone's STU, and the rules of whom not to show.
+    """A graph, a recommender fitted on it, the STUs of users, and rules on which users not to show.
 
-    A bundle does not change: `add`, `forget` and `with_rules` make another. `update` changes the one in a
+    A bundle is immutable: `add`, `forget` and `with_rules` return another. `update` changes the bundle in a
     folder, as its only writer; `save` refuses to replace a version that the bundle was not made from.
 
     Attributes:
-        graph: events and people; `graph.user_ids` is the id map.
+        graph: events and users; `graph.user_ids` maps raw ids.
         recommender: fitted, on this graph.
-        tokenizer: fitted; the recommender's own, if it has one.
+        tokenizer: fitted; that of the recommender, if it has one.
         model: the recommender's name in `graphrec.models.MODELS`.
-        until: seconds; the fit saw what is strictly older.
-        origin: its rules, and the versions on disk that it was made from.
-        logs: digests of the logs that were fitted and added.
+        until: seconds; the fit used strictly older events.
+        origin: its rules, and the versions on disk it was made from.
+        logs: digests of the event logs that were fitted or added.
     """
 
     graph: FriendGraph = field(repr=False)
@@ -76,46 +76,49 @@ class Bundle:
         """Fit on all events of a graph.
 
         Args:
-            graph: events and people.
+            graph: events and users.
             model: a name of `graphrec.models.MODELS`.
-            tokenizer: unfitted, where the model brings none of its own; by default `ResidualKMeans()`.
+            tokenizer: unfitted, for models without one; by default `ResidualKMeans()`.
             rules: blocks and opt-outs.
 
         Raises:
-            KeyError: there is no such model.
+            KeyError: the model is unknown.
         """
         recommender, until = build(model), int(graph.events().time[-1]) + 1
         recommender = recommender.fit(graph, until=until)
         if recommender.tokenizer is not None:
             tokenizer = recommender.tokenizer
         else:
-            tokenizer = _welcoming((tokenizer or ResidualKMeans()).fit(graph, until=until), graph)
-        origin, logs = Origin(rules or Rules()), (digest_log(log_of(graph)),)
+            tokenizer = encode_newcomers((tokenizer or ResidualKMeans()).fit(graph, until=until), graph)
+        origin, logs = Origin(rules or Rules()), (digest_log(event_log_of(graph)),)
         return cls(graph, recommender, tokenizer, model, until, origin, logs)
 
     @property
     def rules(self) -> Rules:
-        """Blocks and opt-outs; of a bundle in a folder, those that hold there at this moment."""
+        """Blocks and opt-outs; for a bundle in a folder, the current ones there."""
         return self.origin.current_rules
 
     @property
     def digest(self) -> str:
-        """Names the version on disk that the bundle is; empty, if there is none."""
+        """The digest of the version on disk that equals the bundle; empty if none does."""
         return self.origin.digest
 
     def suggest(
         self, users: Tensor | Sequence[Id], *, k: int = 10, time: int | None = None, action: str | None = None
     ) -> list[Suggestions]:
-        """K new people for each user, as `graphrec.suggest` finds them and the rules allow.
+        """Suggest k new people to each user, as `graphrec.suggest` does, within the rules.
 
         Args:
             users: raw ids, or [B] int64 indices.
-            k: how many.
-            time: seconds; only what is strictly older is seen. By default one second after the last event.
-            action: the act that is hoped for; by default the commonest.
+            k: people for each user, at most.
+            time: seconds; only strictly older events are used. By default one second after the last event.
+            action: to suggest people for; by default the most common one.
+
+        Returns:
+            for each user, suggestions, best first.
 
         Raises:
-            KeyError: an unknown user or action, named.
+            KeyError: a user or action is unknown; it is named.
         """
         query = Query.of(self.graph, users, time, action)
         people, scores = self.suggested(query, k)
@@ -123,23 +126,27 @@ class Bundle:
 
     @one_intra_op_thread()
     def suggested(self, query: Query, k: int) -> tuple[Tensor, Tensor]:
-        """The same by indices: users [B, k] int64, padded with -1, and scores [B, k], with -inf."""
+        """Suggest k new people for each of B queries, within the rules.
+
+        Returns:
+            users [B, k] int64, best first, padded with -1, and scores [B, k], padded with -inf.
+        """
         k = min(check_count("k", k, maximum=None), self.graph.num_users)
         blocked, gone = self._rule_indices(self.origin.enforced_rules)
         return suggested(self.recommender, query, k, blocked=blocked, opted_out=gone)
 
     def explain(self, user: Id, candidate: Id, *, time: int | None = None) -> Explanation:
-        """Why a person is suggested to a user; `sentence` says it in words. No rule is broken in it.
+        """Explain why a person is suggested to a user, within the rules; see `graphrec.explain.explain`.
 
         Args:
             user: raw id.
             candidate: raw id.
-            time: seconds; only what is strictly older counts. By default one second after the last event.
+            time: seconds; only strictly older events are used. By default one second after the last event.
 
         Raises:
-            KeyError: an unknown user or candidate, named.
-            ValueError: the candidate is never suggested to the user. One answer for all reasons (a known
-                contact, the user, an opt-out, a block): a rule is not told of.
+            KeyError: a user or candidate is unknown; it is named.
+            ValueError: the candidate is never suggested to the user. The message is the same for all causes
+                (a contact, the user, an opt-out, a block), since rules are not disclosed.
         """
         ids = self.graph.user_ids
         index = ids.index([user, candidate])
@@ -162,16 +169,16 @@ class Bundle:
         )
 
     def evaluate(self, log: EventLog | None = None, *, progress: bool = True) -> StreamingRanks:
-        """Streaming evaluation, everybody a candidate (see docs/evaluation.md).
+        """Evaluate on a stream of events, with all users as candidates (see docs/evaluation.md).
 
         Args:
-            log: events after those of the bundle, which is judged as it is. Without them the bundle's own
-                events are split by time, and its model is fitted anew on the first 80 % and judged on the
-                last 10 %.
-            progress: show a bar, where there is a terminal.
+            log: events after those of the bundle, on which it is evaluated as it is. By default the bundle's
+                own events are split by time; its model is fitted again on the first 80 %, and evaluated on
+                the last 10 %.
+            progress: show a bar on a terminal.
 
         Raises:
-            DataError: no event is later than those of the bundle; or they are too few to split.
+            DataError: no event is later than those of the bundle; or there are too few to split.
         """
         if log is None:
             split = TemporalSplit.of(self.graph)
@@ -194,38 +201,38 @@ class Bundle:
 
     @cached_property
     def tree(self) -> PrefixTree:
-        """The prefix tree of everyone's STUs, by the indices of the graph."""
+        """The prefix tree of all STUs, by the indices of the graph."""
         stus = self.tokenizer.stus(self.graph)
         return PrefixTree(stus.codes, stus.codebook_size, stus.rank)
 
     def add(
         self, log: EventLog | None = None, users: UserTable | None = None, *, again: bool = False
     ) -> Bundle:
-        """The bundle that knows more events and people, without a fit; newcomers get their STU.
+        """Return a bundle with further events and users, without a fit; newcomers get an STU.
 
         Args:
             log: the events; None for users alone.
             users: features and join times, see `FriendGraph.with_users`.
-            again: also a log that was taken before; its events then count twice.
+            again: accept a log that was added before; its events then count twice.
 
         Raises:
-            DataError: the log was taken before; what `with_events` and `with_users` refuse.
-            ValueError: all STUs are taken; neither a log nor users.
+            DataError: the log was added before; or errors of `with_events` and `with_users`.
+            ValueError: all STUs are taken; or neither a log nor users are given.
         """
         if log is None and users is None:
             raise ValueError("give a log, users, or both")
-        logs = self.logs if log is None else with_log(self.logs, log, again=again)
+        logs = self.logs if log is None else append_log_digest(self.logs, log, again=again)
         graph = self.graph if log is None else self.graph.with_events(log)
         return replace(self._on(graph if users is None else graph.with_users(users)), logs=logs)
 
     def forget(self, user: Id) -> Bundle:
-        """The bundle without a person: graph, id map, STUs and tree, what the recommender kept, and rules.
+        """Return a bundle without a user: in the graph, STUs, data of the recommender, and rules.
 
-        What was learned from all together (a codebook, a popularity's half-life, the weights of a network)
-        stays. Should the person be in later events, they are a newcomer.
+        Parameters learned from all users (codebooks, a half-life, the weights of a network) stay. If the user
+        is in later events, they are a newcomer.
 
         Raises:
-            KeyError: a user whom neither the graph nor the rules name.
+            KeyError: neither the graph nor the rules have the user.
             DataError: no event would be left.
         """
         ids, rules = self.graph.user_ids, self.rules
@@ -244,9 +251,9 @@ class Bundle:
         return out
 
     def with_rules(self, rules: Rules) -> Bundle:
-        """The bundle under other rules, such as `bundle.rules.block(user, other)`.
+        """Return a bundle with other rules, such as `bundle.rules.block(user, other)`.
 
-        `save` adds to the rules in the folder what was added here, and takes away what was taken away.
+        `save` writes the difference from the current rules to the folder.
         """
         now = self.origin.rules
         before = self.rules if isinstance(now, RuleStore) else self.origin.rules_before
@@ -261,8 +268,8 @@ class Bundle:
         if tokenizer is None:
             tokenizer = copy.deepcopy(self.tokenizer)
             tokenizer.forget(gone)
-            tokenizer = _welcoming(tokenizer, graph)
-        if gone:  # the time of their last event is not to stay as the end of the fit
+            tokenizer = encode_newcomers(tokenizer, graph)
+        if gone:  # the end of the fit must not reveal the time of their last event
             tokenizer.forget_times(graph)
             time = graph.events().time
             seen = time[time < until]
@@ -283,38 +290,37 @@ class Bundle:
     def update(cls, folder: str | os.PathLike[str], change: Callable[[Self], Bundle]) -> Bundle:
         """Change the bundle in a folder as its only writer, from load to save.
 
-        Other writers wait; readers get the version before or the one after.
+        Other writers wait; readers get the version before or after.
 
         Args:
             folder: of the bundle.
-            change: makes the bundle to be saved from the one that was read, such as
-                `lambda bundle: bundle.add(log)`.
+            change: from the bundle as loaded to the one to save, such as `lambda bundle: bundle.add(log)`.
 
         Returns:
-            the bundle as it is saved.
+            the saved bundle.
 
         Raises:
             FileNotFoundError, DataError: as `load`.
             OSError: it cannot be written; nothing was changed.
         """
         folder = Path(folder)
-        if manifest.current(folder) is None:
+        if manifest.current_version(folder) is None:
             raise FileNotFoundError(f"no such file: {folder / manifest.MANIFEST}")
         manifest.check_target(folder)
-        with writing(folder):
-            finish_changes(folder)  # a forgotten person's, if the forgetting was killed
+        with write_lock(folder):
+            finish_changes(folder)  # a version with a forgotten user, if its writer was killed
             changed = change(cls.load(folder))
             changed._save(folder, None)
         return changed
 
     def save(self, folder: str | os.PathLike[str], *, replaces: str | None = None) -> None:
-        """Write the bundle into a new folder, or in place of the version that it was made from.
+        """Write the bundle to a new folder, or replace the version that it was made from.
 
-        Rules in the folder stay; those that this bundle has in addition are added.
+        Rules in the folder stay, and the additional ones of this bundle are added.
 
         Args:
-            folder: its parent exists.
-            replaces: `current_digest(folder)`, to put a fresh fit in the place of that version.
+            folder: its parent has to exist.
+            replaces: `current_digest(folder)`, to replace that version by a new fit.
 
         Raises:
             StaleBundleError: another version is in the folder; nothing was changed.
@@ -324,11 +330,11 @@ class Bundle:
         folder = Path(folder)
         manifest.check_target(folder)
         folder.mkdir(exist_ok=True)
-        with writing(folder):
+        with write_lock(folder):
             self._save(folder, replaces)
 
     def _save(self, folder: Path, replaces: str | None) -> None:
-        version, store = manifest.current(folder), RuleStore(folder)
+        version, store = manifest.current_version(folder), RuleStore(folder)
         if version is not None and version.digest not in {*self.origin.versions, replaces}:
             raise manifest.StaleBundleError(
                 f"{folder}: {version.path.name}, written at {version.content['written']}, is not what this "
@@ -341,11 +347,13 @@ class Bundle:
             "model": self.model,
             "until": self.until,
             "has_tokenizer": self.recommender.tokenizer is None,
-            "schema": schema_of(self.graph),
+            "schema": graph_schema(self.graph),
             "logs": list(self.logs),
             **self.origin.forgetting(version),
         }
-        self.origin.move(manifest.write(folder, head, self._fill), store, self.graph.user_ids.values)
+        self.origin.advance_to(
+            manifest.write_version(folder, head, self._fill), store, self.graph.user_ids.values
+        )
 
     def _fill(self, folder: Path) -> None:
         self.graph.save(folder / GRAPH)
@@ -357,22 +365,22 @@ class Bundle:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:
-        """Read a bundle that `save` wrote, whole also beside a writer. Nothing in it is executed.
+        """Read a bundle that `save` wrote, also while another process writes. Nothing in it is executed.
 
-        A tokenizer of one's own has to be imported before.
+        The module of a custom tokenizer has to be imported first.
 
         Raises:
             FileNotFoundError: there is no bundle.
-            DataError: it is damaged, or of another version; the message names the file.
+            DataError: it is damaged, or of another format version; the message names the file.
         """
-        return manifest.read(Path(folder), cls._load)
+        return manifest.read_current(Path(folder), cls._load)
 
     @classmethod
     def _load(cls, version: manifest.Version) -> Self:
         version.check()
         inside, content = version.path, version.content
         graph = FriendGraph.load(inside / GRAPH)
-        if schema_of(graph) != content["schema"]:
+        if graph_schema(graph) != content["schema"]:
             raise DataError(f"{inside / GRAPH}: not the graph that the manifest describes")
         try:
             recommender = load_recommender(content["model"], inside / RECOMMENDER, graph)
@@ -382,14 +390,8 @@ class Bundle:
         if content["has_tokenizer"] or tokenizer is None:
             tokenizer = load_tokenizer(inside / TOKENIZER)
             if int(tokenizer.stus(graph).has().sum()) < len(tokenizer.table.codes):
-                raise DataError(f"{inside / TOKENIZER}: has STUs of people who are not in {GRAPH}")
+                raise DataError(f"{inside / TOKENIZER}: has STUs of users who are not in {GRAPH}")
         origin = Origin.of(version, graph.user_ids.values)
         return cls(
             graph, recommender, tokenizer, content["model"], content["until"], origin, tuple(content["logs"])
         )
-
-
-def _welcoming(tokenizer: Tokenizer, graph: FriendGraph) -> Tokenizer:
-    """A tokenizer that has given an STU to everybody of whom something is known."""
-    tokenizer.encode(graph, (~tokenizer.stus(graph).has()).nonzero().squeeze(1))
-    return tokenizer

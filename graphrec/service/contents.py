@@ -1,4 +1,4 @@
-"""What a manifest says of a graph."""
+"""The contents of a bundle: description and log of its graph, digests of logs, STUs of newcomers."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Any
 import torch
 
 from graphrec.data import USER, DataError, EventLog, FriendGraph, digest_log
+from graphrec.tokenizer import Tokenizer
 
 
-def schema_of(graph: FriendGraph) -> dict[str, Any]:
-    """What the manifest says of a graph."""
+def graph_schema(graph: FriendGraph) -> dict[str, Any]:
+    """Actions, attributes, sizes and times (seconds) of a graph, as plain values."""
     events, people = graph.events(), graph[USER]
     return {
         "actions": list(graph.actions),
@@ -25,8 +26,8 @@ def schema_of(graph: FriendGraph) -> dict[str, Any]:
     }
 
 
-def log_of(graph: FriendGraph) -> EventLog:
-    """The log that a graph was made from, for its digest."""
+def event_log_of(graph: FriendGraph) -> EventLog:
+    """The event log of a graph, for its digest."""
     events, weight = graph.events(), None
     stores = [graph[USER, name, USER] for name in graph.actions]
     if all("weight" in store for store in stores):
@@ -36,11 +37,19 @@ def log_of(graph: FriendGraph) -> EventLog:
     return EventLog(events.src, events.dst, events.time, events.action, graph.actions, graph.user_ids, weight)
 
 
-def with_log(logs: tuple[str, ...], log: EventLog, *, again: bool) -> tuple[str, ...]:
-    """The digests of the logs that a bundle has taken, and that of one more.
+def append_log_digest(logs: tuple[str, ...], log: EventLog, *, again: bool) -> tuple[str, ...]:
+    """Append the digest of a log to those of a bundle.
+
+    Args:
+        logs: digests of the logs of the bundle.
+        log: to add.
+        again: accept a log that was added before.
+
+    Returns:
+        the digests with the new one.
 
     Raises:
-        DataError: it has taken that one before, and `again` does not insist.
+        DataError: the log was added before, and `again` is False.
     """
     found = digest_log(log)
     if found in logs and not again:
@@ -49,3 +58,9 @@ def with_log(logs: tuple[str, ...], log: EventLog, *, again: bool) -> tuple[str,
             "(--again) counts them once more"
         )
     return (*logs, found)
+
+
+def encode_newcomers(tokenizer: Tokenizer, graph: FriendGraph) -> Tokenizer:
+    """Give STUs to all newcomers of a graph with events or features, and return the tokenizer."""
+    tokenizer.encode(graph, (~tokenizer.stus(graph).has()).nonzero().squeeze(1))
+    return tokenizer

@@ -1,4 +1,4 @@
-"""Suggestions for everybody as one Parquet file, in parts, so that an interrupted export is resumed."""
+"""Suggestions for all users as a Parquet file, written in parts, so that an interrupted export resumes."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tqdm import tqdm
 from graphrec.data import DataError, Query
 from graphrec.service import manifest
 from graphrec.service.bundle import Bundle
-from graphrec.service.manifest import naming_full_disk
+from graphrec.service.manifest import full_disk_errors_named
 from graphrec.service.rule_store import RuleStore
 from graphrec.service.rules import Rules
 
-PART = 4096
-"""Users of a part."""
+USERS_PER_PART = 4096
+"""Number of users in a part."""
 
 JOB = "job.json"
 LOCK = "writer.lock"
@@ -40,25 +40,25 @@ def suggest_everyone(
     action: str | None = None,
     progress: bool = True,
 ) -> None:
-    """Write k new people for each user to a Parquet file, as `Bundle.suggest` finds them.
+    """Write k new people for each user, as `Bundle.suggest` finds them, to a Parquet file.
 
     The columns are `user` and `person` (raw ids), `rank` from 1 and `score`; users are in the order of the
-    graph, each with up to k rows in order of rank. Finished parts wait in the folder `PATH.parts`. After an
-    interruption the same call on the same bundle of a folder, under the same rules, is resumed; any other
-    begins anew. What a rule forbids that was made meanwhile is left out at the end.
+    graph, each with up to k rows in order of rank. Finished parts are kept in the folder `PATH.parts`. After
+    an interruption, the same call on the same version of a bundle with the same rules resumes; any other
+    starts from the beginning. Rules added meanwhile are applied at the end.
 
     Args:
-        bundle: read from its folder, if the export is to be resumed.
-        path: the file; it appears when all is done.
-        k: how many.
-        time: seconds; only what is strictly older is seen. By default one second after the last event.
-        action: the act that is hoped for; by default the commonest.
-        progress: show a bar, where there is a terminal.
+        bundle: loaded from a folder, for an export that can resume.
+        path: of the file, which is written when all parts are done.
+        k: people for each user, at most.
+        time: seconds; only strictly older events are used. By default one second after the last event.
+        action: to suggest people for; by default the most common one.
+        progress: show a bar on a terminal.
 
     Raises:
-        KeyError: an unknown action, named.
-        ValueError: k is smaller than 1.
-        DataError: the file would lie in the bundle's folder, or something else is in its place; or another
+        KeyError: the action is unknown; it is named.
+        ValueError: k is below 1.
+        DataError: the file would be in a bundle's folder, another kind of file has its name, or another
             process writes it.
         OSError: it cannot be written.
     """
@@ -75,19 +75,19 @@ def suggest_everyone(
         "k": k,
         "time": int(query.time[0]),
         "action": int(query.action[0]),
-        "part": PART,
+        "part": USERS_PER_PART,
     }
     fixed = bundle.with_rules(rules)  # one set of rules for all parts
-    with _only_export(path) as parts, naming_full_disk(parts):
+    with _only_export(path) as parts, full_disk_errors_named(parts):
         if not bundle.digest or not _is_of_job(parts, job):
             _empty(parts)
             _replace(parts / JOB, json.dumps(job))
         files = []
         bar = {"desc": path.name, "unit": "user", "disable": None if progress else True, "leave": False}
         with tqdm(total=len(query), **bar) as shown:
-            for start in range(0, len(query), PART):
-                files.append(parts / f"{start // PART:06}.parquet")
-                asked = query[start : start + PART]
+            for start in range(0, len(query), USERS_PER_PART):
+                files.append(parts / f"{start // USERS_PER_PART:06}.parquet")
+                asked = query[start : start + USERS_PER_PART]
                 if not files[-1].exists():
                     _replace(files[-1], _table(fixed, asked, k))
                 shown.update(len(asked))
@@ -95,22 +95,22 @@ def suggest_everyone(
         allowed = None if now == rules and not gone else partial(_allowed, rules=now, gone=gone)
         os.replace(_joined(files, allowed), path)
         _empty(parts)
-        (parts / LOCK).unlink()  # the last, so that whoever takes the name next finds no part of this job
+        (parts / LOCK).unlink()  # last, so that the next export of this name finds no part of this one
         with suppress(OSError):
             parts.rmdir()
 
 
 def check_output(path: Path, folder: Path | None) -> None:
-    """Find out whether an export may be written here, before any work is done for it.
+    """Check that an export can be written to a path, before any work is done.
 
     Args:
         path: of the file.
-        folder: of the bundle, which is not to be written into.
+        folder: of the bundle, into which no export may be written.
 
     Raises:
-        DataError: the path is a folder, or lies in a bundle's folder.
-        FileNotFoundError: there is no folder to write it in.
-        PermissionError: it cannot be written into.
+        DataError: the path is a folder, or in a bundle's folder.
+        FileNotFoundError: its folder is missing.
+        PermissionError: there is no permission to write.
     """
     real = Path(os.path.realpath(path))
     if path.is_dir():
@@ -141,7 +141,7 @@ def _parts_of(path: Path) -> Path:
 
 @contextmanager
 def _only_export(path: Path) -> Iterator[Path]:
-    """The folder of the parts, which no other process uses meanwhile."""
+    """The folder of the parts, locked against other processes."""
     parts = _parts_of(path)
     parts.mkdir(exist_ok=True)
     lock = FileLock(parts / LOCK)
@@ -165,6 +165,7 @@ def _empty(parts: Path) -> None:
 
 
 def _table(bundle: Bundle, query: Query, k: int) -> pa.Table:
+    """Suggestions of k people for each query, one row a suggestion."""
     people, scores = bundle.suggested(query, k)
     row, place = (people >= 0).nonzero(as_tuple=True)
     raw = bundle.graph.user_ids.values
@@ -188,7 +189,7 @@ def _joined(files: list[Path], change: Callable[[pa.Table], pa.Table] | None) ->
                 writer.write_table(part if change is None else change(part))
         _sync(whole)
     except OSError:
-        whole.unlink(missing_ok=True)  # it would fill a full disk
+        whole.unlink(missing_ok=True)  # frees a full disk
         raise
     return whole
 
@@ -210,7 +211,7 @@ def _allowed(table: pa.Table, rules: Rules, gone: frozenset[str]) -> pa.Table:
 
 
 def _is_of_job(parts: Path, job: dict[str, Any]) -> bool:
-    """Whether the parts that may be there are of this job."""
+    """Whether existing parts are of this job."""
     try:
         return bool(json.loads((parts / JOB).read_text()) == job)
     except (OSError, ValueError):
@@ -218,7 +219,7 @@ def _is_of_job(parts: Path, job: dict[str, Any]) -> bool:
 
 
 def _replace(path: Path, content: pa.Table | str) -> None:
-    """Write a file that is whole as soon as it is there."""
+    """Write a file atomically."""
     begun = path.with_name("begun")
     try:
         if isinstance(content, str):
@@ -227,7 +228,7 @@ def _replace(path: Path, content: pa.Table | str) -> None:
             pq.write_table(content, begun)
         _sync(begun)
     except OSError:
-        begun.unlink(missing_ok=True)  # it would fill a full disk
+        begun.unlink(missing_ok=True)  # frees a full disk
         raise
     os.replace(begun, path)
 

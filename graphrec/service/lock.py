@@ -1,4 +1,4 @@
-"""Who may write into a bundle's folder: one process at a time, for as long as a change takes."""
+"""Locks of a bundle's folder: one writer at a time, for the duration of a change."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from filelock import FileLock, Timeout
 
 try:
     import fcntl
-except ImportError:  # not a POSIX system: readers do without the shared lock
+except ImportError:  # not a POSIX system: readers take no shared lock
     fcntl = None  # type: ignore[assignment]
 
 LOCK = "writer.lock"
 
-PATIENCE = 2.0
-"""Seconds of waiting before it is said why nothing happens."""
+QUIET_WAIT_SECONDS = 2.0
+"""Seconds of waiting before a message is logged."""
 
 log = logging.getLogger(__name__)
 
@@ -26,11 +26,11 @@ _held = threading.local()
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Be the only writer of a folder. The operating system takes the lock from a process that dies.
+def write_lock(folder: Path) -> Iterator[None]:
+    """Hold the only write lock of a folder; the operating system releases that of a dead process.
 
     Raises:
-        RuntimeError: this thread holds it already, and would wait for itself.
+        RuntimeError: this thread already holds it, and would wait for itself.
     """
     path = (folder / LOCK).resolve()
     held: set[Path] = _held.__dict__.setdefault("paths", set())
@@ -40,7 +40,7 @@ def writing(folder: Path) -> Iterator[None]:
         )
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=PATIENCE)
+        lock.acquire(timeout=QUIET_WAIT_SECONDS)
     except Timeout:
         log.warning("waiting for another process that writes %s", folder)
         lock.acquire()
@@ -53,8 +53,8 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def keeping_writers_out(folder: Path) -> Iterator[None]:
-    """Read while nobody writes, where the lock can be opened; that takes no permission to write."""
+def read_lock(folder: Path) -> Iterator[None]:
+    """Keep writers out while reading, if the lock can be opened; needs no permission to write."""
     with ExitStack() as stack:
         with suppress(OSError):
             if fcntl is not None:

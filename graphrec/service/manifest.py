@@ -1,9 +1,9 @@
-"""A folder that is whole or refused: its manifest names every file, with its size and checksum.
+"""A versioned folder whose manifest lists every file of the current version, with its size and checksum.
 
-The files of a version lie in a folder of their own, `version-N`, and the manifest says which version counts.
-It is replaced last, in one step, when all files are on the disk: a process that is killed or finds the disk
-full leaves what was there before. Inside each version lies a copy of its manifest, so that of an old version
-exactly the files that were written are deleted, and nothing else in the folder ever is.
+The files of a version are in a folder `version-N`, and the manifest names the current version. The manifest
+is replaced last, atomically, when all files are on the disk: after a crash or on a full disk the old version
+remains. Each version holds a copy of its manifest, so that exactly the files of an old version are deleted,
+and no other file in the folder.
 """
 
 from __future__ import annotations
@@ -22,41 +22,44 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from graphrec.data.checksum import file_digest
 from graphrec.data.errors import DataError
-from graphrec.service.lock import LOCK, keeping_writers_out
+from graphrec.service.lock import LOCK, read_lock
 
-FORMAT, FORMAT_VERSION = "graphrec.Bundle", 2
+FORMAT, FORMAT_VERSION = "graphrec.Bundle", 3
 MANIFEST = "manifest.json"
 RULES = "rules.sqlite"
 
-MIGRATION = (
-    "take its blocks and opt-outs from the file rules.json over with `graphrec block` and `opt-out --file`"
-)
+RULES_MIGRATION = {
+    1: "; add its blocks and opt-outs, in rules.json, with `graphrec block` and `opt-out --file`",
+    2: f"; copy its {RULES} into that folder first, to keep blocks and opt-outs",
+}
+"""How to keep the rules of a bundle of an older format version."""
 
-BEGUN = {"format": FORMAT, "state": "being written"}
-"""The manifest inside a version that is not complete."""
+INCOMPLETE_MANIFEST = {"format": FORMAT, "state": "being written"}
+"""Content of the manifest inside a version that is not complete."""
 
-TRIES, TRIES_WITHOUT_LOCK = 10, 3
-"""How often a reader begins anew because a writer has replaced what it was reading."""
+MAX_READ_ATTEMPTS, ATTEMPTS_WITHOUT_LOCK = 10, 3
+"""Attempts of a reader whose version is replaced while it reads: in all, and before it keeps writers out."""
 
 VERSION_NAME = re.compile(r"version-([1-9][0-9]*)")
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 T = TypeVar("T")
 
 
 class StaleBundleError(DataError):
-    """The bundle in the folder is not the one that the change was made from: another writer was faster."""
+    """Another writer has replaced the version that a bundle was made from."""
 
 
 @dataclass(frozen=True)
 class Version:
-    """A version that counts, as its manifest describes it.
+    """The current version, as its manifest describes it.
 
     Attributes:
-        path: the folder of its files.
-        content: what the manifest says.
-        digest: names this version: the SHA-256 of the content.
+        path: folder of its files.
+        content: of the manifest.
+        digest: SHA-256 of the content, which identifies the version.
     """
 
     path: Path
@@ -64,7 +67,7 @@ class Version:
     digest: str
 
     def file(self, name: str) -> Path:
-        """A file of the version, found to be as it was written.
+        """The path of a file of the version, after checking its size and checksum.
 
         Raises:
             DataError: it is damaged, truncated or missing.
@@ -75,12 +78,12 @@ class Version:
         size = path.stat().st_size
         if size != known["bytes"]:
             raise DataError(f"{path}: truncated or replaced: {size:,} bytes, {known['bytes']:,} were written")
-        if digest(path) != known["sha256"]:
+        if file_digest(path) != known["sha256"]:
             raise DataError(f"{path}: damaged or replaced: its content is not what was written")
         return path
 
     def check(self) -> None:
-        """Find every file to be as it was written, or raise DataError naming the one that is not."""
+        """Check the size and checksum of all files. Raises DataError that names a wrong one."""
         for name in self.content["files"]:
             self.file(name)
         inside = self.path / MANIFEST
@@ -89,12 +92,12 @@ class Version:
 
 
 def check_target(folder: Path) -> None:
-    """Find out whether a bundle may be written here, before any work is done for it.
+    """Check that a bundle can be written to a folder, before any work is done.
 
     Raises:
         DataError: the folder holds something else, or is a file.
-        FileNotFoundError: there is no folder to make it in.
-        PermissionError: it cannot be written into.
+        FileNotFoundError: its parent is missing.
+        PermissionError: there is no permission to write.
     """
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder}: is a file; a bundle is a folder, give another name")
@@ -106,7 +109,7 @@ def check_target(folder: Path) -> None:
     writable = folder if folder.exists() else folder.parent
     if not os.access(writable, os.W_OK | os.X_OK):
         raise PermissionError(f"{writable}: no permission to write here")
-    if not folder.exists() or current(folder) is not None:
+    if not folder.exists() or current_version(folder) is not None:
         return
     foreign = [path for path in folder.iterdir() if not _is_own(path)]
     if foreign:
@@ -116,16 +119,16 @@ def check_target(folder: Path) -> None:
 
 
 def enclosing_bundle(path: Path) -> Path | None:
-    """The bundle's folder that a path lies in; None where there is none."""
+    """The folder of the bundle that a path is in; None if it is in none."""
     above = Path(os.path.realpath(path)).parents
     return next((one for one in above if (one / MANIFEST).is_file() and (one / RULES).is_file()), None)
 
 
-def current(folder: Path) -> Version | None:
-    """The version that counts, its files not yet checked; None where there is no manifest.
+def current_version(folder: Path) -> Version | None:
+    """The current version, its files not yet checked; None without a manifest.
 
     Raises:
-        DataError: the manifest is damaged, something else's, or of another format version.
+        DataError: the manifest is damaged, not of graphrec, or of another format version.
     """
     path = folder / MANIFEST
     try:
@@ -138,23 +141,30 @@ def current(folder: Path) -> Version | None:
 
 
 def current_digest(folder: str | os.PathLike[str]) -> str | None:
-    """Names the version of a bundle that is in a folder now; None where there is none."""
-    version = current(Path(folder))
+    """The digest of the current version of a bundle in a folder; None without a bundle."""
+    version = current_version(Path(folder))
     return None if version is None else version.digest
 
 
-def read(folder: Path, reader: Callable[[Version], T]) -> T:
-    """What a reader makes of the version that counts; if a writer replaces it meanwhile, of the next one.
+def read_current(folder: Path, reader: Callable[[Version], T]) -> T:
+    """Read the current version; if a writer replaces it meanwhile, read the next one.
 
-    Needs no permission to write. After a few vain tries writers are kept waiting.
+    Needs no permission to write. After a few attempts writers are kept out.
+
+    Args:
+        folder: of the bundle.
+        reader: reads a version; called again if its files are replaced.
+
+    Returns:
+        the result of the reader.
 
     Raises:
         FileNotFoundError: there is no manifest.
-        DataError: it is damaged, or what the reader raises.
+        DataError: it is damaged, or errors of the reader.
     """
-    for attempt in range(TRIES):
-        with keeping_writers_out(folder) if attempt >= TRIES_WITHOUT_LOCK else nullcontext():
-            version = current(folder)
+    for attempt in range(MAX_READ_ATTEMPTS):
+        with read_lock(folder) if attempt >= ATTEMPTS_WITHOUT_LOCK else nullcontext():
+            version = current_version(folder)
             if version is None:
                 raise FileNotFoundError(
                     f"no such file: {folder / MANIFEST}; {folder} is no bundle of graphrec"
@@ -162,13 +172,13 @@ def read(folder: Path, reader: Callable[[Version], T]) -> T:
             try:
                 return reader(version)
             except Exception:
-                if attempt == TRIES - 1 or current_digest(folder) in (None, version.digest):
+                if attempt == MAX_READ_ATTEMPTS - 1 or current_digest(folder) in (None, version.digest):
                     raise
-    raise AssertionError("the last try returns or raises")
+    raise AssertionError("the last attempt returns or raises")
 
 
-def write(folder: Path, head: dict[str, Any], fill: Callable[[Path], None]) -> str:
-    """Write a version and let it count; the one before stays. The caller holds the lock of the writer.
+def write_version(folder: Path, head: dict[str, Any], fill: Callable[[Path], None]) -> str:
+    """Write a version and make it the current one; older ones stay. The caller holds the write lock.
 
     Args:
         folder: one that `check_target` allows.
@@ -183,9 +193,9 @@ def write(folder: Path, head: dict[str, Any], fill: Callable[[Path], None]) -> s
     """
     numbers = [int(one[1]) for path in folder.iterdir() if (one := VERSION_NAME.fullmatch(path.name))]
     inside = folder / f"version-{max(numbers, default=0) + 1}"
-    with _removed_on_failure(folder, inside), naming_full_disk(inside):
+    with _removed_on_failure(folder, inside), full_disk_errors_named(inside):
         inside.mkdir()
-        _write_json(inside / MANIFEST, BEGUN)
+        _write_json(inside / MANIFEST, INCOMPLETE_MANIFEST)
         fill(inside)
         files = sorted(path for path in inside.rglob("*") if path.is_file() and path != inside / MANIFEST)
         for path in files:
@@ -196,7 +206,10 @@ def write(folder: Path, head: dict[str, Any], fill: Callable[[Path], None]) -> s
             "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "folder": inside.name,
             "files": {
-                path.relative_to(inside).as_posix(): {"bytes": path.stat().st_size, "sha256": digest(path)}
+                path.relative_to(inside).as_posix(): {
+                    "bytes": path.stat().st_size,
+                    "sha256": file_digest(path),
+                }
                 for path in files
             },
         }
@@ -210,7 +223,7 @@ def write(folder: Path, head: dict[str, Any], fill: Callable[[Path], None]) -> s
 
 
 def old_version(folder: Path, digest: str) -> Version | None:
-    """The version of a digest, if it is still in a folder, whether or not it counts."""
+    """The version of a digest in a folder, whether or not it is the current one; None if it is deleted."""
     for path in filter(_is_version, folder.iterdir()):
         with suppress(DataError):  # what is half-written
             content, found = _parse(path / MANIFEST)
@@ -220,11 +233,11 @@ def old_version(folder: Path, digest: str) -> Version | None:
 
 
 def delete_stale(folder: Path) -> None:
-    """Delete old versions and what killed writers have left, as far as graphrec wrote it.
+    """Delete old and incomplete versions, but no file that graphrec did not write.
 
-    What cannot be deleted, and foreign files inside an old version, are reported by a warning.
+    A warning reports versions that cannot be deleted, or that hold other files.
     """
-    version = current(folder)
+    version = current_version(folder)
     for path in sorted(folder.iterdir()):
         if (version is None or path != version.path) and _is_version(path):
             try:
@@ -235,24 +248,18 @@ def delete_stale(folder: Path) -> None:
                 warnings.warn(f"{path}: an old version that could not be deleted ({error})", stacklevel=2)
 
 
-def digest(path: Path) -> str:
-    """The SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 @contextmanager
-def naming_full_disk(folder: Path) -> Iterator[None]:
-    """Turn what fails on a full disk, or at a limit of file sizes, into one line that names the path."""
+def full_disk_errors_named(folder: Path) -> Iterator[None]:
+    """Turn errors of a full disk, or of a limit on file sizes, into one OSError that names the path."""
     try:
         yield
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in DISK_FULL_ERRNOS:
             raise
         raise _no_space(error.filename or _latest(folder), error.errno) from None
     except RuntimeError as error:
         if "inline_container" not in str(error) and "PytorchStreamWriter" not in str(error):
-            raise  # the writer of torch says so when a file cannot be written to its end, and not why
+            raise  # torch's writer raises these without the reason
         raise _no_space(_latest(folder), errno.ENOSPC) from None
 
 
@@ -265,7 +272,7 @@ def _no_space(path: object, number: int) -> OSError:
 
 
 def _latest(folder: Path) -> Path:
-    """The file that was being written."""
+    """The file that was written last."""
     files = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
     return max(files, key=lambda path: path.stat().st_mtime_ns, default=folder)
 
@@ -275,22 +282,22 @@ def _removed_on_failure(folder: Path, inside: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        version = current(folder)
+        version = current_version(folder)
         if version is None or version.path != inside:  # an interrupt may come just after the replacement
             shutil.rmtree(inside, ignore_errors=True)
         raise
 
 
 def _is_own(path: Path) -> bool:
-    """Whether a file or folder beside no manifest is what graphrec begins with."""
+    """Whether graphrec made this file or folder before there was a manifest."""
     if VERSION_NAME.fullmatch(path.name) and path.is_dir() and not any(path.iterdir()):
-        return True  # killed before the first file
+        return True  # the writer was killed before the first file
     rules = {f"{RULES}{begun}{journal}" for begun in ("", ".new") for journal in ("", "-journal")}
     return path.name in {LOCK, *rules} or _is_version(path)
 
 
 def _is_version(path: Path) -> bool:
-    """Whether graphrec made this folder, as its name and its manifest say."""
+    """Whether a folder is a version of graphrec, by its name and manifest."""
     if VERSION_NAME.fullmatch(path.name) is None or not path.is_dir():
         return False
     try:
@@ -301,7 +308,7 @@ def _is_version(path: Path) -> bool:
 
 def _delete_version(path: Path) -> None:
     files = json.loads((path / MANIFEST).read_text()).get("files")
-    if files is None:  # never counted: all in it is of the writer that was killed
+    if files is None:  # never the current one: all files are of the writer that was killed
         shutil.rmtree(path)
         return
     links = [path / name for name in files if (path / name).is_symlink()]
@@ -319,7 +326,7 @@ def _delete_version(path: Path) -> None:
 
 
 def _parse(path: Path) -> tuple[dict[str, Any], str]:
-    """The content of a manifest and its digest."""
+    """The content of a manifest and its digest. Raises DataError if it is damaged."""
     if path.exists() and not path.is_file():
         raise DataError(f"{path}: is no plain file; {path.parent} is no bundle of graphrec")
     try:
@@ -330,7 +337,7 @@ def _parse(path: Path) -> tuple[dict[str, Any], str]:
         if number != FORMAT_VERSION:
             raise DataError(
                 f"{path}: a bundle of format version {number}; this graphrec reads version {FORMAT_VERSION}: "
-                "fit the log anew into a new folder" + (", and " + MIGRATION if number == 1 else "")
+                "fit the log anew into a new folder" + RULES_MIGRATION.get(number, "")
             )
         found = content.pop("digest")
         if found != _digest_of(content):
@@ -352,7 +359,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Have a file or the names in a folder on the disk."""
+    """Flush a file, or the entries of a folder, to the disk."""
     if path.is_dir() and os.name == "nt":
         return
     number = os.open(path, os.O_RDONLY)

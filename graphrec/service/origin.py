@@ -1,4 +1,4 @@
-"""Where a bundle in memory stands to the one on disk."""
+"""The relation of a bundle in memory to the versions on disk."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ NO_RULES = Rules()
 
 @dataclass
 class Origin:
-    """Where a bundle stands on disk; `save` moves it on.
+    """The versions on disk that a bundle comes from, and its rules; `save` updates them.
 
     Attributes:
-        rules: a value, or those of a folder, as they are at each moment.
-        rules_before: a value's: what it was made from; `save` writes the difference.
-        versions: digests of the versions that the bundle is, or was made from; those it may replace.
-        digest: names the version that the bundle is, unchanged; empty, if it is in no folder as it is.
-        forgotten: people whom `save` takes out of the rules.
-        users: the ids [N] of the version that the bundle was made from; None, if it is in no folder.
+        rules: fixed rules, or the store of a folder, whose rules may change at any time.
+        rules_before: the rules that fixed rules were derived from; `save` writes the difference.
+        versions: digests of the versions that the bundle is, or was made from; it may replace them.
+        digest: of the version that equals the bundle; empty if none does.
+        forgotten: users whom `save` deletes from the rules.
+        users: raw ids [N] of the version that the bundle was made from; None without a folder.
     """
 
     rules: Rules | RuleStore
@@ -43,28 +43,30 @@ class Origin:
 
     @classmethod
     def of(cls, version: manifest.Version, users: pa.Array) -> Origin:
-        """Stand at a version of users [N]. Raises DataError where its rules cannot be read."""
+        """The origin of a bundle loaded from a version of users [N]. Raises DataError if its rules cannot be
+        read.
+        """
         store = RuleStore(version.path.parent)
         store.current()
         return cls(store, versions=frozenset({version.digest}), digest=version.digest, users=users)
 
     @property
     def current_rules(self) -> Rules:
-        """The rules at this moment."""
+        """The rules now."""
         return self.rules.current() if isinstance(self.rules, RuleStore) else self.rules
 
     @property
     def enforced_rules(self) -> Rules:
-        """The rules at this moment; whom the folder has forgotten since counts as opted out."""
-        rules = self.current_rules  # first: a forgotten person's rules are the last to go
+        """The rules now; users whom the folder has forgotten since count as opted out."""
+        rules = self.current_rules  # first: the rules of a forgotten user are deleted last
         gone = self.forgotten_since()
         return Rules(rules.blocked, rules.opted_out | gone) if gone else rules
 
     def forgotten_since(self) -> frozenset[str]:
-        """The ids, as text, that the version the bundle was made from had, and the one in the folder has not.
+        """The ids, as text, of users of the bundle's version who are not in the folder's current version.
 
         Raises:
-            DataError: the folder no longer says which version it holds.
+            DataError: the folder no longer has a manifest.
         """
         if not isinstance(self.rules, RuleStore) or self.users is None:
             return frozenset()
@@ -74,36 +76,43 @@ class Origin:
             return frozenset()
         if found != self._compared[0]:
             try:
-                self._compared = manifest.read(folder, self._compare)
+                self._compared = manifest.read_current(folder, self._compare)
             except FileNotFoundError as error:
-                raise DataError(f"{error}; whom it has forgotten is not known") from None
+                raise DataError(f"{error}; the users it has forgotten are unknown") from None
         return self._compared[1]
 
     def _compare(self, version: manifest.Version) -> tuple[str, frozenset[str]]:
         return version.digest, frozenset(_missing(pa.chunked_array([self.users]), version))
 
     def write_rules(self, store: RuleStore, *, is_new: bool) -> None:
-        """Add what these rules have in addition to those of a folder, and remove what was removed."""
+        """Write the difference from `rules_before` to the rules of a folder.
+
+        Args:
+            store: of the folder.
+            is_new: the folder has no version yet.
+        """
         rules, before = self.current_rules, self.rules_before
         if isinstance(self.rules, RuleStore):
             before = rules if self.rules.path == store.path else NO_RULES
         if is_new:
             store.create()
         if rules == before:
-            store.current()  # whether they can be read
+            store.current()  # raises if they cannot be read
         else:
             store.change(add=rules - before, remove=before - rules)
 
     def forgetting(self, version: manifest.Version | None) -> dict[str, str]:
-        """What a manifest says of a change to a version that forgets people: which version has them."""
+        """Content for the manifest of a version that forgets users: the digest of the version that has
+        them.
+        """
         if version is None or version.digest not in self.versions or not self.forgotten:
             return {}
         return {"forgets_of": version.digest}
 
-    def move(self, digest: str, store: RuleStore, users: pa.Array) -> None:
-        """Stand at the version of users [N] that was just written; its rules forget whom it forgot.
+    def advance_to(self, digest: str, store: RuleStore, users: pa.Array) -> None:
+        """Set the version of users [N] just written, and delete forgotten users from its rules.
 
-        Older versions are deleted after that: as long as one is there, `finish_changes` knows whom.
+        Older versions are deleted last: from them `finish_changes` knows the forgotten users.
         """
         self.digest, self.versions, self.users = digest, self.versions | {digest}, users
         if self.forgotten:
@@ -122,8 +131,8 @@ class Origin:
 
 
 def finish_changes(folder: Path) -> None:
-    """Finish what a killed writer left: rules forget whom its version forgot; old versions are deleted."""
-    version = manifest.current(folder)
+    """Finish the change of a killed writer: delete forgotten users from the rules, and old versions."""
+    version = manifest.current_version(folder)
     forgot = version and version.content.get("forgets_of")
     old = manifest.old_version(folder, forgot) if forgot else None
     if version is not None and old is not None:
@@ -133,7 +142,7 @@ def finish_changes(folder: Path) -> None:
 
 
 def _missing(users: pa.ChunkedArray, version: manifest.Version) -> list[str]:
-    """The ids, as text, that a version does not have."""
+    """The ids [N], as text, of users who are not in a version."""
     there = pq.read_table(version.file(IDS))["user"].cast(pa.string())
     users = users.cast(pa.string())
     return list(users.filter(pc.invert(pc.is_in(users, value_set=there))).to_pylist())

@@ -1,4 +1,4 @@
-"""Change the rules in a bundle's folder, without reading its model or graph."""
+"""Changes of the rules in a bundle's folder, without reading its model or graph."""
 
 from __future__ import annotations
 
@@ -18,16 +18,21 @@ from graphrec.service.rule_store import RuleStore
 from graphrec.service.rules import Rules
 
 IDS = "ids.parquet"
-"""The file of a version that lists its users, in order of their indices."""
+"""File of a version with the raw ids of its users, in order of their indices."""
 
 
 def change_rules(
     folder: str | os.PathLike[str], *, add: Rules | None = None, remove: Rules | None = None
 ) -> list[str]:
-    """Add rules and take rules away; they hold at once, also in services that have the bundle in memory.
+    """Add and remove rules; they take effect at once, also in services that have the bundle in memory.
+
+    Args:
+        folder: of the bundle.
+        add: rules to add.
+        remove: rules to remove.
 
     Returns:
-        the ids in the added rules that are not among the bundle's users, sorted: rules on them hold as soon
+        the ids in the added rules that are not users of the bundle, sorted; these rules take effect as soon
         as they are.
 
     Raises:
@@ -35,17 +40,24 @@ def change_rules(
         DataError: it is damaged.
         OSError: the rules cannot be written; nothing was changed.
     """
-    known = manifest.read(Path(folder), lambda version: pq.read_table(version.file(IDS))["user"])
+    known = manifest.read_current(Path(folder), lambda version: pq.read_table(version.file(IDS))["user"])
     RuleStore(folder).change(add=add, remove=remove)
     names = pa.array(sorted(add.names if add else ()), type=pa.string())
     return list(names.filter(pc.invert(pc.is_in(names, value_set=known.cast(pa.string())))).to_pylist())
 
 
 def read_id_rows(path: str | os.PathLike[str], columns: Sequence[str]) -> list[list[str]]:
-    """The ids in some columns of a CSV file with a header, as text, row by row.
+    """Read the ids in some columns of a CSV file with a header.
+
+    Args:
+        path: of the file.
+        columns: names of the columns.
+
+    Returns:
+        for each row, the ids of these columns as text.
 
     Raises:
-        DataError: naming the file, and the line (the header is line 1) and column at fault.
+        DataError: the file is not such a CSV file; names the file, line (the header is line 1) and column.
     """
     out: list[list[str]] = []
     try:

@@ -1,7 +1,7 @@
-"""Rules in a bundle's folder: an SQLite file beside the manifest, which every reader looks into.
+"""Rules in a bundle's folder: an SQLite file beside the manifest that every reader queries.
 
-It is not part of a version: a rule is changed without a model or a graph, by as many writers as there are,
-holds at once in a service that has the bundle in memory, and outlives every save.
+It is not part of a version: rules are changed without a model or graph, by any number of writers, take effect
+at once in a service that has the bundle in memory, and survive every save.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from pathlib import Path
 
 from graphrec.data.errors import DataError
 from graphrec.data.ids import Id, id_text
-from graphrec.service.manifest import RULES, naming_full_disk
+from graphrec.service.manifest import RULES, full_disk_errors_named
 from graphrec.service.rules import DIGEST_MODULUS, Rules, digest_of
 
 APPLICATION_ID = 0x67725275
 SCHEMA_VERSION = 1
 BUSY_SECONDS = 60.0
-"""How long a change waits for other writers."""
+"""Seconds that a change waits for other writers."""
 
 SCHEMA = """
 BEGIN IMMEDIATE;
@@ -35,7 +35,7 @@ COMMIT;
 
 
 class RuleStore:
-    """The rules of one bundle's folder, as they are at each moment.
+    """The current rules of a bundle's folder.
 
     Args:
         folder: the folder of the bundle.
@@ -49,7 +49,7 @@ class RuleStore:
         return f"RuleStore({str(self.path.parent)!r})"
 
     def create(self) -> None:
-        """Begin without a rule. Where rules are, they stay."""
+        """Make an empty store, unless there is one."""
         if self.path.exists():
             return
         begun = self.path.with_name(f"{RULES}.new")
@@ -62,10 +62,10 @@ class RuleStore:
         os.replace(begun, self.path)
 
     def current(self) -> Rules:
-        """The rules now. They are read only if they have changed since the last call.
+        """The rules now; read only if they have changed since the last call.
 
         Raises:
-            DataError: the file is missing or damaged: rules that cannot be read are never taken for none.
+            DataError: the file is missing or damaged; rules that cannot be read are never ignored.
         """
         with self._connection() as connection:
             connection.execute("BEGIN")
@@ -84,12 +84,12 @@ class RuleStore:
     def change(
         self, *, add: Rules | None = None, remove: Rules | None = None, forget: Iterable[Id] = ()
     ) -> None:
-        """Take rules away, then add some, in one step that is on the disk when this returns.
+        """Remove rules, then add rules, in one transaction that is on the disk when this returns.
 
         Args:
-            add: rules that hold from now on.
-            remove: rules that no longer do; one that there is not is no error.
-            forget: people whom no rule is to name, before rules are added.
+            add: rules to add.
+            remove: rules to remove; missing ones are ignored.
+            forget: users whose rules are all removed, before rules are added.
 
         Raises:
             DataError: the file is missing or damaged.
@@ -134,7 +134,7 @@ class RuleStore:
         """
         if not self.path.is_file():
             raise DataError(
-                f"{self.path}: the file is missing, and with it the rules of whom not to show; put it back "
+                f"{self.path}: the file is missing, and with it all blocks and opt-outs; put it back "
                 "from a backup, or if there were none, call graphrec.service.RuleStore(FOLDER).create()"
             )
         address = f"{self.path.as_uri()}?mode=rw"
@@ -152,7 +152,7 @@ class RuleStore:
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
-            with naming_full_disk(self.path):
+            with full_disk_errors_named(self.path):
                 yield
         except sqlite3.Error as error:
             text, code = str(error), getattr(error, "sqlite_errorcode", 0)

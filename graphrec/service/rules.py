@@ -1,4 +1,4 @@
-"""Who must not be shown to whom, whatever a model thinks: rules as a value."""
+"""Rules on which users not to show, whatever the score: blocks and opt-outs."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:  # rules are changed without torch, which takes seconds to imp
 
 @dataclass(frozen=True)
 class Rules:
-    """Blocks and opt-outs. They name people by raw ids, also such as are not in the graph, or not yet.
+    """Blocks and opt-outs by raw id, also of ids that are not in the graph, or not yet.
 
-    Ids are read as everywhere (`graphrec.data.ids.parse_id`), and kept as text.
+    Ids are parsed by `graphrec.data.ids.parse_id`, and kept as text.
 
     Attributes:
-        blocked: pairs; neither is suggested to the other, nor named to the other in a reason.
-        opted_out: people who are suggested to nobody, and named to nobody in a reason.
+        blocked: sorted pairs; neither is suggested to the other, nor named to the other in an explanation.
+        opted_out: users who are never suggested, and never named in an explanation.
     """
 
     blocked: frozenset[tuple[str, str]] = frozenset()
@@ -34,8 +34,8 @@ class Rules:
         """Rules for raw ids.
 
         Raises:
-            TypeError, DataError: what no id can be, as `parse_id`.
-            ValueError: somebody would be blocked from themselves.
+            TypeError, DataError: a value is no id, as `parse_id`.
+            ValueError: a user would be blocked from themselves.
         """
         return cls(
             frozenset(_pair(*pair) for pair in id_pairs(blocked)),
@@ -43,23 +43,23 @@ class Rules:
         )
 
     def block(self, user: Id, other: Id) -> Rules:
-        """One pair more."""
+        """Return rules with one more blocked pair."""
         return Rules(self.blocked | {_pair(user, other)}, self.opted_out)
 
     def unblock(self, user: Id, other: Id) -> Rules:
-        """One pair less, if it was blocked."""
+        """Return rules without a blocked pair; unchanged if it is not blocked."""
         return Rules(self.blocked - {_pair(user, other)}, self.opted_out)
 
     def opt_out(self, user: Id) -> Rules:
-        """One more who opted out."""
+        """Return rules with one more opt-out."""
         return Rules(self.blocked, self.opted_out | {id_text(user)})
 
     def opt_in(self, user: Id) -> Rules:
-        """One less, if the user had opted out."""
+        """Return rules without a user's opt-out; unchanged if there is none."""
         return Rules(self.blocked, self.opted_out - {id_text(user)})
 
     def without(self, user: Id) -> Rules:
-        """The rules that do not name a user."""
+        """Return the rules that do not name a user."""
         name = id_text(user)
         return Rules(frozenset(pair for pair in self.blocked if name not in pair), self.opted_out - {name})
 
@@ -71,16 +71,16 @@ class Rules:
 
     @property
     def names(self) -> frozenset[str]:
-        """Whom the rules name."""
+        """All ids in the rules."""
         return self.opted_out.union(*self.blocked)
 
     @property
     def digest(self) -> str:
-        """Names these rules: equal for equal ones, in whatever order they were made."""
+        """A digest of the rules, 64 hexadecimal digits, independent of their order."""
         return f"{digest_of(self):064x}"
 
     def indices(self, ids: UserIds) -> tuple[Tensor, Tensor]:
-        """Those that are among the users: blocked [2, P] and opted_out [O], int64."""
+        """Indices of the rules' users who are among some ids: blocked [2, P] and opted_out [O], int64."""
         import torch
 
         pairs = sorted(self.blocked)
@@ -98,7 +98,7 @@ DIGEST_MODULUS = 2**256
 
 
 def digest_of(rules: Rules) -> int:
-    """The sum of the rules' SHA-256 digests: a rule is added or taken away without reading the others."""
+    """The sum of the SHA-256 digests of the rules, so that adding or removing one needs no other."""
     parts = [f"blocked\0{a}\0{b}" for a, b in rules.blocked] + [
         f"opted_out\0{one}" for one in rules.opted_out
     ]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from graphrec.data import DataError, UserIds
+from graphrec.data.checksum import file_digest
 from graphrec.data.saved import (
-    file_digest,
     load_errors_as_data_error,
     make_folder,
     read_manifest,
@@ -103,9 +103,11 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         if not {"class", "sha256"} <= content.keys():
             raise ValueError("its manifest is incomplete")
     except DataError as error:
-        raise DataError(f"{path}: {error}") from None
+        raise DataError(f"{path / MANIFEST}: {error}") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: not a tokenizer that graphrec saved, or damaged ({error})") from None
+        raise DataError(
+            f"{path / MANIFEST}: not a tokenizer that graphrec saved, or damaged ({error})"
+        ) from None
     return content
 
 

@@ -8,6 +8,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -18,21 +19,12 @@ from graphrec.data.checks import check_count, check_flags, check_graph, check_se
 from graphrec.data.precision import single_precision
 from graphrec.nn import ResidualQuantizer
 from graphrec.threads import one_intra_op_thread
-from graphrec.tokenizer.checkpoint import (
-    constructor_arguments,
-    load_tokenizer_of,
-    read_class_name,
-    save_tokenizer,
-)
+from graphrec.tokenizer import checkpoint
 from graphrec.tokenizer.fit import MIN_DEFAULT_SIZE, RefitStart, fit_codes
 from graphrec.tokenizer.id_positions import id_positions
 from graphrec.tokenizer.members import MemberIndex, Members, floor_to_events
 from graphrec.tokenizer.newcomers import admit_newcomers
-from graphrec.tokenizer.quality.report import (
-    TokenizerQualityWarning,
-    TokenizerReport,
-    with_raw_last_code,
-)
+from graphrec.tokenizer.quality.report import TokenizerQualityWarning, TokenizerReport, with_raw_last_code
 from graphrec.tokenizer.stus import MAX_KEYS, STUs
 
 MAX_CODEBOOKS, MAX_CODES = 62, 2**20
@@ -330,8 +322,6 @@ class Tokenizer(nn.Module, ABC):
             warnings.warn(f"{type(self).__name__}: {text}", TokenizerQualityWarning, stacklevel=3)
         return self
 
-    # Deletion
-
     def forget(self, users: Sequence[int | str]) -> None:
         """Delete everything stored about users, given by raw id; ids without an STU are ignored.
 
@@ -369,15 +359,13 @@ class Tokenizer(nn.Module, ABC):
         """Drop derived data that may refer to deleted users."""
         self.previous, self._member_index = None, MemberIndex()
 
-    # Files
-
     def settings(self) -> dict[str, Any]:
         """The arguments of the constructor, by name."""
-        return {name: getattr(self, name) for name in constructor_arguments(type(self))}
+        return {name: getattr(self, name) for name in checkpoint.constructor_arguments(type(self))}
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the tokenizer to a folder: settings as JSON, tensors as a dict of tensors."""
-        save_tokenizer(self, folder)
+        checkpoint.save_tokenizer(self, folder)
 
     @classmethod
     @single_precision()
@@ -388,7 +376,7 @@ class Tokenizer(nn.Module, ABC):
             FileNotFoundError: a file is missing.
             DataError: a file is damaged, of another version's format, or of another class of tokenizer.
         """
-        out = load_tokenizer_of(cls, folder)
+        out = checkpoint.load_tokenizer_of(cls, folder)
         assert isinstance(out, cls)
         return out
 
@@ -403,7 +391,8 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
     Raises:
         FileNotFoundError, DataError: as `Tokenizer.load`; or the class is unknown.
     """
-    name = read_class_name(folder)
+    name = checkpoint.read_class_name(folder)
     if name not in TOKENIZER_CLASSES:
-        raise DataError(f"{folder}: the tokenizer {name} is not known here; import its class first")
+        path = Path(folder) / checkpoint.MANIFEST
+        raise DataError(f"{path}: the tokenizer {name} is not known here; import its class first")
     return TOKENIZER_CLASSES[name].load(folder)

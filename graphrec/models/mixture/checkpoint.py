@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from graphrec.data import DataError
+from graphrec.data.saved import read_manifest, write_manifest
 from graphrec.models.heads.head import HEADS, Head
-from graphrec.models.manifest import read_config, read_manifest, uncompiled, write_manifest
+from graphrec.models.manifest import read_config, uncompiled
 from graphrec.models.mixture.config import MixtureConfig
 from graphrec.models.mixture.contact_prior import ContactPrior
 from graphrec.models.mixture.view import TrainingPeriod

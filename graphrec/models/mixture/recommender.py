@@ -14,9 +14,10 @@ from torch_geometric.data import HeteroData
 from graphrec.data import DataError, FriendGraph, Query, UserIds, digest_graph
 from graphrec.data.checks import check_choice, check_flags, check_folder, check_until
 from graphrec.data.precision import single_precision
+from graphrec.data.saved import load_errors_as_data_error, make_folder
 from graphrec.loader import QueryLoader, TimelineBatches
 from graphrec.models.heads.head import Bound, Head, Refreshes, ScoresPairs, Searches
-from graphrec.models.manifest import load_errors_as_data_error, made_folder, uncompiled
+from graphrec.models.manifest import uncompiled
 from graphrec.models.mixture import checkpoint
 from graphrec.models.mixture.config import MixtureConfig
 from graphrec.models.mixture.contact_prior import PRIOR_GRID, ContactPrior
@@ -310,7 +311,7 @@ class MixtureRecommender(Recommender, Generic[Bound]):
         """See `Recommender.save`."""
         fitted = self.fitted
         checkpoint.write(
-            made_folder(folder),
+            make_folder(folder),
             checkpoint.Manifest(
                 name=self.name,
                 config=self.config,

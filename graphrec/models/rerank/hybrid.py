@@ -13,14 +13,13 @@ from torch import Tensor
 
 from graphrec.data import FriendGraph, Query
 from graphrec.data.checks import check_count, check_graph
-from graphrec.models.manifest import (
+from graphrec.data.saved import (
     load_errors_as_data_error,
-    load_members,
-    made_folder,
+    make_folder,
     read_manifest,
-    save_members,
     write_manifest,
 )
+from graphrec.models.manifest import load_members, save_members
 from graphrec.models.recommender import Recommender, latest
 from graphrec.retrieval.topk import padded_topk
 
@@ -88,7 +87,7 @@ class Hybrid(Recommender):
     def save(self, folder: str | os.PathLike[str]) -> None:
         """See `Recommender.save`; each model once, in a folder of its own."""
         self._check_fitted()
-        folder = made_folder(folder)
+        folder = make_folder(folder)
         places = {id(model): str(place) for place, model in enumerate(self._models)}
         content = {
             "members": save_members({places[id(model)]: model for model in self._models}, folder),

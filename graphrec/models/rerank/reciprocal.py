@@ -15,16 +15,15 @@ from torch import Tensor
 from graphrec.data import FriendGraph, Query
 from graphrec.data.checks import check_count, check_list_length, check_number, check_time
 from graphrec.data.precision import single_precision
-from graphrec.evaluate import Initiations
-from graphrec.evaluate.protocol import sample_rows
-from graphrec.models.manifest import (
+from graphrec.data.saved import (
     load_errors_as_data_error,
-    load_members,
-    made_folder,
+    make_folder,
     read_manifest,
-    save_members,
     write_manifest,
 )
+from graphrec.evaluate import Initiations
+from graphrec.evaluate.protocol import sample_rows
+from graphrec.models.manifest import load_members, save_members
 from graphrec.models.recommender import Recommender, latest
 from graphrec.models.rerank.reciprocal_scores import (
     RatedCandidates,
@@ -219,7 +218,7 @@ class ReciprocalReranker(Recommender):
     def save(self, folder: str | os.PathLike[str]) -> None:
         """See `Recommender.save`; each of the two models in a folder of its own."""
         self._check_fitted()
-        folder = made_folder(folder)
+        folder = make_folder(folder)
         self.reply_model.save(folder / REPLY_MODEL)
         content = {
             "members": save_members({"recommender": self.recommender}, folder),

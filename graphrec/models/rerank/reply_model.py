@@ -26,16 +26,15 @@ from graphrec.data.checks import (
 )
 from graphrec.data.draws import hashed
 from graphrec.data.precision import single_precision
-from graphrec.evaluate import Initiations, ReplyDelayCurve
-from graphrec.features import Profiles, initiation_features
-from graphrec.models.manifest import (
+from graphrec.data.saved import (
     load_errors_as_data_error,
-    made_folder,
-    read_config,
+    make_folder,
     read_manifest,
-    uncompiled,
     write_manifest,
 )
+from graphrec.evaluate import Initiations, ReplyDelayCurve
+from graphrec.features import Profiles, initiation_features
+from graphrec.models.manifest import read_config, uncompiled
 from graphrec.models.rerank.reply_training import Examples, ReplyBatches, calibrate, delayed_reply_loss
 from graphrec.nn import ReplyNet
 from graphrec.temporal import ReplyHistory, ReplyIndex, Timeline
@@ -270,7 +269,7 @@ class ReplyModel:
             "profiles_until": self._state.profiles_until,
             "fitted_until": self.fitted_until,
         }
-        folder = made_folder(folder)
+        folder = make_folder(folder)
         write_manifest(folder / MANIFEST, FORMAT, content)
         torch.save(uncompiled(network).state_dict(), folder / TENSORS)
 
