@@ -43,8 +43,10 @@ class Origin:
 
     @classmethod
     def of(cls, version: manifest.Version, users: pa.Array) -> Origin:
-        """The origin of a bundle loaded from a version of users [N]. Raises DataError if its rules cannot be
-        read.
+        """The origin of a bundle loaded from a version of users [N].
+
+        Raises:
+            DataError: its rules cannot be read.
         """
         store = RuleStore(version.path.parent)
         store.current()
@@ -102,9 +104,7 @@ class Origin:
             store.change(add=rules - before, remove=before - rules)
 
     def forgetting(self, version: manifest.Version | None) -> dict[str, str]:
-        """Content for the manifest of a version that forgets users: the digest of the version that has
-        them.
-        """
+        """Manifest content of a version that forgets users: the digest of the version that has them."""
         if version is None or version.digest not in self.versions or not self.forgotten:
             return {}
         return {"forgets_of": version.digest}
