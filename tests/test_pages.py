@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import re
 import runpy
@@ -139,3 +140,40 @@ def test_benchmarks_use_no_private_names(path: Path) -> None:
 
 def test_private_names_would_be_seen() -> None:
     assert private_names("from a import _b\nc._d()\nself._e\nf.__dict__") == {"_b", "_d"}
+
+
+def resolve(name: str) -> object:
+    """The module or attribute of a dotted name. Raises AttributeError or ImportError."""
+    parts = name.split(".")
+    for size in range(len(parts), 0, -1):
+        if (module := importable(".".join(parts[:size]))) is not None:
+            value: object = module
+            for part in parts[size:]:
+                value = getattr(value, part)
+            return value
+    raise ImportError(name)
+
+
+def importable(name: str) -> object | None:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        return None
+
+
+def test_names_of_the_library_on_pages_exist() -> None:
+    names = {
+        name.removesuffix(".")
+        for path in PAGES
+        for name in re.findall(r"`(graphrec(?:\.\w+)+)", path.read_text())
+    }
+    assert len(names) >= 15
+    missing = []
+    for name in sorted(names):
+        try:
+            resolve(name)
+        except (AttributeError, ImportError):
+            missing.append(name)
+    assert not missing
+    with pytest.raises(AttributeError):
+        resolve("graphrec.models.NoSuchModel")
