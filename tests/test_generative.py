@@ -110,7 +110,7 @@ def test_a_group_tells_nothing_of_before_its_past_is_kept_from() -> None:
     timeline, zero = Timeline.of(graph), torch.tensor([0])
     index = GroupActivity(timeline, zero, zero + 1, zero + 1, zero + 2, DecayedPopularity(timeline, 2.0))
     assert [int(column) for column in index.activity(zero, zero + 1, zero + 6)[:4]] == [NEVER, 5, 0, 1]
-    with pytest.raises(ValueError, match="before the one its past is kept from"):
+    with pytest.raises(ValueError, match="at a tick before its `since`"):
         index.activity(zero, zero, zero + 5)
 
 

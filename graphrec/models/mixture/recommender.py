@@ -180,6 +180,7 @@ class MixtureRecommender(Recommender, Generic[Bound]):
         )
         self._graph, self.tokenizer = view.graph, self.head.head.tokenizer
 
+    @single_precision()
     def losses(self, batch: HeteroData, epoch: int) -> dict[str, Tensor]:
         """The terms of the loss of a batch of `prepare`'s loader; see `TrainingLoss`."""
         return self._training_loss(batch, epoch)
