@@ -109,7 +109,7 @@ def write_reference() -> None:
     for room in rooms:
         lines = [room, "=" * len(room), "", f".. automodule:: {room}", "   :no-members:", ""]
         names = public_names(room) if room != "graphrec" else []
-        if not names and room != "graphrec":
+        if not names and room not in ("graphrec", "graphrec.cli"):
             raise RuntimeError(f"{room} exports no class or function: its page would be empty")
         for kind, name in names:
             lines += [f".. {kind}:: {name}", "   :members:" if kind == "autoclass" else "", ""]
