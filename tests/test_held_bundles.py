@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from graphs import Row
-from test_service import USERS, log_of, name, run, written
+from test_service import USERS, event_log_of, name, run, written
 from test_writers import END, ROWS, contents, later, saved, small_disk, users
 
 from graphrec import Bundle, DataError, FriendGraph
@@ -213,7 +213,7 @@ def test_all_fits_that_were_overtaken_are_kept(tmp_path: Path, monkeypatch: pyte
     place.mkdir()
     monkeypatch.chdir(place)
     bundle = Bundle.fit(
-        FriendGraph.from_events(log_of(ROWS[:60])), model="popularity", tokenizer=RandomCodes()
+        FriendGraph.from_events(event_log_of(ROWS[:60])), model="popularity", tokenizer=RandomCodes()
     )
     spares = [commands._save_beside(bundle.with_rules(Rules()), Path(".")) for _ in range(2)]
     assert [path.name for path in spares] == ["here.fit-1", "here.fit-2"]
