@@ -78,7 +78,7 @@ def nearest() -> Nearest:
 
 
 def hybrid() -> Hybrid:
-    """Generated, nearest and neighbours' neighbours, judged by the generative model."""
+    """Generated, nearest and neighbors' neighbors, judged by the generative model."""
     scorer = GenerativeSTU(**CODED)
     return Hybrid(scorer, [scorer, nearest(), HEURISTICS["adamic_adar"]()], num_candidates=5)
 

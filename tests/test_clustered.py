@@ -63,11 +63,11 @@ def test_the_largest_two_clusters() -> None:
 
 def test_balanced_clusters_take_nobody_beyond_their_capacity() -> None:
     generator = torch.Generator().manual_seed(0)
-    vectors, centres = torch.randn(60, 4, generator=generator) + 2.0, torch.randn(6, 4, generator=generator)
-    free = balanced_assignment(vectors, centres, 0.5, min_second_share=0.25, balance_factor=60.0)
-    assert torch.equal(free[0][:, 0], (vectors @ centres.T).argmax(1))
+    vectors, centers = torch.randn(60, 4, generator=generator) + 2.0, torch.randn(6, 4, generator=generator)
+    free = balanced_assignment(vectors, centers, 0.5, min_second_share=0.25, balance_factor=60.0)
+    assert torch.equal(free[0][:, 0], (vectors @ centers.T).argmax(1))
     assert int(torch.bincount(free[0][:, 0]).max()) > 15
-    cluster, share = balanced_assignment(vectors, centres, 0.5, min_second_share=0.25, balance_factor=1.5)
+    cluster, share = balanced_assignment(vectors, centers, 0.5, min_second_share=0.25, balance_factor=1.5)
     assert int(torch.bincount(cluster[:, 0]).max()) <= 15
     torch.testing.assert_close(share.sum(1), torch.ones(60))
     assert ((share[:, 1] == 0) | (share[:, 1] >= 0.25)).all()

@@ -333,7 +333,7 @@ def test_a_blocked_candidate_is_not_explained(options: dict[str, Any]) -> None:
 
 
 class Groups(Tokenizer):
-    """Users of one group, five neighbouring ids, stand together; groups far apart."""
+    """Users of one group, five neighboring ids, stand together; groups far apart."""
 
     def embed(self, graph: FriendGraph, users: Tensor, until: int) -> Tensor:
         ids = torch.tensor(graph.user_ids.lookup(users))

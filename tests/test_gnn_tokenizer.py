@@ -159,10 +159,10 @@ def test_too_few_ties_leave_the_places() -> None:
 def test_features_place_whoever_has_no_contact(columns: int) -> None:
     """What people like is their circle's, up to noise; wide features are seen by their components."""
     rng = np.random.default_rng(0)
-    centre = rng.normal(size=(GROUPS, columns))
+    center = rng.normal(size=(GROUPS, columns))
     people = [*range(USERS), *range(1000, 1000 + GROUPS)]
     circle = [*CIRCLE.tolist(), *range(GROUPS)]
-    x = centre[circle] + 0.1 * rng.normal(size=(len(people), columns))
+    x = center[circle] + 0.1 * rng.normal(size=(len(people), columns))
     table = pa.table({"user": people} | {f"x{i}": x[:, i] for i in range(columns)})
     src, dst, time, action = zip(*ROWS, strict=True)
     log = EventLog.from_arrays(src, dst, time, action=action)

@@ -69,7 +69,7 @@ def test_without_people_is_the_log_without_them(rows: list[Row], gone: set[int])
     assert graph.without(sorted(gone)).actions == graph.actions
 
 
-def neighbours() -> FriendGraph:
+def neighbors() -> FriendGraph:
     """Ann, Bob and Cem, with weights, features, join times and untimed friendships."""
     rows = ["ann", "bob", "cem"], ["bob", "cem", "ann"], [1, 2, 3]
     log = EventLog.from_arrays(*rows, action=["call", "text", "call"], weight=[0.5, 1.5, 2.5])
@@ -83,7 +83,7 @@ def test_what_is_known_of_people_goes_with_them() -> None:
     more = EventLog.from_arrays(
         ["ada", "bob"], ["bob", "ann"], [9, 2], action=["call"] * 2, weight=[3.5, 4.5]
     )
-    graph = neighbours().with_events(more)
+    graph = neighbors().with_events(more)
     graph.validate()
     assert graph.user_ids.lookup(range(4)) == ["ada", "ann", "bob", "cem"]
     assert graph[USER].x.tolist() == [[0, 1], [30, 0], [0, 1], [50, 0]]  # age, age_missing
@@ -109,11 +109,11 @@ def test_ids_may_become_text() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(DataError, match=r"'poke'.*call, text"):
-        neighbours().with_events(EventLog.from_arrays(["a"], ["b"], [1], action=["poke"], weight=[1.0]))
+        neighbors().with_events(EventLog.from_arrays(["a"], ["b"], [1], action=["poke"], weight=[1.0]))
     with pytest.raises(DataError, match="weights"):
-        neighbours().with_events(EventLog.from_arrays(["a"], ["b"], [1], action=["call"]))
+        neighbors().with_events(EventLog.from_arrays(["a"], ["b"], [1], action=["call"]))
     with pytest.raises(KeyError, match="'dan'"):
-        neighbours().without(["dan"])
+        neighbors().without(["dan"])
 
 
 @given(st.lists(st.integers(-3, 12), max_size=8))

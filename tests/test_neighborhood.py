@@ -60,7 +60,7 @@ def people(found: Neighborhood, at: torch.Tensor, user: int) -> set[int]:
 
 @checked
 @given(logs(), st.integers(-3, 8))
-def test_a_wide_neighbourhood_equals_the_naive_sets(rows: list[Row], time: int) -> None:
+def test_a_wide_neighborhood_equals_the_naive_sets(rows: list[Row], time: int) -> None:
     past = [row for row in rows if row.time < time]
     _, _, found = around(rows, time, WIDE)
     assert len(set(zip(found.row.tolist(), found.user.tolist(), strict=True))) == len(found)
@@ -68,29 +68,31 @@ def test_a_wide_neighbourhood_equals_the_naive_sets(rows: list[Row], time: int) 
         contacts = met(past, user)
         ends = {end for middle in contacts for end in met(past, middle)} - {user}
         seen = {person for row in past for person in (row.src, row.dst)} - contacts - {user}
-        assert people(found, found.contact, user) == contacts
-        assert people(found, found.end, user) == ends
-        assert people(found, found.recent, user) == seen
+        assert people(found, found.contact_position, user) == contacts
+        assert people(found, found.path_end, user) == ends
+        assert people(found, found.recent_position, user) == seen
         assert set(found.user[found.row == user].tolist()) == contacts | ends | seen
-        paths = found.contacts.row[found.first] == user
+        paths = found.contacts.row[found.path_bridge] == user
         steps = zip(
-            found.contacts.user[found.first][paths].tolist(), found.second.user[paths].tolist(), strict=True
+            found.contacts.user[found.path_bridge][paths].tolist(),
+            found.path_pair.user[paths].tolist(),
+            strict=True,
         )
         assert sorted(steps) == sorted((m, e) for m in contacts for e in met(past, m) if e != user)
 
 
 @checked
 @given(logs(), st.integers(-3, 8))
-def test_a_narrow_neighbourhood_keeps_the_latest(rows: list[Row], time: int) -> None:
+def test_a_narrow_neighborhood_keeps_the_latest(rows: list[Row], time: int) -> None:
     past = [row for row in rows if row.time < time]
     _, _, narrow = around(rows, time, NARROW)
     _, _, wide = around(rows, time, WIDE)
     for user in range(USERS):
-        assert len(people(narrow, narrow.contact, user)) == min(2, len(met(past, user)))
-        kept, all_ends = (people(x, x.end, user) for x in (narrow, wide))
+        assert len(people(narrow, narrow.contact_position, user)) == min(2, len(met(past, user)))
+        kept, all_ends = (people(x, x.path_end, user) for x in (narrow, wide))
         assert kept <= all_ends
         last = {v: max(r.time for r in past if v in (r.src, r.dst)) for v in range(USERS) if met(past, v)}
-        for person in people(narrow, narrow.recent, user):
+        for person in people(narrow, narrow.recent_position, user):
             assert sum(last[v] > last[person] for v in last) < 2
 
 
@@ -111,8 +113,8 @@ def test_the_future_is_invisible(rows: list[Row], time: int, seed: int) -> None:
 def rows_of_paths(timeline: Timeline, query: Query, found: Neighborhood) -> list[torch.Tensor]:
     """Path features in an order that does not depend on ties."""
     features = path_features(timeline, query, found, now(timeline, query, found))
-    key = (found.contacts.row[found.first] * USERS + found.contacts.user[found.first]) * USERS
-    return list(features[(key + found.second.user).argsort()])
+    key = (found.contacts.row[found.path_bridge] * USERS + found.contacts.user[found.path_bridge]) * USERS
+    return list(features[(key + found.path_pair.user).argsort()])
 
 
 @checked
@@ -167,7 +169,7 @@ def test_activity_is_all_lookups_at_once(rows: list[Row]) -> None:
 
 def test_nobody_around() -> None:
     _, _, found = around([Row(0, 1, 5)], 5, WIDE)
-    assert len(found) == len(found.second) == len(found.contacts) == 0
+    assert len(found) == len(found.path_pair) == len(found.contacts) == 0
 
 
 def test_common_contacts_are_counted() -> None:

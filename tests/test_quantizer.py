@@ -21,17 +21,17 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def clusters(n: int = 2000, *, dim: int = 8, alike: float = 0.0, seed: int = 0) -> Tensor:
-    """Vectors around forty centres; a share of them all at one place."""
+    """Vectors around forty centers; a share of them all at one place."""
     draws = generator(seed)
-    centres = torch.randn(40, dim, generator=draws)
-    x = centres[torch.randint(40, (n,), generator=draws)] + 0.3 * torch.randn(n, dim, generator=draws)
-    x[: int(alike * n)] = centres[0]
+    centers = torch.randn(40, dim, generator=draws)
+    x = centers[torch.randint(40, (n,), generator=draws)] + 0.3 * torch.randn(n, dim, generator=draws)
+    x[: int(alike * n)] = centers[0]
     return x
 
 
 def fitted(x: Tensor, *, balanced: bool = True, size: int = 16, seed: int = 0) -> ResidualQuantizer:
     quantizer = ResidualQuantizer(x.size(1), codebook_size=size)
-    quantizer.initialise(x, generator(seed), balanced=balanced)
+    quantizer.initialize(x, generator(seed), balanced=balanced)
     return quantizer.eval()
 
 
@@ -100,7 +100,7 @@ def test_few_vectors(n: int) -> None:
 def test_balance_whatever_the_vectors(alike: float, n: int) -> None:
     x = clusters(n, alike=alike)
     quantizer = ResidualQuantizer(8, codebook_size=16)
-    codes = quantizer.initialise(x, generator())
+    codes = quantizer.initialize(x, generator())
     assert torch.equal(quantizer.assign(x), codes)
     for level in codes.unbind(1):
         assert int(torch.bincount(level).max()) <= BALANCE_FACTOR * n / 16
@@ -172,11 +172,11 @@ def test_a_limit_over_all_groups() -> None:
 def test_codes_are_kept_where_little_changes() -> None:
     x = clusters()
     quantizer = ResidualQuantizer(8, codebook_size=16)
-    codes = quantizer.initialise(x, generator())
+    codes = quantizer.initialize(x, generator())
     moved = x + 0.05 * torch.randn(x.shape, generator=generator(1))
     warm = ResidualQuantizer(8, codebook_size=16)
     warm.codebooks.copy_(quantizer.codebooks)
-    kept = warm.initialise(moved, generator(), keep=codes)
+    kept = warm.initialize(moved, generator(), keep=codes)
     cold = quantizer.assign(moved)
     assert (kept == codes).all(1).float().mean() > 0.95
     assert (cold == codes).all(1).float().mean() < 0.9
@@ -187,7 +187,7 @@ def test_codes_are_kept_where_little_changes() -> None:
 def test_codes_are_given_up_where_much_changes() -> None:
     x = clusters()
     quantizer = ResidualQuantizer(8, codebook_size=16)
-    codes = quantizer.initialise(x, generator())
+    codes = quantizer.initialize(x, generator())
     swapped = x.roll(1, 0)
     kept = quantizer.assign(swapped, keep=codes)
     assert (kept == codes).all(1).float().mean() < 0.2
@@ -200,7 +200,7 @@ def test_codes_are_given_up_where_much_changes() -> None:
 @pytest.mark.parametrize("gradient", ["straight_through", "rotation"])
 def test_forward_quantises_and_lets_gradients_pass(gradient: Gradient) -> None:
     quantizer = ResidualQuantizer(8, codebook_size=16, gradient=gradient)
-    quantizer.initialise(clusters(), generator())
+    quantizer.initialize(clusters(), generator())
     quantizer.eval()
     x = clusters(50, seed=1)
     towards_codes = quantizer.decode(quantizer.encode(x)) - x
@@ -223,7 +223,7 @@ def test_forward_quantises_and_lets_gradients_pass(gradient: Gradient) -> None:
 def test_training_follows_what_is_served() -> None:
     x = clusters()
     quantizer = ResidualQuantizer(8, codebook_size=16, decay=0.9)
-    quantizer.initialise(x, generator())
+    quantizer.initialize(x, generator())
     x = x + 1.0
     before = distortion(quantizer, x, quantizer.encode(x))
     quantizer.train()
@@ -240,7 +240,7 @@ def test_dead_codes_are_revived() -> None:
     used = []
     for revive in (False, True):
         quantizer = ResidualQuantizer(8, codebook_size=16, decay=0.8).train()
-        quantizer.initialise(x, generator())
+        quantizer.initialize(x, generator())
         quantizer.codebooks[:, 2:] += 1_000.0
         quantizer.total.copy_(quantizer.weight[:, :, None] * quantizer.codebooks)
         draws = generator()
@@ -270,7 +270,7 @@ def test_no_quantiser_of_nothing(sizes: tuple[int, int, int]) -> None:
 )
 def test_vectors_that_are_none(x: Tensor, why: str) -> None:
     quantizer = ResidualQuantizer(8, codebook_size=4)
-    for call in (quantizer.encode, quantizer.assign, lambda v: quantizer.initialise(v, generator())):
+    for call in (quantizer.encode, quantizer.assign, lambda v: quantizer.initialize(v, generator())):
         with pytest.raises(ValueError, match=why):
             call(x)
 
@@ -294,7 +294,7 @@ def test_more_vectors_had_a_code_than_it_may_serve() -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(64, 4, generator=generator)
     quantizer = ResidualQuantizer(4, num_codebooks=1, codebook_size=4)
-    quantizer.initialise(x, generator)
+    quantizer.initialize(x, generator)
     crowd = quantizer.codebooks[0, 0] + 0.01 * torch.randn(64, 4, generator=generator)
     keep = torch.cat([quantizer.assign(x), torch.zeros(64, 1, dtype=torch.int64)])
     codes = quantizer.assign(torch.cat([x, crowd]), keep=keep)

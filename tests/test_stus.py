@@ -22,7 +22,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def quantizer_of(x: Tensor, size: int, num_codebooks: int = 3) -> ResidualQuantizer:
     quantizer = ResidualQuantizer(x.size(1), num_codebooks=num_codebooks, codebook_size=size)
-    quantizer.initialise(x, generator())
+    quantizer.initialize(x, generator())
     return quantizer
 
 

@@ -64,10 +64,10 @@ class SeesTheReverse(EventLoader):
 
 
 class SeesNewerSecondHop(QueryLoader):
-    """Leaks at the second hop: neighbours are older than the seed, their own neighbours are of any time."""
+    """Leaks at the second hop: neighbors are older than the seed, their own neighbors are of any time."""
 
     def filter_fn(self, out: HeteroSamplerOutput) -> HeteroData:
-        """A batch with whom the neighbours met last."""
+        """A batch with whom the neighbors met last."""
         batch = super().filter_fn(out)
         met = batch[USER].n_id[batch.input_id.numel() :]
         never = torch.full_like(met, int(self.graph.events().time[-1]) + 1)

@@ -357,7 +357,7 @@ class Questions:
 
 
 def barred(timeline: Timeline, query: Query, *, around: bool) -> Pairs:
-    """The asking users, their contacts, and with `around` the neighbourhood's candidates: distinct pairs."""
+    """The asking users, their contacts, and with `around` the neighborhood's candidates: distinct pairs."""
     tick, num_users = timeline.tick(query.time), timeline.num_users
     row, user = timeline.contacts.before(query.user, tick)
     rows, users = [torch.arange(len(query)), row], [query.user, user]

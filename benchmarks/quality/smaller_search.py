@@ -227,7 +227,7 @@ def groups_of(model: MixtureRecommender[BoundClusterHead], seed: int) -> dict[st
     index = faiss.IndexIVFFlat(coarse, vectors.size(1), size, faiss.METRIC_INNER_PRODUCT)
     index.train(vectors[known].numpy())
     inverted = plain(torch.from_numpy(coarse.search(vectors.numpy(), 1)[1][:, 0]))
-    centre = torch.from_numpy(coarse.reconstruct_n(0, size))
+    center = torch.from_numpy(coarse.reconstruct_n(0, size))
     codes = ResidualKMeans(num_codebooks=2, codebook_size=size, unique=False, seed=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TokenizerQualityWarning)
@@ -244,6 +244,6 @@ def groups_of(model: MixtureRecommender[BoundClusterHead], seed: int) -> dict[st
         "random groups": Groups(chance, by_mean(chance), weighs=False),
         "random groups, people around weighed": Groups(chance, by_mean(chance), weighs=True),
         "faiss IVF": Groups(
-            inverted, lambda kept: kept.vector @ centre[:, :-1].T + centre[:, -1], weighs=False
+            inverted, lambda kept: kept.vector @ center[:, :-1].T + center[:, -1], weighs=False
         ),
     }

@@ -42,10 +42,10 @@ def tables(num_users: int) -> tuple[Tensor, Tensor]:
     """Vectors [N, D] and queries [B, D]."""
     generator = torch.Generator().manual_seed(0)
     circles = max(50, num_users // 200)
-    centre = torch.randn(circles, DIM, generator=generator)
+    center = torch.randn(circles, DIM, generator=generator)
     size = torch.rand(circles, generator=generator) ** 2 + 0.01
     circle = torch.multinomial(size, num_users, replacement=True, generator=generator)
-    vectors = centre[circle] + 0.7 * torch.randn(num_users, DIM, generator=generator)
+    vectors = center[circle] + 0.7 * torch.randn(num_users, DIM, generator=generator)
     vectors *= torch.exp(0.3 * torch.randn(num_users, 1, generator=generator))
     return vectors, near(vectors, generator)
 

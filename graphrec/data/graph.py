@@ -21,7 +21,7 @@ from graphrec.data.exchange import read_networkx, to_networkx
 from graphrec.data.ids import Id, UserIds, id_list
 from graphrec.data.ties import mutual_ties
 from graphrec.data.users import UserTable, unknown_features
-from graphrec.data.validation import check_graph, check_numbering
+from graphrec.data.validation import check_numbering, validate_graph
 
 USER = "user"
 FRIEND = "friend"
@@ -215,7 +215,7 @@ class FriendGraph(HeteroData):
     def validate(self, raise_on_error: bool = True) -> bool:
         """Check PyG's rules and those of friend graphs; with `raise_on_error=False`, return the result."""
         try:
-            check_graph(self)
+            validate_graph(self)
             super().validate(raise_on_error=True)
         except (DataError, ValueError):
             if raise_on_error:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from graphrec.data.graph import FriendGraph
 
 
-def check_graph(graph: FriendGraph) -> None:
+def validate_graph(graph: FriendGraph) -> None:
     """Raise DataError for the first rule of `FriendGraph` that a graph breaks."""
     if list(graph.node_types) != ["user"]:
         raise DataError(f"a friend graph has the one node type 'user', found {graph.node_types}")

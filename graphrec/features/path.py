@@ -24,7 +24,7 @@ def path_features(timeline: Timeline, query: Query, around: Neighborhood, now: U
     Returns:
         [P, NUM_PATH_FEATURES] float32.
     """
-    first, second = around.contacts.select(around.first), around.second
+    first, second = around.contacts.select(around.path_bridge), around.path_pair
     row = first.row
     time, pace = query.time[row], query_pace(timeline, query)[row]
     degree = now.degree.float().log1p()
@@ -41,10 +41,10 @@ def path_features(timeline: Timeline, query: Query, around: Neighborhood, now: U
                     hop.rank.float().log1p(),
                 )
             ),
-            degree[around.contact][around.first],
-            degree[around.end],
-            gap(time, now.last_received[around.end], pace),
-            gap(time, now.last_act[around.end], pace),
+            degree[around.contact_position][around.path_bridge],
+            degree[around.path_end],
+            gap(time, now.last_received[around.path_end], pace),
+            gap(time, now.last_act[around.path_end], pace),
         ],
         dim=1,
     )

@@ -43,12 +43,12 @@ def person_features(
     ranks = []
     for last in (torch.maximum(now.last_act, now.last_received), now.last_act, now.last_received):
         rank = torch.full_like(row, UNRANKED)
-        rank[around.recent] = recency_rank(last[around.recent], row[around.recent])
+        rank[around.recent_position] = recency_rank(last[around.recent_position], row[around.recent_position])
         ranks += rank_forms(rank)
-    middle = now.degree[around.contact][around.first].float()
+    middle = now.degree[around.contact_position][around.path_bridge].float()
     zero = torch.zeros(len(around))
-    adamic_adar = zero.index_add(0, around.end, 1.0 / middle.clamp(min=2.0).log())
-    common = zero.index_add(0, around.end, torch.ones_like(middle))
+    adamic_adar = zero.index_add(0, around.path_end, 1.0 / middle.clamp(min=2.0).log())
+    common = zero.index_add(0, around.path_end, torch.ones_like(middle))
     return torch.stack(
         [
             gap(time, now.last_act, pace),

@@ -189,17 +189,17 @@ class NeighborhoodMixture(nn.Module):
         size, row = len(around), around.row
         pair = self.standardize_pair(pair)
         is_contact = torch.zeros(size, dtype=torch.bool, device=query.device)
-        is_contact[around.contact] = True
+        is_contact[around.contact_position] = True
         scores = []
         if "pointer" in self.components:
             logits = self.pointer(torch.cat([pair, query[around.contacts.row]], 1)).squeeze(1)
-            scores.append(query.new_full((size,), ABSENT).index_put((around.contact,), logits))
+            scores.append(query.new_full((size,), ABSENT).index_put((around.contact_position,), logits))
         if path is not None and person is not None and kinds is not None:
             path = torch.cat([self.standardize_path(path), self.kind(kinds).flatten(1)], 1)
             weight = self.path(path).clamp(-MAX_PATH_LOGIT, MAX_PATH_LOGIT).exp()  # [P, C]
-            weight = query.new_zeros(size, PATH_CHANNELS).index_add(0, around.end, weight)
+            weight = query.new_zeros(size, PATH_CHANNELS).index_add(0, around.path_end, weight)
             is_end = torch.zeros_like(is_contact)
-            is_end[around.end] = True
+            is_end[around.path_end] = True
         if "paths" in self.components:
             share = self.blend(query).softmax(1)[row]
             reached = is_end & ~is_contact
@@ -209,9 +209,9 @@ class NeighborhoodMixture(nn.Module):
         if "union" in self.components or self.group_vote is not None:
             assert person is not None
             is_recent = torch.zeros_like(is_contact)
-            is_recent[around.recent] = True
+            is_recent[around.recent_position] = True
             flags = torch.stack([is_contact, is_end, is_recent], 1).float()
-            pairs = query.new_zeros(size, pair.size(1)).index_put((around.contact,), pair)
+            pairs = query.new_zeros(size, pair.size(1)).index_put((around.contact_position,), pair)
             person = self.standardize_person(person)
             everything = [flags, pairs, person, weight.log1p(), query[row]]
             everything += [] if similarity is None else [similarity[:, None]]

@@ -97,7 +97,7 @@ class ResidualQuantizer(nn.Module):
         return self.codebooks.size(2)
 
     @torch.no_grad()
-    def initialise(
+    def initialize(
         self,
         vectors: Tensor,
         generator: torch.Generator,
@@ -140,7 +140,7 @@ class ResidualQuantizer(nn.Module):
 
         Args:
             vectors: [n, D].
-            balanced: as in `initialise`.
+            balanced: as in `initialize`.
             keep: codes [n, L] that vectors had before, -1 for new ones: whose prefix has not changed keeps
                 the next code, unless another is much nearer (see `TOLERANCE`).
 

@@ -53,21 +53,21 @@ class Neighborhood:
         row: [M] int64, the query of each neighbor, ascending.
         user: [M] int64 user indices.
         contacts: the neighbors that are contacts, C of them.
-        contact: [C] int64, their positions among the M neighbors.
-        first: [P] int64, for each path of two hops the position of its bridge among the C contacts.
-        second: for each path the pair of its bridge and its end, [P]; its `row` is no query.
-        end: [P] int64, the position of the path's end among the M neighbors.
-        recent: [R] int64, the positions of the recently active users that are no contacts.
+        contact_position: [C] int64, their positions among the M neighbors.
+        path_bridge: [P] int64, for each path of two hops the position of its bridge among the C contacts.
+        path_pair: for each path the pair of its bridge and its end, [P]; its `row` is no query.
+        path_end: [P] int64, the positions of the paths' ends among the M neighbors.
+        recent_position: [R] int64, the positions of the recently active users that are no contacts.
     """
 
     row: Tensor
     user: Tensor
     contacts: Contacts
-    contact: Tensor
-    first: Tensor
-    second: Contacts
-    end: Tensor
-    recent: Tensor
+    contact_position: Tensor
+    path_bridge: Tensor
+    path_pair: Contacts
+    path_end: Tensor
+    recent_position: Tensor
 
     @classmethod
     def of(cls, timeline: Timeline, user: Tensor, tick: Tensor, config: NeighborhoodConfig) -> Neighborhood:
@@ -75,35 +75,35 @@ class Neighborhood:
         num_users = timeline.num_users
         contacts = timeline.distinct_contacts(user, tick, k=config.max_contacts, window=config.contact_window)
         place = torch.arange(len(contacts)) - run_starts(contacts.row)
-        middle = (place < config.max_bridges).nonzero().squeeze(1)
-        second = timeline.distinct_contacts(
-            contacts.user[middle],
-            tick[contacts.row[middle]],
+        bridge = (place < config.max_bridges).nonzero().squeeze(1)
+        pair = timeline.distinct_contacts(
+            contacts.user[bridge],
+            tick[contacts.row[bridge]],
             k=config.max_per_bridge,
             window=config.bridge_window,
         )
-        first = middle[second.row]
-        path_row = contacts.row[first]
-        onward = second.user != user[path_row]
-        first, path_row, second = first[onward], path_row[onward], second.select(onward)
+        path_bridge = bridge[pair.row]
+        path_row = contacts.row[path_bridge]
+        onward = pair.user != user[path_row]
+        path_bridge, path_row, pair = path_bridge[onward], path_row[onward], pair.select(onward)
 
         row, seen = timeline.recently_seen(tick, k=config.max_recent, window=config.recent_window)
         contact_key = contacts.row * num_users + contacts.user
         key = (row * num_users + seen)[seen != user[row]]
         key = key[~torch.isin(key, contact_key)]
 
-        path_key = path_row * num_users + second.user
+        path_key = path_row * num_users + pair.user
         union, at = torch.unique(torch.cat([contact_key, path_key, key]), return_inverse=True)
         contact, end, recent = at.split([len(contact_key), len(path_key), len(key)])
         return cls(
             row=union // num_users,
             user=union % num_users,
             contacts=contacts,
-            contact=contact,
-            first=first,
-            second=second,
-            end=end,
-            recent=recent,
+            contact_position=contact,
+            path_bridge=path_bridge,
+            path_pair=pair,
+            path_end=end,
+            recent_position=recent,
         )
 
     def to(self, device: torch.device) -> Neighborhood:

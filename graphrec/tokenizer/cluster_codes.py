@@ -111,7 +111,7 @@ class ClusterCodes(ResidualKMeans):
             rest = ResidualQuantizer(
                 vectors.size(1), num_codebooks=self.num_codebooks - 1, codebook_size=codebook_size
             )
-            rest.initialise(vectors - out.codebooks[0][code], generator, balanced=self.balanced)
+            rest.initialize(vectors - out.codebooks[0][code], generator, balanced=self.balanced)
             out.codebooks[1:] = rest.codebooks
         return out
 

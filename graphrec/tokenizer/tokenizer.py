@@ -147,7 +147,7 @@ class Tokenizer(nn.Module, ABC):
         if start is not None:
             quantizer.codebooks.copy_(start.quantizer.codebooks)
             keep = start.raw_codes
-        quantizer.initialise(vectors, generator, balanced=self.balanced, keep=keep)
+        quantizer.initialize(vectors, generator, balanced=self.balanced, keep=keep)
         return quantizer
 
     def drop(self, stays: Tensor) -> None:

@@ -101,7 +101,7 @@ class QueryEncoder:
             layers, time = self.network.profile, query.time[around.row]
             person = map_profiles(self.view, layers.person, around.user, time, device)
             similarity = layers.similarity(profile[around.row.to(device)], person)
-        kinds = [around.contacts.half_edge[around.first], around.second.half_edge]
+        kinds = [around.contacts.half_edge[around.path_bridge], around.path_pair.half_edge]
         scores: CandidateScores = mixture(
             around.to(device),
             features,

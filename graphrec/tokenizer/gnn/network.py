@@ -81,6 +81,6 @@ def initial_codebook(vectors: Tensor, codebook_size: int, *, balanced: bool, see
     for start in range(CODEBOOK_STARTS):
         generator = torch.Generator().manual_seed(seed + start)
         one = ResidualQuantizer(vectors.size(1), num_codebooks=1, codebook_size=codebook_size)
-        code = one.initialise(sample, generator, balanced=balanced)
+        code = one.initialize(sample, generator, balanced=balanced)
         found.append((float((sample - one.decode(code)).square().sum()), start, one.codebooks[0]))
     return min(found)[2]

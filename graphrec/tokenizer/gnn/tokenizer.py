@@ -208,13 +208,13 @@ class GNNRQVAE(Tokenizer):
         first = ResidualQuantizer(vectors.size(1), num_codebooks=1, codebook_size=codebook_size)
         first.codebooks[0] = self.network.objective.codebook.detach()
         new = torch.full((len(vectors), 1), -1)
-        code = first.initialise(vectors, generator, balanced=self.balanced, keep=new)
+        code = first.initialize(vectors, generator, balanced=self.balanced, keep=new)
         if self.num_codebooks == 1:
             return first
         dim, length = vectors.size(1), self.num_codebooks
         out = ResidualQuantizer(dim, num_codebooks=length, codebook_size=codebook_size)
         rest = ResidualQuantizer(dim, num_codebooks=length - 1, codebook_size=codebook_size)
-        rest.initialise(vectors - first.decode(code), generator, balanced=self.balanced)
+        rest.initialize(vectors - first.decode(code), generator, balanced=self.balanced)
         for name, value in out.named_buffers():
             value.copy_(torch.cat([getattr(first, name), getattr(rest, name)]))
         return out
