@@ -1,6 +1,7 @@
 """Each room imports only from the rooms before it."""
 
 import ast
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,13 @@ def test_the_rule_can_fail() -> None:
     assert rooms_entered("from graphrec.models import suggest") == {"models"}
     assert rooms_entered("import graphrec.data.graph") == {"data"}
     assert rooms_entered("from graphrec import evaluate") == {"evaluate"}
+
+
+def test_every_folder_of_code_is_installed() -> None:
+    """A package that pyproject.toml does not name is missing from the wheel, though not from a checkout."""
+    project = Path(__file__).parents[1]
+    listed = tomllib.loads((project / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {file.parent.relative_to(project) for file in (project / "graphrec").rglob("*.py")}
+    assert {".".join(folder.parts) for folder in folders} == {
+        name for name in listed if not name.startswith("graphrec.bundled")
+    }
