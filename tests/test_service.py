@@ -116,6 +116,19 @@ def test_the_registry_builds_what_it_names() -> None:
         build("best")
 
 
+def test_a_bundle_holds_a_model_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Own(HEURISTICS["popularity"]):  # type: ignore[misc]
+        name = "own"
+
+    graph = graph_of(ROWS)
+    for builder in (Own, lambda: Own()):
+        monkeypatch.setitem(MODELS, "own", builder)
+        bundle = Bundle.fit(graph, model="own")
+        bundle.save(folder := tmp_path / str(builder is Own))
+        asked = Query.of(graph, torch.arange(USERS))
+        assert torch.equal(Bundle.load(folder).recommender.score(asked), bundle.recommender.score(asked))
+
+
 # Tokenizers that forget
 
 

@@ -52,15 +52,6 @@ MODELS: dict[str, Callable[..., Recommender]] = {
 }
 """Builds each recommender, unfitted, in its default configuration."""
 
-KINDS: dict[str, type[Recommender]] = {
-    **HEURISTICS,
-    **dict.fromkeys(LEARNED, MixtureRecommender),
-    "nearest": Nearest,
-    "stu_hybrid": Hybrid,
-    "stu_both": ReciprocalReranker,
-}
-"""The class of each, which loads what it saved."""
-
 
 def build(name: str) -> Recommender:
     """An unfitted recommender. Raises KeyError with the names there are."""
@@ -76,7 +67,9 @@ def load_recommender(name: str, folder: str | os.PathLike[str], graph: FriendGra
         DataError: the folder holds another, or is damaged.
     """
     _check_name(name)
-    return KINDS[name].load(folder, graph)
+    builder = MODELS[name]
+    kind = builder if isinstance(builder, type) else type(builder())  # unfitted ones cost nothing to build
+    return kind.load(folder, graph)
 
 
 def _check_name(name: str) -> None:
