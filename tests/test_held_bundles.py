@@ -176,7 +176,7 @@ def test_rules_that_cannot_be_written_are_not_said_to_be_forgotten(
     change_rules(folder, add=Rules.of(opted_out=[name(3)]))
     with monkeypatch.context() as patch:
         patch.setattr(RuleStore, "change", full)
-        with pytest.raises(OSError, match=r"has forgotten 'person-03-zq'.*still name them"):
+        with pytest.raises(OSError, match=r"users 'person-03-zq' were removed.*still name them"):
             forget(folder, name(3))
     forget(folder, name(4))
     assert not RuleStore(folder).current()

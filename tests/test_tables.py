@@ -398,5 +398,5 @@ def test_bad_users(column: dict[str, Any], message: str, frame: Callable[..., An
 
 def test_too_many_values_of_a_list() -> None:
     many = pa.table({"user": [1], "tag": [[f"t{i}" for i in range(5001)]]})
-    with pytest.raises(DataError, match="5001 distinct values, more than the 5000"):
+    with pytest.raises(DataError, match="5001 distinct values, more than the limit of 5000"):
         UserTable.from_table(many)

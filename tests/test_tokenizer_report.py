@@ -353,5 +353,5 @@ def test_a_tree_of_many_codes(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_tree_of_nobody() -> None:
     ties = Ties.of(circles())
     for codes in (torch.full((128, 2), -1), torch.zeros(128, 1, dtype=torch.int64)):
-        with pytest.raises(ValueError, match="no tree to draw"):
+        with pytest.raises(ValueError, match="needs a user with an STU"):
             code_tree(STUs(codes, 4), ties, "nobody")

@@ -276,7 +276,7 @@ def forbid_reserved(name: str, where: str) -> None:
     reason = (
         "is reserved for the graph's own edge types"
         if is_own
-        else "has '#' or ends with '_', with which PyG's HeteroConv leaves out an edge type's edges unsaid"
+        else "has '#' or ends with '_', with which PyG's HeteroConv silently drops an edge type's edges"
     )
     raise DataError(f"{where}: the name {name!r} {reason}; rename it, for example to {free!r}")
 

@@ -190,9 +190,9 @@ class FriendGraph(HeteroData):
     def with_users(self, users: UserTable) -> FriendGraph:
         """Return the graph with the users of a table: new features of known users, and new users.
 
-        The table's columns become the features that the graph has. A category it does not know is all 0, as
-        if it were missing, with a warning. A table without any column of features leaves them as they are;
-        a join time that is missing leaves the one that was known.
+        The table's columns become the features that the graph has. A category that the graph has no
+        column for is encoded as all 0, like a missing value, with a warning. A table without any column of
+        features leaves them as they are; a join time that is missing leaves the one that was known.
 
         Raises:
             DataError: a column of features is missing or too many, or a value has no feature; join times on a
@@ -226,7 +226,7 @@ class FriendGraph(HeteroData):
     def add_untimed(self, name: str, src: Iterable[Id], dst: Iterable[Id]) -> None:
         """Add untimed, undirected friendships between raw ids as an edge type of their own.
 
-        Each pair is kept once in either direction; self-loops are dropped.
+        Both directions of each pair are stored, without duplicates; self-loops are dropped.
         """
         forbid_reserved(name, "untimed friendships")
         if (USER, name, USER) in self.edge_types:

@@ -33,7 +33,7 @@ class Query:
                 raise TypeError(f"user, time and action must be tensors, got a {type(value).__name__}")
         shapes = [tuple(value.shape) for value in (self.user, self.time, self.action)]
         if len(set(shapes)) != 1 or len(shapes[0]) != 1:
-            raise ValueError(f"user, time and action must be [B] each, got {shapes}")
+            raise ValueError(f"user, time and action must be 1-D tensors of the same length B, got {shapes}")
         types = [value.dtype for value in (self.user, self.time, self.action)]
         if set(types) != {torch.int64}:
             raise TypeError(f"user, time and action must be int64, got {types}")

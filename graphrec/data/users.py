@@ -36,9 +36,9 @@ class UserTable:
     Attributes:
         ids: [n] Arrow array of distinct raw ids, int64 or string.
         x: [n, F] float32. A column of numbers is kept as it is, with a second column `NAME_missing` if any
-            value is missing (the value is then 0); text and typed categories become one column a category,
-            `NAME=VALUE`, all 0 where it is missing; lists of strings or integers set as many ones; lists of
-            floats, all of one length (embeddings), become one column a position, `NAME[0]`, `NAME[1]`, ...
+            value is missing (the value is then 0); text and typed categories are one-hot encoded, in columns
+            `NAME=VALUE`, all 0 where it is missing; lists of strings or integers are multi-hot encoded; lists
+            of floats, all of one length (embeddings), become one column a position, `NAME[0]`, `NAME[1]`, ...
         feature_names: F names.
         join_time: [n] int64 seconds, -1 where it is missing; or None.
         columns: the columns of features as given, which `FriendGraph.with_users` encodes as its graph's
@@ -188,7 +188,7 @@ def _hot(
     if len(categories) > most:
         raise DataError(
             f"{where}: column {name!r} has {len(categories)} distinct values, more than the "
-            f"{most} that can be features; leave it out or turn it into numbers"
+            f"limit of {most} for one column; leave it out or turn it into numbers"
         )
     codes = pc.fill_null(pc.index_in(values, value_set=categories), -1).to_numpy()
     block = np.zeros((num_rows, len(categories)), dtype=np.float32)

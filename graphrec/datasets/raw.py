@@ -25,7 +25,7 @@ from graphrec.data import DataError
 _BROKEN_ARCHIVE = (EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile)
 MIRROR_VARIABLE = "GRAPHREC_MIRROR"
 TIMEOUT_SECONDS = 60
-"""Of a download without an answer."""
+"""Seconds that a download waits for an answer."""
 
 
 @dataclass(frozen=True)

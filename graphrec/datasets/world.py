@@ -98,7 +98,7 @@ EARLY_FRACTION = 0.4
 """Fraction of users with a join time before the start; the others arrive uniformly over the span."""
 
 MEDIAN_DELAY_HOURS, DELAY_LOG_SCALE = 8.0, 1.5
-"""Of the log-normal delay of a reply to a request."""
+"""The log-normal delay of a reply to a request: its median, and the deviation of its logarithm."""
 
 REPLY_BIAS, COMMUNITY_WEIGHT, CELL_WEIGHT, COMMON_FRIENDS_WEIGHT = -0.6, 0.8, 0.5, 0.7
 """The logit of a reply to a request: its constant, and the weights of a common community, a common cell and

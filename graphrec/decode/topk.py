@@ -13,7 +13,7 @@ lost."""
 
 
 def top_positions(values: Tensor, row: Tensor, width: int, num_rows: int) -> Tensor:
-    """Positions of the `width` largest finite values of each query; of equal values, the first.
+    """Flat positions of the `width` largest finite values of each query; of equal ones, the lowest positions.
 
     Args:
         values: [R, C], -inf for padding.

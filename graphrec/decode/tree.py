@@ -190,7 +190,7 @@ class PrefixTree:
         return first - 1 + torch.searchsorted(self.start[first:last], place, right=True)
 
     def users_of(self, node: Tensor) -> tuple[Tensor, Tensor]:
-        """The users below nodes [B]: (row [M] of the node, user [M]) int64, in order."""
+        """The users below nodes [B], in tree order: (index into `node` [M], user [M]) int64."""
         row, place = ragged(self.start[node], self.end[node])
         return row, self.users[place]
 

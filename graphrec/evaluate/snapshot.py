@@ -148,7 +148,7 @@ class Snapshot:
         return row
 
     def rows(self) -> list[Row]:
-        """Return a row of metrics for each slice with a decided list or a tie."""
+        """Return one row of metrics for each slice with a tie or with a list that is not all undecided."""
         found = [self.row(name) for name in SNAPSHOT_SLICES]
         return [row for row in found if row["n"] or row["ties"]]
 

@@ -34,7 +34,7 @@ def gap(time: Tensor, last: Tensor, pace: Tensor) -> Tensor:
 
     Args:
         time: int64 seconds, of the queries.
-        last: int64 seconds, of what is asked about; of a shape that broadcasts.
+        last: int64 seconds, of an earlier event or `NEVER`; of a shape that broadcasts.
         pace: of `query_pace`.
     """
     out = (time - last).clamp(min=0).float().log1p() / 10.0 - pace

@@ -1,4 +1,4 @@
-"""What an initiation, the first event between two people, looks like just before it is made."""
+"""Features of an initiation, the first event between two people, just before it is made."""
 
 from __future__ import annotations
 

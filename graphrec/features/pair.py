@@ -1,4 +1,4 @@
-"""What the history of a pair looks like just before a query."""
+"""Features of the history of a pair, just before a query."""
 
 from __future__ import annotations
 
@@ -49,6 +49,6 @@ def pair_features(timeline: Timeline, query: Query, contacts: Contacts) -> Tenso
 
 
 def _chosen_before(chosen: Tensor, row: Tensor) -> Tensor:
-    """How many chosen entries of the same row stand before each entry: [M] int64."""
+    """How many chosen entries of the same row come before each entry: [M] int64."""
     before = chosen.long().cumsum(0) - chosen.long()
     return before - before[run_starts(row)]

@@ -1,4 +1,4 @@
-"""What the two-hop paths around a query look like just before it."""
+"""Features of the two-hop paths of a query, just before it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def path_features(timeline: Timeline, query: Query, around: Neighborhood, now: U
     Args:
         timeline: the index.
         query: B queries.
-        around: M people around them, on P paths.
+        around: their neighborhoods, of M people on P paths.
         now: activity of the M people just before their queries.
 
     Returns:

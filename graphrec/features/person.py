@@ -1,4 +1,4 @@
-"""What the people around a query look like just before it."""
+"""Features of the neighbors of a query, just before it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def person_features(
     Args:
         timeline: the index.
         query: B queries.
-        around: M people around them.
+        around: their neighborhoods, of M people.
         now: activity of the M people just before their queries.
         spectral: spectral embeddings of the users, for the cosine of user and person; 0 without.
 

@@ -1,4 +1,4 @@
-"""What the people who share a code prefix look like, as a group, just before a query."""
+"""Features of the people who share a code prefix, as a group, just before a query."""
 
 from __future__ import annotations
 

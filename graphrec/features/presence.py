@@ -1,4 +1,4 @@
-"""How present people are just before a query: what can be told of everyone at once."""
+"""How present people are just before a query: features that are cheap for all users at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of users beside their events."""
+"""Users' own features, known apart from their events."""
 
 from __future__ import annotations
 

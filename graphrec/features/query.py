@@ -1,4 +1,4 @@
-"""What the user of a query, and the network, look like just before it."""
+"""Features of the user of a query, and of the network, just before it."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class TemporalSampler(BaseSampler):
     """Samples, around each seed, events strictly before the seed's own time.
 
     Every seed has a tree of its own: a user in two trees is two nodes (disjoint sampling), and each edge at
-    each hop is older than the seed at its root. Edges point towards the root, so messages flow to the seeds,
+    each hop is older than the seed at its root. Edges point toward the root, so messages flow to the seeds,
     whichever of both users acted (see `message_graph`).
 
     Args:

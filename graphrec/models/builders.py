@@ -57,10 +57,10 @@ def two_tower(
     All users are reached by a softmax over a table of users (`SoftmaxHead`).
 
     Args:
-        components: the distributions over the people around a query: any of 'pointer', 'paths' and 'union',
+        components: the distributions over the neighborhood of a query: any of 'pointer', 'paths' and 'union',
             see `NeighborhoodMixture`.
-        features: what the softmax is told of everyone: 'presence', how present they are, and 'spectral', how
-            near in the contact graph.
+        features: input features for every user: recency and counts of events ('presence'), and nearness in
+            the contact graph ('spectral').
         neighborhood: how far the neighborhood reaches.
         num_rand_negs: random users as negatives of a training step.
         in_batch: whether the targets of a step are negatives of each other.
@@ -97,8 +97,9 @@ def generative_stu(
         decoder: 'towers', one MLP a level; 'moe', one mixture of experts a level; or 'transformer', causal.
         beam_size: prefixes kept at each level when people are searched for.
         components: as in `two_tower`.
-        features: what is told of the people who share a code prefix: 'presence', how present they are,
-            'spectral', how near in the contact graph, and 'prefix_groups', the votes of the people around.
+        features: input features for the people who share a code prefix: recency and counts of events
+            ('presence'), nearness in the contact graph ('spectral'), and votes of the neighbors
+            ('prefix_groups').
         neighborhood: how far the neighborhood reaches.
         folder: for checkpoints; an interrupted fit goes on from there.
         progress: whether to show training.

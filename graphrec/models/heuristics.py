@@ -30,7 +30,7 @@ CACHED = 2**17
 """Scores worked on at once where an expression has temporary values, so that these stay in the cache."""
 
 MAX_STEPS = 10_000
-"""Of a walk; from far fewer on nothing changes any more."""
+"""Limit of the steps of a walk; from far fewer on nothing changes any more."""
 
 FIXED_POINT = 2.0**32
 """Real weights become whole numbers (exact in float64), so that sums do not depend on the order of users."""
@@ -180,7 +180,7 @@ class LastSeen(LastActive):
 
 
 class RepeatRecency(Heuristic):
-    """The time of the user's last event to a person; below all these, recent popularity."""
+    """Ranks users by the asking user's last event to them; the others follow, by recent popularity."""
 
     name = "repeat_recency"
     _either_way = False
@@ -211,11 +211,14 @@ class CommonNeighbors(Heuristic):
         return self._fallback(query).add_(self._two_hop(query))
 
     def _weight(self, degree: Tensor) -> Tensor:
-        """What a person in the middle of a path counts: whole numbers whose sums are exact."""
+        """Weight of the middle user of a path: integers, whose sums are exact."""
         return torch.ones_like(degree, dtype=torch.float32)
 
     def _two_hop(self, query: Query) -> Tensor:
-        """Weighted paths of two contacts from each user to everyone, [B, N] float64, whole numbers."""
+        """Number of two-hop paths from each user to every user, weighted by `_weight` of the middle user.
+
+        [B, N] float64, integer-valued so that sums are exact.
+        """
         if self._far_apart(query):
             middle = len(query) // 2
             return torch.cat([self._two_hop(query[:middle]), self._two_hop(query[middle:])])
@@ -263,11 +266,11 @@ class PreferentialAttachment(Heuristic):
 
 
 class PPR(Heuristic):
-    """Personalised PageRank on the contact graph (Page et al. 1999); then recent popularity.
+    """Personalized PageRank on the contact graph (Page et al. 1999); then recent popularity.
 
     Args:
         restart: probability of going back to the user at each step.
-        num_steps: power iterations, that is how far a walk reaches: people further away hardly rank.
+        num_steps: power iterations, that is how far a walk reaches: people farther away hardly rank.
     """
 
     name = "ppr"

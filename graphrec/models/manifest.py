@@ -1,4 +1,4 @@
-"""What models keep in a folder: a JSON manifest, and the members of models made of models."""
+"""The folders of models: a JSON manifest, and the members of models made of models."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def save_members(members: dict[str, Recommender], folder: Path) -> dict[str, str
 
 
 def load_members(classes: dict[str, str], folder: Path, graph: FriendGraph) -> dict[str, Recommender]:
-    """What `save_members` saved and returned, for the graph it was saved with.
+    """The models that `save_members` saved, for the graph it was saved with.
 
     Raises:
         DataError: naming a class that is not known here (one of one's own has to be imported before), or what

@@ -16,7 +16,7 @@ from graphrec.temporal import TimedAdjacency, Timeline, dense, ragged
 
 
 class Oracle(Recommender):
-    """Scores people by the true probability that they are the target of the event asked about.
+    """Scores people by the true probability that they are the target of a query's event.
 
     Given that a user acts at a time, by an action, that is the probability with which the world chooses from
     its state at the start of the hour that contains the time. Other events of that hour have no part in the

@@ -1,4 +1,4 @@
-"""What every recommender answers, and how a score becomes a list of people."""
+"""The interface of every recommender, and how a score becomes a list of people."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ class Recommender(ABC):
 
     name: str
     dtype = torch.float64
-    """Of the scores."""
+    """Type of the scores."""
 
     tokenizer: Tokenizer | None = None
-    """Whose STUs it writes, once fitted; moved, saved and loaded by the recommender, newcomers welcomed."""
+    """The fitted tokenizer whose STUs it uses. The recommender moves, saves and loads it."""
 
     fitted_until: int | None = None
     """Seconds: what was learned comes from events strictly older; None before a fit, or where unknown."""
@@ -71,8 +71,8 @@ class Recommender(ABC):
     def on(self, graph: FriendGraph) -> Self:
         """The same recommender, with what it has learned, on a graph of more or fewer events or people.
 
-        People are known by their raw ids. Whoever is not in the graph is forgotten: the rows of their own
-        that were learned (an embedding, an STU) are neither used nor saved any more. Whoever is new is a
+        People are known by their raw ids. A user who is not in the graph is forgotten: the rows of their
+        own that were learned (an embedding, an STU) are neither used nor saved any more. A new user is a
         stranger, as at a query before the first event. The original stays on its own graph.
         """
         raise NotImplementedError(f"{self.name} cannot be put on another graph")
@@ -80,8 +80,8 @@ class Recommender(ABC):
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write what was learned: JSON, and tensors that load with `weights_only=True`; not the graph.
 
-        The folder exists and is empty. Whoever keeps it (a `Bundle`) guards its files by their checksums and
-        knows which model it holds.
+        The folder exists and is empty. Its owner (a `Bundle`) guards its files by their checksums and knows
+        which model it holds.
         """
         raise NotImplementedError(f"{self.name} cannot be saved")
 
@@ -269,7 +269,7 @@ class Recommender(ABC):
         exclude: tuple[Tensor, Tensor] | None,
         exclude_users: Tensor | None,
     ) -> Wanted:
-        """What `recommend` is asked for, checked; raises what `recommend` raises."""
+        """The checked arguments of `recommend`; raises what `recommend` raises."""
         self._check(query)
         num_users = self.graph.num_users
         k = check_list_length(k, num_users)
@@ -300,7 +300,7 @@ class Recommender(ABC):
 
 @dataclass(frozen=True)
 class Wanted:
-    """What `recommend` is asked for, checked.
+    """The checked arguments of `recommend`.
 
     Attributes:
         k: how many people.

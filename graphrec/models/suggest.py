@@ -103,7 +103,7 @@ def suggested(
         recommender: fitted.
         query: B queries.
         k: how many people; at most the number of users are listed.
-        blocked: [2, P] integers, pairs of people neither of whom is suggested to the other.
+        blocked: [2, P] integers, pairs of people who are not suggested to each other.
         opted_out: [O] integers, people who are suggested to nobody.
         include_known: also suggest people the user has had contact with, either way.
 

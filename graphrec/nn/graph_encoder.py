@@ -13,7 +13,7 @@ MAX_LOGIT = 6.0
 
 
 class ContactConv(nn.Module):
-    """Moves everyone towards those they were in contact with, some more than others.
+    """Moves everyone toward those they were in contact with, some more than others.
 
         m_u = normalized sum_e exp(a_e) h_v(e),    h'_u = normalized (h_u + m_u + W m_u)
 
@@ -62,9 +62,10 @@ class ContactConv(nn.Module):
 
 
 class GraphEncoder(nn.Module):
-    """Where users stand: a place they start from, moved by what they are like and by their contacts.
+    """User vectors: a starting vector for each user, shifted by the user's features and by contacts.
 
-    Before any training the output is the place, smoothed over contacts as often as there are layers.
+    Before any training the output is the starting vector (the place), smoothed over contacts as often as
+    there are layers.
 
     Args:
         dim: D, of places and of the output.

@@ -36,7 +36,7 @@ class Standardize(nn.Module):
         self.register_buffer("square", torch.ones(num_features))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Standardise, taking note of a batch while still learning how."""
+        """Standardize; in training, the first `num_batches` batches also update the mean and deviation."""
         mean, deviation = self.learn(x)
         return ((x - mean) / deviation).clamp(-8.0, 8.0)
 

@@ -1,4 +1,4 @@
-"""The neighborhood mixture: learned distributions over the people around a query, and a gate over them."""
+"""The neighborhood mixture: learned distributions over the neighbors of a query, and a gate over them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from graphrec.temporal import Neighborhood
 
 Component = Literal["pointer", "paths", "union"]
 COMPONENTS: tuple[Component, ...] = get_args(Component)
-"""The distributions over the people around a query, in the order in which they are mixed."""
+"""The distributions over the neighborhood of a query, in the order in which they are mixed."""
 
 PATH_CHANNELS, KIND_CHANNELS = 4, 4
 """Weights of a path, and width of the embedding of a hop's last event."""
@@ -32,7 +32,7 @@ ABSENT = -1e9
 
 @dataclass(frozen=True)
 class CandidateScores:
-    """Scores by S components of the M people around B queries, before anything is normalized.
+    """Scores by S components of the M neighbors of B queries, before anything is normalized.
 
     Attributes:
         row, user: [M] int64, in ascending order.
@@ -104,7 +104,7 @@ class CandidateScores:
 
 
 class NeighborhoodMixture(nn.Module):
-    """Scores the people around queries by several components, and gates these.
+    """Scores the neighborhoods of queries by several components, and gates these.
 
     pointer
         the latest distinct contacts by the state of the pair. Pointer networks (Vinyals et al. 2015,
@@ -175,7 +175,7 @@ class NeighborhoodMixture(nn.Module):
         person: Tensor | None = None,
         similarity: Tensor | None = None,
     ) -> CandidateScores:
-        """Score the M people around B queries.
+        """Score the M neighbors of B queries.
 
         Args:
             around: the neighborhoods of the B queries.

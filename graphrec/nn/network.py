@@ -14,7 +14,7 @@ from graphrec.nn.user_tower import UserTower
 
 
 class MixtureNetwork(nn.Module):
-    """A user tower, what scores the people around a query, and what reaches everyone.
+    """A user tower, a network that scores the neighborhood of a query, and the head's network.
 
     It has no computation of its own: `graphrec.models.mixture` calls its parts.
 

@@ -1,4 +1,4 @@
-"""A score of everyone by how present they are."""
+"""A small network that scores every user by recency, events received, degree and spectral cosine."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class ProfileNet(nn.Module):
         nn.init.zeros_(self.person.weight)
 
     def logits(self, vector: Tensor, profile: Tensor, x: Tensor) -> Tensor:
-        """What profiles add to logits.
+        """Terms of the profiles, to add to logits.
 
         Args:
             vector: [B, D], of queries.

@@ -24,7 +24,7 @@ CHUNK = 2**20
 """Distances held at once: few enough for the cache."""
 
 ROUNDS = 5
-"""Of balanced assignment and new means, after plain k-means."""
+"""Rounds of balanced assignment and new means, after plain k-means."""
 
 TOLERANCE = 0.25
 """A code is kept if its squared distance exceeds that of the nearest by at most this share of the mean."""
@@ -141,8 +141,8 @@ class ResidualQuantizer(nn.Module):
         Args:
             vectors: [n, D].
             balanced: as in `initialize`.
-            keep: codes [n, L] that vectors had before, -1 for new ones: whose prefix has not changed keeps
-                the next code, unless another is much nearer (see `TOLERANCE`).
+            keep: codes [n, L] that vectors had before, -1 for new vectors. A vector whose prefix is
+                unchanged keeps its next code, unless another is much nearer (see `TOLERANCE`).
 
         Returns:
             [n, L] int64.
@@ -213,7 +213,7 @@ class ResidualQuantizer(nn.Module):
 
     @staticmethod
     def _kept(codes: Tensor, keep: Tensor | None, level: int) -> Tensor | None:
-        """The code [n] of a level that whose prefix has not changed may keep, -1 for the others."""
+        """The code [n] of a level that vectors with an unchanged prefix may keep, -1 for the others."""
         if keep is None:
             return None
         same = (codes[:, :level] == keep[:, :level]).all(1)

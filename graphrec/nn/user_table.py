@@ -36,7 +36,7 @@ class UserTable(nn.Module):
         self.initialize()
 
     def initialize(self) -> None:
-        """All initial values that differ from torch's own."""
+        """Initialize both embedding tables from N(0, 0.1^2), and the biases to 0."""
         for table in (self.actor, self.target):
             nn.init.normal_(table.weight, std=0.1)
         nn.init.zeros_(self.bias.weight)

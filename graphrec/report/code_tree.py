@@ -40,7 +40,7 @@ def code_tree(stus: STUs, ties: Ties, title: str) -> Figure:
         ValueError: no user has an STU, or STUs have one code.
     """
     if stus.num_codebooks < 2 or not len(stus):
-        raise ValueError(f"there is no tree to draw: {stus}")
+        raise ValueError(f"a code tree needs a user with an STU, and STUs of at least two codes; got {stus}")
     codes = stus.codes[:, :2].numpy()
     coded = codes[:, 0] >= 0
     src, dst = ties.src.numpy(), ties.dst.numpy()

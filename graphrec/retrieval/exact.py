@@ -20,7 +20,8 @@ QUERY_BATCH_SIZE = 256
 class ExactIndex(Index):
     """Exact search, with equal inner products listed in `tie_order`.
 
-    Users without a vector of their own share one, and their indices must carry no information.
+    Users unknown in training share one vector, so their products are equal. `tie_order` is a fixed shuffle,
+    so that their order does not depend on the user index.
     """
 
     _order: Tensor

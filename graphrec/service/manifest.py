@@ -174,7 +174,7 @@ def read_current(folder: Path, reader: Callable[[Version], T]) -> T:
             except Exception:
                 if attempt == MAX_READ_ATTEMPTS - 1 or current_digest(folder) in (None, version.digest):
                     raise
-    raise AssertionError("the last attempt returns or raises")
+    raise AssertionError("unreachable: the last attempt returns or raises")
 
 
 def write_version(folder: Path, head: dict[str, Any], fill: Callable[[Path], None]) -> str:
@@ -182,7 +182,7 @@ def write_version(folder: Path, head: dict[str, Any], fill: Callable[[Path], Non
 
     Args:
         folder: one that `check_target` allows.
-        head: what the manifest says beside the files, plain values.
+        head: the content of the manifest besides the files, plain values.
         fill: writes the files into the empty folder that it is given.
 
     Returns:

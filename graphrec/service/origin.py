@@ -121,8 +121,8 @@ class Origin:
             except OSError as error:
                 names = ", ".join(map(repr, self.forgotten))
                 raise OSError(
-                    f"{store.path}: the bundle has forgotten {names}, and the next change of it makes the "
-                    f"rules do so, which still name them ({error})"
+                    f"{store.path}: users {names} were removed from the bundle, but the rules still name "
+                    f"them ({error}); the next change of the bundle removes them there too"
                 ) from None
         manifest.delete_stale(store.path.parent)
         self.forgotten, self.rules_before = (), NO_RULES

@@ -1,4 +1,4 @@
-"""Half-edges in the order of the index: by owner and time, and inside a tie by content."""
+"""Half-edges sorted by owner and time; at equal times by the past of pair and other user, never row order."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _order_by_owner_and_tick(
     num_users: int,
     num_ticks: int,
 ) -> Tensor:
-    """Sort by (owner, tick); inside a tie by the pair's acts in it, and by the past of pair and other user.
+    """Sort by (owner, tick); at equal ticks by the pair's acts then, and by the past of pair and other user.
 
     The input is sorted by (owner, other, tick), so half-edges of one pair stay side by side.
 

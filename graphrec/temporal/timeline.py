@@ -24,9 +24,9 @@ from graphrec.threads import one_intra_op_thread
 class Timeline:
     """The index of a graph's events; memory and build time grow with the number of events.
 
-    Half-edges are sorted by (owner, tick) and, inside a tie, by the past of the other user and of the pair,
-    never by row order or user index: shuffling tied rows or permuting ids leaves the index as it was, except
-    that users with identical histories may trade places.
+    Half-edges are sorted by (owner, tick) and, at equal times, by the past of the other user and of the pair,
+    never by row order or user index: shuffling rows of equal time or permuting ids leaves the index as it
+    was, except that users with identical histories may trade places.
 
     Methods take users (int64 indices) and ticks (int64) of one broadcast shape, and return that shape, unless
     their docstrings say otherwise.

@@ -77,7 +77,7 @@ def require_columns(
 
 
 def hint_of_names(columns: Sequence[str], given: ColumnNames) -> str:
-    """Return the advice for missing columns: the options, with the likely names."""
+    """Return the hint for an error about missing columns: the arguments to give, with likely names."""
     likely = {}
     for role, usual in USUAL_NAMES.items():
         known = role in columns or (role == "time" and "timestamp" in columns)

@@ -60,7 +60,7 @@ def _parse(file: SourceFile, layout: Layout, wanted: Sequence[int], kind: pa.Dat
             table = pa.table({str(number): pa.array([], kind) for number in wanted})
         if table.num_rows != lines.num_rows:
             raise DataError(
-                f"{file.name}: {lines.num_rows} rows stand in the file, but {table.num_rows} were read; "
+                f"{file.name}: the file has {lines.num_rows} rows, but {table.num_rows} were read; "
                 "its quotes or line ends are damaged"
             )
         return table.rename_columns([layout.names[number] for number in wanted])
@@ -105,7 +105,7 @@ def _wrong_width(file: SourceFile, layout: Layout, wanted: Sequence[int], block_
     if width == expected + 1 and text.endswith(layout.delimiter):
         hint = f"; it ends in {layout.delimiter!r}, so end the header in it too, or remove it"
     elif text.startswith(("#", "%")):
-        hint = "; comments can stand only at the top"
+        hint = "; comments are allowed only at the top"
     return DataError(
         f"{file.name}: row {found['row']} has {width} columns where {expected} are expected "
         f"({', '.join(layout.names)}){hint}"

@@ -133,9 +133,11 @@ def _separators(delimiter: str, lines: list[_Line], width: int) -> str:
 
 
 def _delimiter_of_rows(lines: list[_Line], width: int | None) -> str:
-    """The delimiter that gives the first rows one number of columns: the given number, or the largest.
+    """Guess the delimiter from the first rows.
 
-    Tabs go before blanks, unless blanks separate numbers only.
+    With `width`, the first delimiter that splits the first row into `width` columns, or the comma. Without
+    it, the one that splits all rows into the same, largest number; every other delimiter goes before blanks,
+    unless blanks split the first row into numbers only.
     """
     widths = {mark: [len(_split(line.text, mark)) for line in lines] for mark in DELIMITERS}
     if width is not None:

@@ -1,4 +1,4 @@
-"""The seam between a mixture recommender and what reaches all users.
+"""The interface between a mixture recommender and its distribution over all users.
 
 A `Head` is what is configured, and what is learned before there is a network. Bound to a graph and a network
 it becomes a `BoundHead`, which answers. docs/models.md writes one in about thirty lines.
@@ -37,10 +37,12 @@ class Head(Protocol[Bound_co]):
         """The tokenizer whose STUs it decodes, if any."""
 
     def fit(self, view: GraphView) -> Self:
-        """What has to be learned before the network is built, from events strictly before the view's `until`.
+        """Fit what the head needs before its network is built.
+
+        It reads events strictly before `view.period.until`.
 
         Returns:
-            Itself where nothing has to be, or another head that knows it.
+            This head if there is nothing to fit, else a new head with the fitted state.
         """
 
     def build(self, view: GraphView, encoder: EncoderConfig, features: Collection[str]) -> nn.Module:
@@ -61,7 +63,7 @@ class Head(Protocol[Bound_co]):
         """
 
     def bind(self, view: GraphView, network: MixtureNetwork, *, training: bool = False) -> Bound_co:
-        """What answers on a graph with a network, whose `head` is the module of `build`.
+        """Bind the head to a graph and to a network whose `head` is the module of `build`.
 
         Args:
             view: the graph.
@@ -70,7 +72,7 @@ class Head(Protocol[Bound_co]):
         """
 
     def run_key(self) -> Mapping[str, Any]:
-        """All of it, once fitted, that training depends on: what an interrupted run is known by.
+        """Return everything in the fitted head that training depends on, to identify an interrupted run.
 
         Returns:
             Plain values, tensors and mappings of them by name, for `graphrec.data.digest_value`.

@@ -1,1 +1,1 @@
-"""The mixture recommender: a gated mixture of the people around a query and a head for all users."""
+"""The mixture recommender: a gated mixture of the neighborhood of a query and a head for all users."""

@@ -1,4 +1,4 @@
-"""What a fitted mixture recommender keeps in a folder: a JSON manifest, its tensors, and the head's files."""
+"""The folder of a fitted mixture recommender: a JSON manifest, its tensors, and the head's files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FORMAT, MANIFEST, TENSORS = "graphrec.MixtureRecommender/1", "model.json", "mode
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is saved as JSON; attributes as of `MixtureRecommender`, `GraphView` and `FittedMixture`."""
+    """The content of the manifest; attributes as of `MixtureRecommender`, `GraphView` and `FittedMixture`."""
 
     name: str
     config: MixtureConfig

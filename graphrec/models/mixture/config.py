@@ -1,4 +1,4 @@
-"""What a mixture recommender is configured with."""
+"""The configuration of a mixture recommender."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from graphrec.temporal import NeighborhoodConfig
 
 Feature = Literal["presence", "spectral", "prefix_groups"]
 FEATURES: tuple[Feature, ...] = get_args(Feature)
-"""What heads may be told of everyone: how present people are, where the contact graph places them, and how
-the people around vote for their prefix groups."""
+"""Input features for every user: recency and counts of events ('presence'), positions in the contact graph
+('spectral'), and votes of the neighbors for their prefix groups ('prefix_groups')."""
 
 T = TypeVar("T")
 
@@ -26,7 +26,7 @@ class TrainConfig:
         history_loss_weight: weight in the loss of all events of a timeline but the last; 0 trains on the last
             ones alone.
         events_per_batch: events on the timelines of a batch.
-        max_queries: events of a batch that are asked about.
+        max_queries: events of a batch that become queries.
         epoch_batches: the most batches of an epoch; each epoch draws others.
         max_epochs: the most epochs.
         patience: epochs without a better validation after which training ends.
@@ -58,10 +58,10 @@ class MixtureConfig:
     """A whole mixture recommender but its head.
 
     Attributes:
-        components: the distributions over the people around a query that are mixed with the head: any of
+        components: the distributions over the neighborhood that are mixed with the head: any of
             'pointer', 'paths' and 'union', see `NeighborhoodMixture`.
-        features: what the head is told of everyone: any of 'presence', 'spectral' and 'prefix_groups'; a head
-            says which it knows.
+        features: input features of the head for every user: any of 'presence', 'spectral' and
+            'prefix_groups'; a head says which it knows.
         neighborhood: how far the neighborhood reaches.
         encoder: the user tower.
         train: training.

@@ -83,7 +83,7 @@ class ContactPrior(NamedTuple):
 PRIOR_GRID = tuple(
     ContactPrior(strength, known) for strength, known in product((0.0, 0.5, 1.0), (1.0, 2.0, 4.0))
 )
-"""What validation chooses from."""
+"""The priors that validation chooses from."""
 
 
 class ScoreCache:

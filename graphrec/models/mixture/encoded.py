@@ -1,4 +1,4 @@
-"""What passes from the encoder of queries to a head, and from a head to the loss."""
+"""The data that pass from the encoder of queries to a head, and from a head to the loss."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class EncodedQuery:
         features: [B, NUM_QUERY_FEATURES], standardized.
         profile: [B, R], the asking users' part in the similarity of profiles; None without profiles.
         spectral: spectral embeddings of the asking users; None where they are not used.
-        neighbors: scores of the people around; None without components.
+        neighbors: scores of the neighborhood; None without components.
     """
 
     query: Query
@@ -39,7 +39,7 @@ class EncodedQuery:
         return len(self.query)
 
     def select(self, rows: Tensor) -> EncodedQuery:
-        """Some of the queries [n] int64, without the people around them."""
+        """Some of the queries [n] int64, without their neighborhoods."""
         where = rows.to(self.vector.device)
         return replace(
             self,

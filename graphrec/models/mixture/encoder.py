@@ -1,4 +1,4 @@
-"""Encoding queries: the user tower over timelines, and the people around."""
+"""Encoding queries: the user tower over timelines, and the neighborhood."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class QueryEncoder:
 
     Attributes:
         view: the graph.
-        network: what encodes.
+        network: the mixture network.
         head: gives the embeddings of users.
-        neighborhood: how far the neighborhood reaches.
+        neighborhood: limits of the neighborhood.
     """
 
     view: GraphView
@@ -47,7 +47,11 @@ class QueryEncoder:
         return self.encode(query, timelines, timelines.before(torch.arange(len(query)), query.time))
 
     def encode(self, query: Query, timelines: Timelines, position: Tensor) -> EncodedQuery:
-        """Encode B queries, each of which comes after an event [B] int64 (-1: none) of the timelines."""
+        """Encode B queries.
+
+        `position` [B] int64 is where in `timelines` each user's last event before the query is; -1 if there
+        is none.
+        """
         tick = self.view.timeline.tick(query.time)
         vector, features, profile = self.query_tower(query, timelines, position)
         spectral = None if self.view.spectral is None else self.view.spectral.query(query.user, tick)
@@ -87,7 +91,7 @@ class QueryEncoder:
         profile: Tensor | None,
         spectral: SpectralQuery | None,
     ) -> CandidateScores:
-        """Scores of the people around B queries by the network's components."""
+        """Scores of the neighborhoods of B queries by the network's components."""
         timeline, mixture, device = self.view.timeline, self.network.mixture, self.network.device
         assert mixture is not None
         around = Neighborhood.of(timeline, query.user, tick, self.neighborhood)

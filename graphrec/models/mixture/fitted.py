@@ -142,7 +142,7 @@ class FittedMixture(Generic[Bound]):
         return padded_topk(row, user, score, (len(encoded), k), num_users)
 
     def _with_prior(self, encoded: EncodedQuery, row: Tensor, user: Tensor, log_p: Tensor) -> Tensor:
-        """Log-probabilities [M] of users [M] for queries `row` [M] with the prior: [M] float64."""
+        """Log-probabilities of users [M] for queries `row` [M], with the contact prior added: [M] float64."""
         if self.network.mixture is None:
             return log_p.double()
         timeline, neighborhood = self.view.timeline, self.encoder.neighborhood

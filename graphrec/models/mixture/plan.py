@@ -1,4 +1,4 @@
-"""What a fit makes before it begins: the indexed graph, the slices' weights, the network."""
+"""Preparation of a fit: the indexed graph, the slices' weights, the network."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ from graphrec.train import train
 
 @final
 class MixtureRecommender(Recommender, Generic[Bound]):
-    """P(v | u, t, action) as a gated mixture: components for the people around u, and a head for everyone.
+    """P(v | u, t, action) as a gated mixture: components for the neighborhood of u, and a head for all users.
 
     The components are those of `NeighborhoodMixture`. All parts are trained together by the likelihood of the
     mixture (see `TrainingLoss`). People are put in order by it and a preference for contacts that validation
@@ -174,7 +174,7 @@ class MixtureRecommender(Recommender, Generic[Bound]):
         *,
         training: bool = False,
     ) -> None:
-        """Answer with a head and a network on a graph from now on."""
+        """Bind a head and a network to a graph, and use them for all later queries."""
         self._fitted = FittedMixture.bind(
             self.name, head, view, network, self.config, prior, training=training
         )
@@ -253,7 +253,7 @@ class MixtureRecommender(Recommender, Generic[Bound]):
         return self
 
     def _run_key(self, graph: FriendGraph, validate_until: int) -> dict[str, Any]:
-        """What a training run is known by; see `graphrec.train.train`."""
+        """Everything that identifies a training run; see `graphrec.train.train`."""
         config, head = self.config, self.head.head
         key: dict[str, Any] = {"head": head.kind, **head.run_key()}
         key |= asdict(config.encoder) | asdict(config.train)

@@ -28,8 +28,8 @@ class TrainingLoss:
     """Computes the terms of the loss for a batch.
 
     Candidates of the loss are those of the event's own slice: every event is judged among all users, a reply
-    also among users not acted upon, a new tie also among strangers. A slice counts as the root of its share
-    of the events, so that a rare one is not lost.
+    also among users not acted upon, a new contact also among users without earlier contact. A slice
+    counts as the root of its share of the events, so that a rare one is not lost.
 
     Attributes:
         encoder: encodes queries with the network that is trained.
@@ -96,7 +96,7 @@ class TrainingLoss:
         return {"loss": loss, **terms, "events": torch.tensor(float(len(query)))}
 
     def _sampled_events(self, timelines: Timelines, batch: HeteroData, epoch: int) -> tuple[Tensor, Tensor]:
-        """The users' own events that are asked about: positions [n] int64 and weights [n] float32."""
+        """The users' own events that become queries: positions [n] int64 and weights [n] float32."""
         config, row = self.config, self.encoder.view.row
         first_time = max(self.plan.first_time, self.head.first_time)
         own = ((timelines.kind % 2 == 1) & (timelines.time >= first_time)).nonzero().squeeze(1)

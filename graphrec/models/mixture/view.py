@@ -18,7 +18,7 @@ SPECTRAL_DIM = 32
 
 @dataclass(frozen=True)
 class TrainingPeriod:
-    """What a fit takes from its training period for all later queries.
+    """The settings that a fit takes from its training period for all later queries.
 
     Attributes:
         until: seconds; training saw what is strictly older.

@@ -232,12 +232,15 @@ class BoundClusterHead:
 
     @property
     def vectors(self) -> Tensor:
-        """What query vectors are multiplied with, as of the last assignment: [N, D], on the device."""
+        """User vectors, multiplied with query vectors to give logits: [N, D], on the device.
+
+        They are as of the last assignment.
+        """
         return self._vectors
 
     @property
     def biases(self) -> Tensor:
-        """What is added to these products: [N], on the device."""
+        """User biases, added to these products: [N], on the device."""
         return self._biases
 
     # Assigning users to clusters
@@ -380,7 +383,7 @@ class BoundClusterHead:
     def search(
         self, encoded: EncodedQuery, k: int, exclude: tuple[Tensor, Tensor], exclude_users: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """See `Searches`: people around, members of the likeliest clusters, and unassigned users.
+        """See `Searches`: the neighborhood, members of the likeliest clusters, and unassigned users.
 
         Probabilities are less than those of `log_probs` for users also in a cluster that is not searched.
         """

@@ -68,7 +68,7 @@ class ClusterIndex:
         return self.users[at], self.share[self.users[at], self._slot[at]]
 
     def num_assigned(self, tick: Tensor) -> Tensor:
-        """The number of users who are in a cluster before ticks: int64, same shape."""
+        """Count the users assigned to a cluster strictly before each tick: int64, same shape."""
         return torch.searchsorted(self._assigned, tick.contiguous())
 
     def sizes(self, tick: Tensor) -> Tensor:

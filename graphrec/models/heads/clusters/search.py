@@ -27,7 +27,7 @@ MIN_PROBABILITY = 1e-30
 
 @dataclass(frozen=True)
 class ClusterSearch:
-    """Finds people in the likeliest clusters, exactly in these, besides people around and unassigned users.
+    """Finds people: exactly in the likeliest clusters, in the neighborhood, and among unassigned users.
 
     Attributes:
         head: whose clusters are searched.

@@ -28,7 +28,7 @@ def _groups(model: MixtureRecommender[BoundCodeHead], query: Query) -> Iterator[
 def generators(
     model: MixtureRecommender[BoundCodeHead], query: Query
 ) -> Iterator[tuple[Tensor, MixtureScorer]]:
-    """The decoder alone, without the people around, for the searches of `graphrec.decode`.
+    """The decoder alone, without the neighborhood, for the searches of `graphrec.decode`.
 
     Args:
         model: fitted.

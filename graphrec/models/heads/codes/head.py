@@ -63,7 +63,7 @@ class CodeHead:
 
     A code is chosen among those that exist after the codes before. Its logit is the sum of what a decoder
     makes of the query vector and the codes so far (both in STU tokens), and of the activity and the spectral
-    embedding of the people who share the prefix. At each level the prefix groups of the people around vote
+    embedding of the people who share the prefix. At each level the neighborhood votes for prefix groups
     too: contacts, contacts of contacts and recently active people for their own next codes, interpolated as
     far as there are any below the prefix (Jelinek & Mercer 1980). The people of a bucket share its
     probability; users without an STU share that of all who have none. So it is an exact probability over
@@ -73,8 +73,8 @@ class CodeHead:
     before it. At as many moments of the log, newcomers are given STUs. After training only the codes of the
     last fit are kept.
 
-    In the loss of replies and new ties, users who are no candidates keep the little that the decoder gives
-    them.
+    In the loss of replies and new contacts, users who are not candidates keep the small probability that the
+    decoder gives them.
 
     Attributes:
         config: how codes are decoded.
@@ -211,7 +211,7 @@ class BoundCodeHead:
         return self.decoder.tokens.users(self.history.of(user, number).to(self.network.device))
 
     def prefix_scorer(self, encoded: EncodedQuery, *, dense: bool = False) -> PrefixScorer:
-        """Scores prefixes for B queries; `dense` if all users will be asked about."""
+        """Scores prefixes for B queries; `dense` if all users will be scored."""
         return PrefixScorer(self.decoder, self.history, self.view.timeline, encoded, dense=dense)
 
     def mixture_scorer(self, encoded: EncodedQuery) -> MixtureScorer:
@@ -257,7 +257,7 @@ class BoundCodeHead:
     def search(
         self, encoded: EncodedQuery, k: int, exclude: tuple[Tensor, Tensor], exclude_users: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """See `Searches`: what a beam finds, the likeliest people around, and users without an STU.
+        """See `Searches`: what a beam finds, the likeliest neighbors, and users without an STU.
 
         The cost grows with the depth of the tree, not with the number of users.
         """

@@ -22,7 +22,7 @@ from graphrec.temporal import (
 
 @dataclass(frozen=True)
 class DenseActivity:
-    """What all users had done before each of B queries, and their spectral cosines with the asking users.
+    """Activity of all users before each of B queries, and their spectral cosines with the asking users.
 
     Attributes:
         activity: last_act, last_received, num_acts, num_received, popularity, [B, N] each.
@@ -135,7 +135,7 @@ class CodeHistory:
         return torch.where((number >= 0)[:, None], self.codes[number.clamp(min=0), user], -1)
 
     def activity(self, node: Tensor, tick: Tensor, time: Tensor) -> tuple[Tensor, ...]:
-        """What the groups of nodes [T] had done before times [T] (s) and their ticks.
+        """Activity of the groups of nodes [T] before times [T] (s) and their ticks.
 
         A leaf counts as the first of its people.
 
@@ -159,7 +159,7 @@ class CodeHistory:
     def dense_activity(
         self, place: Tensor | None, number: Tensor, tick: Tensor, time: Tensor
     ) -> DenseActivity:
-        """What all users had done before B queries.
+        """Activity of all users before B queries.
 
         Args:
             place: [B, dim], spectral embeddings of the asking users; None where they are not used.

@@ -1,4 +1,4 @@
-"""What a search down the tree of STUs sees: the whole mixture, or the decoder alone."""
+"""The scorer of a search down the tree of STUs: the whole mixture, or the decoder alone."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class MixtureScorer:
     """The mixture as a search sees it (`graphrec.decode.NextCodeScorer`): queries of one moment, one tree.
 
     Going down, it keeps which share of a prefix's probability is the decoder's; the rest is that of the
-    people around who are below it. So what the search multiplies is the mixture's exact probability; only in
-    a bucket of several people, those around share what is theirs with the others (see `exact`).
+    neighbors who are below it. So what the search multiplies is the mixture's exact probability; only in
+    a bucket of several people, the neighbors share what is theirs with the others (see `exact`).
 
     Args:
         scorer: bound to B queries of one moment.
@@ -102,7 +102,7 @@ class MixtureScorer:
         return torch.cat([row, key // num_users]), torch.cat([user, key % num_users]), log_p
 
     def likeliest_neighbors(self, k: int) -> tuple[Tensor, Tensor]:
-        """The k people around each query with an STU that the components hold likeliest: (row, user) [V]."""
+        """The k neighbors of each query with an STU that the components hold likeliest: (row, user) [V]."""
         neighbors, person = self._encoded.neighbors, self._scorer.person
         if neighbors is None:
             return person, person

@@ -36,10 +36,10 @@ class Prefixes(NamedTuple):
 
 
 class PrefixVotes(NamedTuple):
-    """The V people around who are below some prefixes, and so vote for one of their children.
+    """The V neighbors who are below some prefixes, and so vote for one of their children.
 
     Attributes:
-        person: [V] int64, among the people around with an STU.
+        person: [V] int64, among the neighbors with an STU.
         prefix: [V] int64, the prefix of each.
         child: [V] int64, the child, among all children of the prefixes.
     """
@@ -81,13 +81,13 @@ class PrefixScorer:
         history: everyone's codes.
         timeline: the index.
         encoded: the queries.
-        dense: whether all users will be asked about, the queries being in order of time.
+        dense: whether all users will be scored, the queries being in order of time.
 
     Attributes:
         encoded, history: as given.
         number: [B] int64, the moment of the codes of each query, -1 before the first.
-        has: [M] bool, which of the people around have an STU.
-        person: [V] int64, those who have, among the M people around.
+        has: [M] bool, which of the M neighbors have an STU.
+        person: [V] int64, those who have, among the M neighbors.
         row: [V] int64, their queries.
         path: [V, L + 1] int64, the nodes they are below.
     """
@@ -154,7 +154,10 @@ class PrefixScorer:
         return Children(at, child, log_p, state, votes)
 
     def votes_below(self, prefixes: Prefixes, at: Tensor) -> PrefixVotes:
-        """The people around with an STU below R prefixes, whose children have the prefixes `at` [T] int64."""
+        """The neighbors whose STU begins with one of R prefixes, each with the child that it is below.
+
+        `at` [T] int64 is the parent of each child.
+        """
         row, node, codes, _ = prefixes
         forest, level = self.history.forest, codes.size(1)
         key = row * forest.num_nodes + node
