@@ -19,7 +19,7 @@ Folder = str | os.PathLike[str] | None
 
 
 class Preset(TypedDict):
-    """Components and features under the name of a model."""
+    """The components and features that a model's name stands for."""
 
     components: tuple[Component, ...]
     features: tuple[Feature, ...]
@@ -54,18 +54,18 @@ def two_tower(
 ) -> MixtureRecommender[BoundSoftmaxHead]:
     """A two-tower model whose user tower reads the whole timeline, mixed with the neighborhood.
 
-    All users are reached by a softmax over a table of users (`SoftmaxHead`).
+    The probabilities of all users come from a softmax over a table of user embeddings (`SoftmaxHead`).
 
     Args:
         components: the distributions over the neighborhood of a query: any of 'pointer', 'paths' and 'union',
             see `NeighborhoodMixture`.
         features: input features for every user: recency and counts of events ('presence'), and nearness in
             the contact graph ('spectral').
-        neighborhood: how far the neighborhood reaches.
-        num_rand_negs: random users as negatives of a training step.
-        in_batch: whether the targets of a step are negatives of each other.
-        folder: for checkpoints; an interrupted fit goes on from there.
-        progress: whether to show training.
+        neighborhood: limits of the neighborhood.
+        num_rand_negs: random users drawn as negatives in each training step.
+        in_batch: use the targets of a step as negatives for each other.
+        folder: for checkpoints, from which an interrupted fit resumes.
+        progress: show training progress.
         **settings: fields of `EncoderConfig` and `TrainConfig`.
     """
     head = SoftmaxHead(SoftmaxConfig(num_rand_negs=num_rand_negs, in_batch=in_batch))
@@ -88,21 +88,21 @@ def generative_stu(
 ) -> MixtureRecommender[BoundCodeHead]:
     """A generative model that decodes the STU of the target, mixed with the neighborhood.
 
-    All users are reached down the tree of STUs (`CodeHead`). Generation by codes follows TIGER (Rajput et al.
-    2023, https://arxiv.org/abs/2305.05065), which it becomes with `components=()`, `features=()` and
-    `ResidualKMeans`.
+    The probability of a user is the product of the probabilities of their STU's codes (`CodeHead`).
+    Generation by codes follows TIGER (Rajput et al. 2023, https://arxiv.org/abs/2305.05065); with
+    `components=()`, `features=()` and `ResidualKMeans` the model is TIGER's.
 
     Args:
-        tokenizer: gives the STUs; `GNNRQVAE` by default. A copy is fitted.
+        tokenizer: unfitted, gives the STUs; by default `GNNRQVAE()`. A copy of it is fitted.
         decoder: 'towers', one MLP a level; 'moe', one mixture of experts a level; or 'transformer', causal.
-        beam_size: prefixes kept at each level when people are searched for.
+        beam_size: prefixes kept at each level of the beam search.
         components: as in `two_tower`.
-        features: input features for the people who share a code prefix: recency and counts of events
+        features: input features for the users who share a code prefix: recency and counts of events
             ('presence'), nearness in the contact graph ('spectral'), and votes of the neighbors
             ('prefix_groups').
-        neighborhood: how far the neighborhood reaches.
-        folder: for checkpoints; an interrupted fit goes on from there.
-        progress: whether to show training.
+        neighborhood: limits of the neighborhood.
+        folder: for checkpoints, from which an interrupted fit resumes.
+        progress: show training progress.
         **settings: fields of `EncoderConfig` and `TrainConfig`.
     """
     config = mixture_config(components, features, neighborhood, settings)
@@ -133,19 +133,21 @@ def clustered(
 ) -> MixtureRecommender[BoundClusterHead]:
     """A model that chooses the target's cluster, then the target, mixed with the neighborhood.
 
-    All users are reached through learned clusters (`ClusterHead`); `recommend` searches the likeliest ones.
+    The probabilities of all users come from learned clusters (`ClusterHead`); `recommend` searches only the
+    most probable ones.
 
     Args:
         num_clusters: by default a quarter of the number of users known in training, at most 1,024.
-        probe_fraction: the share of users among whom `recommend` searches in clusters, about; 1 is exact.
+        probe_fraction: `recommend` searches clusters until they hold about this fraction of all users; 1 is
+            exact.
         start: how clusters start: 'codes', from the first codes of a tokenizer, or 'scratch', at random.
-        first_codes: the tokenizer of start 'codes', see `ClusterHead`. A copy is fitted.
-        num_rand_negs: random users as negatives of a training step.
+        first_codes: the tokenizer of start 'codes', see `ClusterHead`. A copy of it is fitted.
+        num_rand_negs: random users drawn as negatives in each training step.
         components: as in `two_tower`.
         features: as in `two_tower`.
-        neighborhood: how far the neighborhood reaches.
-        folder: for checkpoints; an interrupted fit goes on from there.
-        progress: whether to show training.
+        neighborhood: limits of the neighborhood.
+        folder: for checkpoints, from which an interrupted fit resumes.
+        progress: show training progress.
         **settings: fields of `EncoderConfig` and `TrainConfig`.
     """
     if first_codes is not None and not isinstance(first_codes, Tokenizer):
@@ -163,7 +165,7 @@ def clustered(
 
 
 def _name(presets: Mapping[str, Preset], config: MixtureConfig, bare: str) -> str | None:
-    """The preset that a configuration is; `bare` of no component and feature; else None."""
+    """The preset that a configuration equals, `bare` without components and features, else None."""
     if not config.components and not config.features:
         return bare
     chosen = {"components": config.components, "features": config.features}

@@ -1,7 +1,7 @@
 """Heuristics as recommenders: the baselines that a learned model has to beat.
 
-All read the strictly-past index (`graphrec.temporal`). The undirected *contact graph* joins two people from
-their first contact either way; the degree of a person counts the distinct people met.
+All read the strictly-past index (`graphrec.temporal`). The undirected *contact graph* has an edge between two
+users from their first event in either direction; a user's degree is the number of distinct contacts.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ FILE = "heuristic.json"
 
 
 class Heuristic(Recommender):
-    """A rule with nothing to learn but the pace of the training period."""
+    """A rule without parameters; only the half-life of recent popularity depends on the training period."""
 
     numbers: tuple[str, ...] = ("_half_life", "_origin")
     """Attributes that are saved: what was learned, and set."""
@@ -53,7 +53,7 @@ class Heuristic(Recommender):
 
     @single_precision()
     def fit(self, graph: FriendGraph, *, until: int) -> Self:
-        """Take the index of the graph; the training span sets the half-life of popularity."""
+        """Index the graph, and set the half-life of popularity from the training span."""
         until = self._check_past(graph, until)
         training = graph.events().time[graph.events().time < until]
         self._origin = int(training[0])
@@ -64,7 +64,7 @@ class Heuristic(Recommender):
 
     @single_precision()
     def on(self, graph: FriendGraph) -> Self:
-        """The same rule, with the half-life it was fitted with, on another graph."""
+        """Return this rule on another graph, with the half-life of the fit."""
         self._check_fitted()
         out = copy(self)
         out._origin = min([self._origin, *graph.events().time[:1].tolist()])
@@ -72,7 +72,7 @@ class Heuristic(Recommender):
         return out
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write a few numbers as JSON."""
+        """Write the rule's few numbers (half-life, times, seeds) as JSON."""
         self._check_fitted()
         folder = make_folder(folder)
         content = {"name": self.name, "fitted_until": self.fitted_until}
@@ -84,7 +84,7 @@ class Heuristic(Recommender):
     @classmethod
     @single_precision()
     def load(cls, folder: str | os.PathLike[str], graph: FriendGraph) -> Self:
-        """Read these numbers, and index the graph."""
+        """Read the numbers that `save` wrote, and index the graph."""
         folder = Path(folder)
         out = cls()
         try:
@@ -104,13 +104,13 @@ class Heuristic(Recommender):
         self._popularity = dense.PopularitySweep(self._timeline, self._half_life)
 
     def _far_apart(self, query: Query) -> bool:
-        """Whether so many contacts lie between the queries that each half should have its own matrix."""
+        """Whether to split a batch, since many first contacts lie between its first and last query."""
         ticks = self._timeline.tick(query.time)
         fresh = dense.ContactGraph.num_fresh(self._timeline, ticks)
         return len(query) > 1 and fresh * len(query) > MAX_FRESH
 
     def _fallback(self, query: Query) -> Tensor:
-        """Recent popularity [B, N], squeezed into [0, 1): it breaks the ties of values at least 1 apart."""
+        """Recent popularity, [B, N] float64 in [0, 1): breaks ties of scores that are at least 1 apart."""
         popular = self._popularity.at(query.time)
         for rows in _blocks(popular):
             rows.div_(rows + 1.0)
@@ -118,7 +118,7 @@ class Heuristic(Recommender):
 
 
 class Random(Heuristic):
-    """A number drawn for each query and person from their hash: the same in any batch.
+    """A uniform random score for each (query, candidate), a hash of both: the same in any batch.
 
     Args:
         generator: fixes the draw; by default seed 0.
@@ -144,7 +144,7 @@ class Random(Heuristic):
 
 
 class Popularity(Heuristic):
-    """Events received."""
+    """Number of events that the candidate has received."""
 
     name = "popularity"
 
@@ -153,7 +153,7 @@ class Popularity(Heuristic):
 
 
 class RecentPopularity(Heuristic):
-    """Events received, each halved every max(3 days, training span / 48)."""
+    """Events that the candidate has received, decayed with half-life max(3 days, training span / 48)."""
 
     name = "recent_popularity"
 
@@ -162,7 +162,7 @@ class RecentPopularity(Heuristic):
 
 
 class LastActive(Heuristic):
-    """The time a person last acted."""
+    """Time of the candidate's last act."""
 
     name = "last_active"
     _role: Literal["src", "either"] = "src"
@@ -173,14 +173,14 @@ class LastActive(Heuristic):
 
 
 class LastSeen(LastActive):
-    """The time a person last acted or was acted upon."""
+    """Time of the candidate's last event, as actor or as target."""
 
     name = "last_seen"
     _role = "either"
 
 
 class RepeatRecency(Heuristic):
-    """Ranks users by the asking user's last event to them; the others follow, by recent popularity."""
+    """Time of the user's last act on the candidate; candidates without one follow, by recent popularity."""
 
     name = "repeat_recency"
     _either_way = False
@@ -196,14 +196,14 @@ class RepeatRecency(Heuristic):
 
 
 class ReplyRecency(RepeatRecency):
-    """The time of the last event between user and person, either way; below these, recent popularity."""
+    """Time of the last event between user and candidate, either way; those without follow, by popularity."""
 
     name = "reply_recency"
     _either_way = True
 
 
 class CommonNeighbors(Heuristic):
-    """How many people both have met; then recent popularity."""
+    """Number of common contacts of user and candidate; ties are broken by recent popularity."""
 
     name = "common_neighbors"
 
@@ -211,11 +211,11 @@ class CommonNeighbors(Heuristic):
         return self._fallback(query).add_(self._two_hop(query))
 
     def _weight(self, degree: Tensor) -> Tensor:
-        """Weight of the middle user of a path: integers, whose sums are exact."""
+        """Weights of common contacts by their degrees (same shape): integers, whose sums are exact."""
         return torch.ones_like(degree, dtype=torch.float32)
 
     def _two_hop(self, query: Query) -> Tensor:
-        """Number of two-hop paths from each user to every user, weighted by `_weight` of the middle user.
+        """Sums of `_weight` over the common contacts of each query's user with every user.
 
         [B, N] float64, integer-valued so that sums are exact.
         """
@@ -231,7 +231,7 @@ class CommonNeighbors(Heuristic):
 
 
 class Jaccard(CommonNeighbors):
-    """Share of common people among all that either has met (Jaccard 1901); then recent popularity."""
+    """Common contacts over the union of both users' contacts (Jaccard 1901); ties by recent popularity."""
 
     name = "jaccard"
 
@@ -246,7 +246,7 @@ class Jaccard(CommonNeighbors):
 
 
 class AdamicAdar(CommonNeighbors):
-    """Common people, each weighted 1 / ln(max(degree, 2)) (Adamic & Adar 2003); then recent popularity."""
+    """Common contacts, weighted 1 / ln(max(degree, 2)) (Adamic & Adar 2003); ties by recent popularity."""
 
     name = "adamic_adar"
 
@@ -255,7 +255,7 @@ class AdamicAdar(CommonNeighbors):
 
 
 class PreferentialAttachment(Heuristic):
-    """Product of both degrees (Barabasi & Albert 1999); then recent popularity."""
+    """Product of both users' degrees (Barabasi & Albert 1999); ties by recent popularity."""
 
     name = "preferential_attachment"
 
@@ -266,11 +266,11 @@ class PreferentialAttachment(Heuristic):
 
 
 class PPR(Heuristic):
-    """Personalized PageRank on the contact graph (Page et al. 1999); then recent popularity.
+    """Personalized PageRank on the contact graph (Page et al. 1999); ties by recent popularity.
 
     Args:
-        restart: probability of going back to the user at each step.
-        num_steps: power iterations, that is how far a walk reaches: people farther away hardly rank.
+        restart: probability of returning to the query's user at each step.
+        num_steps: power iterations, and so the longest walk in hops; users farther away get no score from it.
     """
 
     name = "ppr"
@@ -284,14 +284,14 @@ class PPR(Heuristic):
         return self._fallback(query).add_(self.visits(query).mul_(FIXED_POINT).round_())
 
     def visits(self, query: Query) -> Tensor:
-        """Visiting probabilities of a walk from each user, [B, N] float64, for queries in order of time."""
+        """Personalized PageRank of all users, for B queries in order of time: [B, N] float64."""
         self._check(query)
         if self._far_apart(query):
             middle = len(query) // 2
             return torch.cat([self.visits(query[:middle]), self.visits(query[middle:])])
         ticks = self._timeline.tick(query.time)
         graph = dense.ContactGraph(self._timeline, ticks)
-        # Of what is at a user, 1 - restart goes on, in equal parts to each contact.
+        # A user's mass times 1 - restart moves on, in equal parts to each contact.
         outflow = dense.degree(self._timeline, ticks).clamp_(min=1.0).div_(1.0 - self.restart).T.contiguous()
         visits = torch.zeros(self.graph.num_users, len(query), dtype=torch.float64)
         home = query.user, torch.arange(len(query))
@@ -303,7 +303,7 @@ class PPR(Heuristic):
 
 
 def _blocks(scores: Tensor) -> list[Tensor]:
-    """Views of a few rows each."""
+    """Views of consecutive rows of scores [B, N], each small enough for the cache."""
     return list(scores.split(max(1, CACHED // scores.size(1))))
 
 

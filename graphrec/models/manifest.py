@@ -1,4 +1,4 @@
-"""The folders of models: a JSON manifest, and the members of models made of models."""
+"""Files of saved models: configurations from JSON, and the submodels of composed recommenders."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def uncompiled(network: Network) -> Network:
-    """The module that `torch.compile` was given, whose parameters have plain names; others as they are."""
+    """Return the original module of one that `torch.compile` wrapped; any other module as it is."""
     return cast(Network, getattr(network, "_orig_mod", network))
 
 
 def read_config(kind: type[Config], content: Any) -> Config:
-    """A configuration from the JSON of `dataclasses.asdict`.
+    """Build a configuration from JSON that `dataclasses.asdict` produced.
 
     Args:
         kind: a dataclass; its fields may be dataclasses and tuples.
-        content: what was read.
+        content: the parsed JSON.
 
     Raises:
         ValueError: fields are missing, or there are others.
@@ -48,20 +48,25 @@ def read_config(kind: type[Config], content: Any) -> Config:
     return make(**values)
 
 
-def save_members(members: dict[str, Recommender], folder: Path) -> dict[str, str]:
-    """Save each member in the folder of its name, which is made; the name of its class, by its own."""
-    for name, member in members.items():
+def save_submodels(submodels: dict[str, Recommender], folder: Path) -> dict[str, str]:
+    """Save submodels, each in a new subfolder of its name; return their class names by name."""
+    for name, model in submodels.items():
         (folder / name).mkdir(exist_ok=True)
-        member.save(folder / name)
-    return {name: type(member).__name__ for name, member in members.items()}
+        model.save(folder / name)
+    return {name: type(model).__name__ for name, model in submodels.items()}
 
 
-def load_members(classes: dict[str, str], folder: Path, graph: FriendGraph) -> dict[str, Recommender]:
-    """The models that `save_members` saved, for the graph it was saved with.
+def load_submodels(classes: dict[str, str], folder: Path, graph: FriendGraph) -> dict[str, Recommender]:
+    """Load the submodels that `save_submodels` saved.
+
+    Args:
+        classes: class names by name, as `save_submodels` returned them.
+        folder: the folder that they were saved in.
+        graph: the graph that they were saved with.
 
     Raises:
-        DataError: naming a class that is not known here (one of one's own has to be imported before), or what
-            is damaged.
+        DataError: a class is unknown (import the module of a custom class first), or a file is damaged; the
+            message names it.
     """
     unknown = [name for name in classes.values() if name not in RECOMMENDER_CLASSES]
     if unknown:

@@ -1,4 +1,4 @@
-"""Retrieval by UserID: the people whose embeddings have the largest products with the query vector."""
+"""Retrieval by user embeddings: the users with the largest inner products with the query vector."""
 
 from __future__ import annotations
 
@@ -30,18 +30,19 @@ from graphrec.retrieval.topk import select_rows
 FORMAT, MANIFEST = "graphrec.Nearest/1", "nearest.json"
 
 INDEXES: dict[str, Callable[[], Index]] = {"approximate": ApproximateIndex, "exact": ExactIndex}
-"""Those that can be saved, by name."""
+"""Indexes that a saved model can name."""
 
 
 class Nearest(Recommender):
-    """The k nearest neighbors, by inner product, of a two-tower's query vectors among all users.
+    """Recommends the k users whose two-tower vectors have the largest inner products with the query vector.
 
-    Only user embeddings, biases and profiles count, not what else the two-tower mixes: a vector for each user
-    is what an index can hold. With `components=()` and `features=()`, the default, that is all it learns.
+    A vector index holds one vector for each user, so scores use user embeddings, biases and profiles alone,
+    without the neighborhood components and input features of the two-tower. By default the two-tower has
+    neither (`components=()` and `features=()`).
 
     Args:
         two_tower: the model; `fit` fits it.
-        index: what builds an index: `ApproximateIndex`, or `ExactIndex`.
+        index: makes the vector index: `ApproximateIndex` or `ExactIndex`.
     """
 
     name = "nearest"
@@ -56,7 +57,9 @@ class Nearest(Recommender):
         if two_tower is not None and getattr(two_tower, "kind", None) != SoftmaxHead.kind:
             raise TypeError(f"two_tower must be a TwoTower, got a {type(two_tower).__name__}")
         if not callable(index):
-            raise TypeError(f"index must be what builds an index, such as ExactIndex, got {index!r}")
+            raise TypeError(
+                f"index must be a callable that makes an index, such as ExactIndex, got {index!r}"
+            )
         self.two_tower = TwoTower(components=(), features=()) if two_tower is None else two_tower
         self._new_index = index
         self._index: Index | None = None
@@ -65,22 +68,22 @@ class Nearest(Recommender):
 
     @property
     def num_parameters(self) -> int:
-        """That of the two-tower."""
+        """Number of trained parameters of the two-tower."""
         return self.two_tower.num_parameters
 
     @property
     def curve(self) -> list[dict[str, float]]:
-        """That of the two-tower."""
+        """The learning curve of the two-tower, one row an epoch."""
         return self.two_tower.curve
 
     def fit(self, graph: FriendGraph, *, until: int, validate_until: int | None = None) -> Self:
-        """Fit the two-tower on what is older than `until`; see `TwoTower.fit`."""
+        """Fit the two-tower on events strictly before `until` (seconds); see `MixtureRecommender.fit`."""
         self._check_past(graph, until)
         self.two_tower.fit(graph, until=until, validate_until=validate_until)
         return self.join(graph)
 
     def join(self, graph: FriendGraph) -> Self:
-        """Take the two-tower as it is, fitted on this graph."""
+        """Use the two-tower as already fitted on this graph, and build the index."""
         check_graph(graph)
         self._graph, self._index, self._state = graph, None, -1
         self.fitted_until = self.two_tower.fitted_until
@@ -97,7 +100,7 @@ class Nearest(Recommender):
         """See `Recommender.save`; the index is built anew where it is loaded.
 
         Raises:
-            ValueError: the index is not one of `INDEXES`, so that nobody could build it by its name.
+            ValueError: the index is not one of `INDEXES`, by whose names a saved model finds it.
         """
         self._check_fitted()
         name = next((name for name, kind in INDEXES.items() if kind is self._new_index), None)
@@ -131,9 +134,9 @@ class Nearest(Recommender):
         exclude: tuple[Tensor, Tensor] | None = None,
         exclude_users: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The k people whom the index finds nearest; never the asking user.
+        """The k users with the largest inner products that the index finds; never the query's own user.
 
-        Args, Returns, Raises: as in `Recommender.recommend`; an approximate index may miss somebody.
+        Args, Returns, Raises: as in `Recommender.recommend`; an approximate index may miss users.
         """
         wanted = self._check_wanted(query, k, exclude, exclude_users)
         k = wanted.k
@@ -154,7 +157,11 @@ class Nearest(Recommender):
         return self.two_tower.head.query_vectors(self.two_tower.encode_query(query))
 
     def _states(self, query: Query) -> Iterator[tuple[int, int, Tensor]]:
-        """Queries for which `user_vectors` are the same: a time (s), the state's number, rows [b] int64."""
+        """Group queries that share one version of `user_vectors`.
+
+        Yields:
+            (a time of the version in seconds, the version's number, rows [b] int64 of its queries).
+        """
         states = torch.searchsorted(self._changes, query.time.contiguous())
         for state in states.unique().tolist():
             rows = (states == state).nonzero().squeeze(1)

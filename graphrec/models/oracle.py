@@ -16,15 +16,15 @@ from graphrec.temporal import TimedAdjacency, Timeline, dense, ragged
 
 
 class Oracle(Recommender):
-    """Scores people by the true probability that they are the target of a query's event.
+    """Scores users by the log of the true probability that they are the target of the query's event.
 
-    Given that a user acts at a time, by an action, that is the probability with which the world chooses from
-    its state at the start of the hour that contains the time. Other events of that hour have no part in the
-    choice, and the oracle does not read them. The state is read from the log, people
-    (communities, openness, ...) from the `World`.
+    The user, time and action of the event are given. The world draws its target from the state at the start
+    of the hour that contains the time; other events of that hour do not matter, and the oracle does not read
+    them. The state comes from the log, hidden attributes of users (community, openness, ...) from the
+    `World`.
 
     Args:
-        world: of the graph that it will be fitted on.
+        world: the synthetic world that made the graph to fit on.
     """
 
     name = "oracle"
@@ -60,23 +60,26 @@ class Oracle(Recommender):
         return self
 
     def _score_in_order(self, query: Query) -> Tensor:
-        """Natural logarithms of the probabilities, [B, N] float64; about -708 where it is impossible."""
+        """Log-probabilities of targets, [B, N] float64; about -708 for impossible ones."""
         chance = self.probabilities(query)
         return chance.clamp_(min=torch.finfo(chance.dtype).tiny).log_()
 
     def probabilities(self, query: Query) -> Tensor:
-        """Probabilities of targets, [B, N] float64: rows sum to 1, or 0 where no such event is possible."""
+        """Probabilities of targets, [B, N] float64: a row sums to 1, or to 0 if no such event is possible."""
         self._check(query)
         chance = torch.zeros(len(query), self.graph.num_users, dtype=torch.float64)
         accepts = query.action == ACCEPT
-        for rows, chances in ((accepts, self._accepting), (~accepts, self._turning)):
+        for rows, chances in ((accepts, self._accept_weights), (~accepts, self._target_weights)):
             if rows.any():
                 chance[rows] = chances(query[rows])
         total = chance.sum(1, keepdim=True)
         return chance.div_(torch.where(total > 0, total, 1.0))
 
-    def _turning(self, query: Query) -> Tensor:
-        """The mixture of all ways to choose, [B, N]; 0 for people who cannot be chosen."""
+    def _target_weights(self, query: Query) -> Tensor:
+        """Unnormalized target probabilities, by the world's mixture of mechanisms, of all acts but accepting.
+
+        [B, N] float64; 0 for users who cannot be the target.
+        """
         world, timeline, num_users = self.world, self._timeline, self.graph.num_users
         user, now = query.user, world.hour_of(query.time)
         begins = START_TIME + HOUR_SECONDS * now
@@ -123,8 +126,11 @@ class Oracle(Recommender):
         chance[row[asks], person[asks]] = 0.0
         return chance
 
-    def _accepting(self, query: Query) -> Tensor:
-        """The probability that each open request is answered in the slice, [B, N]."""
+    def _accept_weights(self, query: Query) -> Tensor:
+        """Unnormalized target probabilities of accepting: those of open requests to be accepted in this hour.
+
+        [B, N] float64; 0 for users without an open request to the query's user.
+        """
         world, timeline = self.world, self._timeline
         now = world.hour_of(query.time)
         tick = timeline.tick(START_TIME + HOUR_SECONDS * now)
@@ -143,17 +149,17 @@ class Oracle(Recommender):
         return chance
 
     def _num_common(self, one: Tensor, other: Tensor, tick: Tensor) -> Tensor:
-        """Friends that both had before the ticks, [M] int64."""
+        """Number of common friends of pairs [M] before ticks [M]: [M] int64."""
         row, friend = self._friends.before(one, tick)
         both = self._friends.since(friend, other[row]) < tick[row]
         return torch.bincount(row[both], minlength=len(one))
 
 
 class _Pairs:
-    """Ordered pairs of people, each from the first time it occurs.
+    """Ordered pairs of users, each with the tick of its first occurrence.
 
     Args:
-        timeline: which knows how many users and ticks there are.
+        timeline: gives the numbers of users and of ticks.
         owner, other, tick: [M] int64; pairs may repeat.
     """
 
@@ -166,7 +172,7 @@ class _Pairs:
         self.before = _by_owner(timeline, owner, other, self._tick).before
 
     def since(self, owner: Tensor, other: Tensor) -> Tensor:
-        """The tick of the first time of each pair, or the number of ticks if there is none: [M] int64."""
+        """The first tick of each pair [M], or the number of ticks for other pairs: [M] int64."""
         key = owner * self._num_users + other
         place = torch.searchsorted(self._key, key).clamp(max=max(len(self._key) - 1, 0))
         if not len(self._key):
@@ -179,7 +185,7 @@ def _both_ways(src: Tensor, dst: Tensor, tick: Tensor) -> tuple[Tensor, Tensor, 
 
 
 def _by_owner(timeline: Timeline, owner: Tensor, other: Tensor, tick: Tensor) -> TimedAdjacency:
-    """Edges by (owner, tick, other)."""
+    """Edges [M] sorted by (owner, tick, other), with an index by owner."""
     order = torch.from_numpy(np.lexsort((other.numpy(), tick.numpy(), owner.numpy())))
     num_users, num_ticks = timeline.num_users, timeline.instants.numel()
     return TimedAdjacency(owner[order], tick[order], other[order], num_users=num_users, num_ticks=num_ticks)

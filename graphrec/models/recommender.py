@@ -1,4 +1,4 @@
-"""The interface of every recommender, and how a score becomes a list of people."""
+"""The interface of every recommender, and top-k lists from its scores."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ RECOMMENDER_CLASSES: dict[str, type[Recommender]] = {}
 
 
 class Recommender(ABC):
-    """Fitted on a graph up to a time, it scores people for queries at any later time.
+    """A recommender: fitted on a graph up to a time, it scores users for queries at any later time.
 
-    Between `fit` and a query the parameters are frozen, but everything strictly before the query is seen.
+    After `fit` the parameters are frozen, but a query reads every event strictly before its own time.
     """
 
     name: str
@@ -56,53 +56,52 @@ class Recommender(ABC):
 
     @property
     def num_parameters(self) -> int:
-        """How many numbers are trained; none in a rule."""
+        """Number of trained parameters; 0 for a heuristic."""
         return 0
 
     @property
     def curve(self) -> list[dict[str, float]]:
-        """How training went, one row an epoch; empty where nothing is trained."""
+        """The learning curve, one row an epoch; empty if nothing is trained."""
         return []
 
     @abstractmethod
     def fit(self, graph: FriendGraph, *, until: int) -> Self:
-        """Learn from the events strictly before `until` (seconds), and remember the graph."""
+        """Fit on the events strictly before `until` (seconds), and keep the graph for queries."""
 
     def on(self, graph: FriendGraph) -> Self:
-        """The same recommender, with what it has learned, on a graph of more or fewer events or people.
+        """Return this recommender, with its parameters, on a graph with more or fewer events or users.
 
-        People are known by their raw ids. A user who is not in the graph is forgotten: the rows of their
-        own that were learned (an embedding, an STU) are neither used nor saved any more. A new user is a
-        stranger, as at a query before the first event. The original stays on its own graph.
+        Users are matched by raw id. What was learned for a user who is not in the graph (an embedding, an
+        STU) is dropped, and no longer saved. A new user is scored as any user before the first event. The
+        original recommender stays on its own graph.
         """
         raise NotImplementedError(f"{self.name} cannot be put on another graph")
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write what was learned: JSON, and tensors that load with `weights_only=True`; not the graph.
+        """Write the fitted state, without the graph: JSON, and tensors that load with `weights_only=True`.
 
-        The folder exists and is empty. Its owner (a `Bundle`) guards its files by their checksums and knows
-        which model it holds.
+        The folder must exist and be empty. A `Bundle` stores the model's name and the files' checksums.
         """
         raise NotImplementedError(f"{self.name} cannot be saved")
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], graph: FriendGraph) -> Self:
-        """Read what `save` wrote, for the graph it was saved with: the same people, by raw id, and events.
+        """Load what `save` wrote, for the graph it was saved with: the same users, by raw id, and events.
 
         Nothing in the folder is executed.
 
         Raises:
-            DataError: naming the file that is another's, or damaged.
+            DataError: a file is damaged, or belongs to another model; the message names it.
         """
         raise NotImplementedError(f"{cls.__name__} cannot be loaded")
 
     @abstractmethod
     def _score_in_order(self, query: Query) -> Tensor:
-        """Scores of everyone for B > 0 queries in order of time, [B, N], finite; higher is likelier."""
+        """Scores of all users for B > 0 queries in order of time, [B, N], finite; higher is likelier."""
 
     @single_precision()
     def score_all(self, query: Query) -> Tensor:
-        """Scores of everyone for B queries, [B, N], finite; higher is likelier.
+        """Scores of all users for B queries, [B, N], finite; higher is likelier.
 
         Raises:
             ValueError: a score is not finite; the model, the query and the user are named.
@@ -118,7 +117,7 @@ class Recommender(ABC):
         return scores
 
     def _check_finite(self, query: Query, scores: Tensor) -> None:
-        """Raise ValueError where a score [B, N] is not finite."""
+        """Raise ValueError if any score [B, N] is not finite."""
         # A sum is finite only where its terms are; where it is not, it may have overflown.
         if not torch.isfinite(scores.sum()) and not (finite := torch.isfinite(scores)).all():
             row, user = (~finite).nonzero()[0].tolist()
@@ -146,9 +145,9 @@ class Recommender(ABC):
             [B, C], finite.
 
         Raises:
-            TypeError, ValueError: candidates of another kind or shape, a time beyond the year 9999, or a
-                score that is not finite.
-            IndexError: a user, action or candidate is not one of the graph.
+            TypeError, ValueError: candidates have a wrong type or shape, a time is beyond the year 9999, or a
+                score is not finite.
+            IndexError: a user, action or candidate is not in the graph.
         """
         self._check(query)
         scores = self.score_all(query)
@@ -157,11 +156,19 @@ class Recommender(ABC):
         return scores.gather(1, self._candidate_index(query, candidates))
 
     def score_pairs(self, query: Query, row: Tensor, user: Tensor) -> Tensor:
-        """Scores of users [M] for queries `row` [M] (integers both), as `score` has them: [M].
+        """Scores of M (query, user) pairs, equal to those of `score`.
+
+        Args:
+            query: B queries.
+            row: [M] integers, the query of each pair, below B.
+            user: [M] integers.
+
+        Returns:
+            [M], finite.
 
         Raises:
-            TypeError, ValueError: rows and users that are no integers, or of unequal lengths.
-            IndexError: a row is not one of the queries, or a user or action not one of the graph.
+            TypeError, ValueError: rows or users are not integers, or of unequal lengths.
+            IndexError: a row is not below B, or a user or action is not in the graph.
         """
         row, user = self._check_pairs(query, row, user)
         out = torch.empty(len(row), dtype=self.dtype)
@@ -180,26 +187,26 @@ class Recommender(ABC):
         exclude: tuple[Tensor, Tensor] | None = None,
         exclude_users: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The k best people for each query; never the asking user.
+        """The k users with the highest scores for each query; never the query's own user.
 
         Args:
             query: B queries.
-            k: how many; more than there are gives padding. At most 10,000, or the number of users where that
-                is more.
-            exclude: (row [M] of the query, user [M]) integers, people not to suggest.
-            exclude_users: [M] integers, people not to suggest to anybody, such as those who opted out; it
-                costs no more with many queries.
+            k: length of a list, padded if fewer users are allowed. At most 10,000, or the number of users if
+                that is more.
+            exclude: (row [M] of the query, user [M]) integers, users not to list for a query.
+            exclude_users: [M] integers, users not to list for any query, such as those who opted out; the
+                cost does not grow with B.
 
         Returns:
-            users [B, k] int64, padded with -1, and scores [B, k], padded with -inf. Ties are broken by a
-            fixed shuffle, since the order of indices must carry no information.
+            users [B, k] int64, best first, padded with -1, and scores [B, k], padded with -inf. Ties are
+            broken by a fixed shuffle, since user indices must carry no information.
 
         Raises:
             RuntimeError: the recommender has not been fitted.
-            TypeError: an argument of another kind.
-            ValueError: k is out of range, rows and users are of unequal lengths, a time lies beyond the year
+            TypeError: an argument has a wrong type.
+            ValueError: k is out of range, rows and users are of unequal lengths, a time is beyond the year
                 9999, or a score is not finite.
-            IndexError: a user, action or row is not one of the graph or of the queries.
+            IndexError: a user or action is not in the graph, or a row is not below B.
         """
         wanted = self._check_wanted(query, k, exclude, exclude_users)
         num_users = self.graph.num_users
@@ -220,21 +227,21 @@ class Recommender(ABC):
         return users, values
 
     def predict_top_k(self, query: Query, candidates: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """The k best among given candidates for each query.
+        """The k candidates with the highest scores for each query.
 
         Args:
             query: B queries.
-            candidates: [C] integers for all queries, or [B, C] for each; somebody who is there twice is
-                listed once. The asking user is left out.
-            k: how many; more than there are gives padding. At most as in `recommend`.
+            candidates: [C] integers for all queries, or [B, C] for each; a repeated user is listed once. The
+                query's own user is left out.
+            k: length of a list, at most as in `recommend`; padded if there are fewer candidates.
 
         Returns:
-            users [B, k] int64, padded with -1, and scores [B, k] float64, padded with -inf. Ties are broken
-            by a fixed shuffle.
+            users [B, k] int64, best first, padded with -1, and scores [B, k] float64, padded with -inf. Ties
+            are broken by a fixed shuffle.
 
         Raises:
-            TypeError, ValueError: as in `recommend`, or candidates of another shape.
-            IndexError: a user, action or candidate is not one of the graph.
+            TypeError, ValueError: as in `recommend`, or candidates have a wrong shape.
+            IndexError: a user, action or candidate is not in the graph.
         """
         self._check(query)
         k = check_list_length(k, self.graph.num_users)
@@ -255,7 +262,7 @@ class Recommender(ABC):
         return users, values
 
     def _check_past(self, graph: FriendGraph, until: int) -> int:
-        """The time as an int. Raises ValueError where there is nothing to learn from; see `check_until`."""
+        """Return `until` as an int, checked by `check_until`. Raises ValueError if no event is older."""
         check_graph(graph)
         until, _ = check_until(until)
         if not bool((graph.events().time < until).any()):
@@ -294,7 +301,7 @@ class Recommender(ABC):
         return index.expand(len(query), -1)
 
     def _check(self, query: Query) -> None:
-        """Raise what `check_query` raises where a query asks for what the graph does not have."""
+        """Check that a query fits the graph; see `check_query`."""
         check_query(self.graph, query)
 
 
@@ -303,9 +310,9 @@ class Wanted:
     """The checked arguments of `recommend`.
 
     Attributes:
-        k: how many people.
-        row, user: [M] int64, rows ascending, people who may not be suggested to a query.
-        exclude_users: [O] int64, distinct, people who may not be suggested to any.
+        k: length of a list.
+        row, user: [M] int64, rows ascending, users excluded from a query's list.
+        exclude_users: [O] int64, distinct, users excluded from all lists.
     """
 
     k: int
@@ -314,11 +321,11 @@ class Wanted:
     exclude_users: Tensor
 
     def between(self, start: int, end: int) -> tuple[Tensor, Tensor]:
-        """The pairs of queries start..end-1, renumbered from 0."""
+        """The excluded pairs of queries start..end-1, their rows renumbered from 0."""
         first, last = torch.searchsorted(self.row, torch.tensor([start, end])).tolist()
         return self.row[first:last] - start, self.user[first:last]
 
 
 def latest(moments: Iterable[int | None]) -> int | None:
-    """The latest of those moments that are known; None where none is."""
+    """The latest moment (seconds) that is not None; None if there is none."""
     return max((moment for moment in moments if moment is not None), default=None)

@@ -26,13 +26,13 @@ from graphrec.models.rerank.reply_model import ReplyModel
 
 
 def hybrid() -> Hybrid:
-    """Candidates decoded, nearest by UserID and by common contacts, rescored by the generative model."""
+    """Build a `Hybrid`: `GenerativeSTU` rescores candidates of itself, `Nearest` and `adamic_adar`."""
     generator = GenerativeSTU()
     return Hybrid(generator, [generator, Nearest(), HEURISTICS["adamic_adar"]()])
 
 
 def both() -> ReciprocalReranker:
-    """The generative model's people in the order of how likely both sides want the tie."""
+    """Build a `ReciprocalReranker` of a generative model."""
     return ReciprocalReranker(GenerativeSTU(), ReplyModel())
 
 
@@ -54,17 +54,17 @@ MODELS: dict[str, Callable[..., Recommender]] = {
 
 
 def build(name: str) -> Recommender:
-    """An unfitted recommender. Raises KeyError with the names there are."""
+    """Build an unfitted recommender by name. Raises KeyError, with all names, for an unknown one."""
     _check_name(name)
     return MODELS[name]()
 
 
 def load_recommender(name: str, folder: str | os.PathLike[str], graph: FriendGraph) -> Recommender:
-    """The recommender of this name that `save` wrote, for the graph it was saved with.
+    """Load the recommender of a name that `save` wrote, for the graph that it was saved with.
 
     Raises:
-        KeyError: there is no such name.
-        DataError: the folder holds another, or is damaged.
+        KeyError: the name is unknown.
+        DataError: the folder holds another model, or is damaged.
     """
     _check_name(name)
     builder = MODELS[name]

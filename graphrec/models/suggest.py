@@ -22,7 +22,7 @@ class Suggestions:
     Attributes:
         user: raw id.
         people: raw ids; fewer than asked for only where there are no more.
-        scores: one for each.
+        scores: of these people, in the same order.
     """
 
     user: Id
@@ -31,10 +31,10 @@ class Suggestions:
 
     @classmethod
     def of(cls, ids: UserIds, user: Tensor, people: Tensor, scores: Tensor) -> list[Self]:
-        """The suggestions to B users by their raw ids.
+        """Turn user indices into raw ids: the suggestions for each of B users.
 
         Args:
-            ids: of the graph.
+            ids: the graph's raw ids.
             user: [B] int64.
             people: [B, k] int64, padded with -1.
             scores: [B, k].
@@ -61,16 +61,16 @@ def suggest(
     Args:
         recommender: fitted.
         users: raw ids, or [B] int64 indices.
-        k: how many people; more than there are gives all there are.
-        time: seconds; only what is strictly older is seen. By default one second after the last event.
-        action: the action of the suggested contact; by default the most frequent.
+        k: number of people to suggest; fewer if fewer are available.
+        time: seconds; only strictly older events are used. By default one second after the last event.
+        action: the action to suggest people for; by default the most common one.
         blocked: pairs of raw ids; neither is suggested to the other.
         opted_out: raw ids of people who are suggested to nobody.
         include_known: also suggest people the user has had contact with, either way.
 
     Raises:
-        KeyError: an unknown user, blocked person or action, named.
-        TypeError: a single id in place of a list, or something that is no id.
+        KeyError: a user, blocked person or action is unknown; it is named.
+        TypeError: a single id in place of a list, or a value that is not an id.
     """
     check_flags(include_known=include_known)
     ids = recommender.graph.user_ids
@@ -97,19 +97,19 @@ def suggested(
     opted_out: Tensor,
     include_known: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Suggest k new people to the users of queries, by indices.
+    """Suggest k new people for each of B queries, by user index.
 
     Args:
         recommender: fitted.
         query: B queries.
-        k: how many people; at most the number of users are listed.
+        k: number of people to suggest.
         blocked: [2, P] integers, pairs of people who are not suggested to each other.
         opted_out: [O] integers, people who are suggested to nobody.
         include_known: also suggest people the user has had contact with, either way.
 
     Returns:
-        users [B, k] int64, padded with -1, and scores [B, k] float64, padded with -inf; where k is more than
-        the number of users N, [B, N].
+        users [B, k] int64, best first, padded with -1, and scores [B, k] float64, padded with -inf; both [B,
+        N] if k is greater than the number of users N.
     """
     graph = recommender.graph
     check_query(graph, query)
@@ -128,7 +128,7 @@ def suggested(
 
 
 def _blocked_rows(query: Query, pairs: Tensor) -> tuple[Tensor, Tensor]:
-    """Blocked pairs [2, P] of the users of queries, read both ways: (row [M], person [M]) int64."""
+    """The people who are blocked for each query, by pairs [2, P]: (row [M], person [M]) int64."""
     who, order = torch.cat([pairs[0], pairs[1]]).sort()
     whom = torch.cat([pairs[1], pairs[0]])[order]
     start, end = (torch.searchsorted(who, query.user, right=right) for right in (False, True))

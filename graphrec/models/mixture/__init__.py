@@ -1,1 +1,1 @@
-"""The mixture recommender: a gated mixture of the neighborhood of a query and a head for all users."""
+"""The mixture recommender: a gated mixture of neighborhood components and a head that covers all users."""

@@ -24,7 +24,10 @@ FORMAT, MANIFEST, TENSORS = "graphrec.MixtureRecommender/1", "model.json", "mode
 
 @dataclass(frozen=True)
 class Manifest:
-    """The content of the manifest; attributes as of `MixtureRecommender`, `GraphView` and `FittedMixture`."""
+    """The content of the manifest.
+
+    Its attributes are those of `MixtureRecommender`, `GraphView` and `FittedMixture`.
+    """
 
     name: str
     config: MixtureConfig
@@ -39,8 +42,8 @@ class SavedTensors:
     """Tensors of a saved model.
 
     Attributes:
-        known: raw ids of the users of rows 1..n.
-        network: the network's state.
+        known: raw ids of the users of embedding rows 1..n (see `GraphView`).
+        network: the network's `state_dict`.
     """
 
     known: Tensor
@@ -51,11 +54,11 @@ def write(folder: Path, manifest: Manifest, head: Head[Any], network: MixtureNet
     """Write a fitted model into a folder that exists.
 
     Args:
-        folder: where to.
-        manifest: what is saved as JSON.
+        folder: exists.
+        manifest: saved as JSON.
         head: writes its own files.
-        network: whose weights are saved.
-        known: raw ids of the users of rows 1..n.
+        network: its weights are saved.
+        known: raw ids of the users of embedding rows 1..n (see `GraphView`).
     """
     state = {name: value.cpu() for name, value in uncompiled(network).state_dict().items()}
     torch.save({"known": known, "network": state}, folder / TENSORS)
@@ -72,11 +75,12 @@ def write(folder: Path, manifest: Manifest, head: Head[Any], network: MixtureNet
 
 
 def read(folder: Path, actions: tuple[str, ...]) -> tuple[Manifest, Head[Any]]:
-    """The manifest and the head that `write` wrote, for a graph with these actions.
+    """Read the manifest and the head that `write` wrote, for a graph with these actions.
 
     Raises:
-        DataError: it is of another format, its head is not registered, or it knows other actions.
-        KeyError, TypeError, ValueError, OSError: it is damaged.
+        DataError: the format is another, the head is not registered, or the model was fitted on other
+            actions.
+        KeyError, TypeError, ValueError, OSError: a file is damaged.
     """
     content = read_manifest(folder / MANIFEST, FORMAT)
     kind = content["head"]["kind"]
@@ -97,6 +101,6 @@ def read(folder: Path, actions: tuple[str, ...]) -> tuple[Manifest, Head[Any]]:
 
 
 def read_tensors(folder: Path) -> SavedTensors:
-    """The tensors that `write` wrote; nothing in the file is executed."""
+    """Read the tensors that `write` wrote; nothing in the file is executed."""
     tensors = torch.load(folder / TENSORS, weights_only=True)
     return SavedTensors(tensors["known"], tensors["network"])

@@ -23,14 +23,14 @@ class TrainConfig:
     """How a mixture recommender is trained.
 
     Attributes:
-        history_loss_weight: weight in the loss of all events of a timeline but the last; 0 trains on the last
-            ones alone.
-        events_per_batch: events on the timelines of a batch.
-        max_queries: events of a batch that become queries.
-        epoch_batches: the most batches of an epoch; each epoch draws others.
-        max_epochs: the most epochs.
-        patience: epochs without a better validation after which training ends.
-        seed: fixes initial values, order, negatives and dropout.
+        history_loss_weight: loss weight of all events of a timeline but the last; 0 trains on last events
+            alone.
+        events_per_batch: number of events on the timelines of a batch.
+        max_queries: number of events of a batch that become training queries, at most.
+        epoch_batches: number of batches in an epoch, at most; each epoch draws others.
+        max_epochs: number of epochs, at most.
+        patience: epochs without a better validation score after which training stops.
+        seed: fixes initial weights, order, negatives and dropout.
 
     Raises:
         TypeError: a value of another kind.
@@ -55,14 +55,14 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class MixtureConfig:
-    """A whole mixture recommender but its head.
+    """The configuration of a mixture recommender, without its head.
 
     Attributes:
         components: the distributions over the neighborhood that are mixed with the head: any of
             'pointer', 'paths' and 'union', see `NeighborhoodMixture`.
         features: input features of the head for every user: any of 'presence', 'spectral' and
-            'prefix_groups'; a head says which it knows.
-        neighborhood: how far the neighborhood reaches.
+            'prefix_groups'; a head declares which it supports.
+        neighborhood: limits of the neighborhood.
         encoder: the user tower.
         train: training.
 
@@ -94,7 +94,7 @@ class MixtureConfig:
 
     @property
     def searched_neighborhood(self) -> NeighborhoodConfig:
-        """The neighborhood as far as it is used: contacts alone where nothing else counts."""
+        """Limits of the neighborhood to read: only contacts if no component or feature reads others."""
         if set(self.components) <= {"pointer"} and "prefix_groups" not in self.features:
             return replace(self.neighborhood, max_bridges=0, recent_window=0)
         return self.neighborhood
@@ -127,10 +127,10 @@ def mixture_config(
     neighborhood: NeighborhoodConfig | None,
     settings: Settings,
 ) -> MixtureConfig:
-    """A configuration from the keyword arguments of a builder.
+    """Make a configuration from the keyword arguments of a builder.
 
     Raises:
-        TypeError: there is no such setting, or a value is of another kind.
+        TypeError: a setting is unknown, or a value has a wrong type.
         ValueError: a value is unknown or out of range.
     """
     encoder, train = ({one.name for one in fields(kind)} for kind in (EncoderConfig, TrainConfig))
@@ -149,12 +149,12 @@ def mixture_config(
 
 
 def _names(what: str, names: Collection[T]) -> tuple[T, ...]:
-    """Names as a tuple. Raises TypeError for a single string."""
+    """Return names as a tuple. Raises TypeError for a single string."""
     if isinstance(names, str):
         raise TypeError(f"{what} must be several names, such as ({names!r},), got the string {names!r}")
     return tuple(names)
 
 
 def _built(make: Callable[..., T], values: Mapping[str, object]) -> T:
-    """A dataclass from the values of some of its fields."""
+    """Make a dataclass, with the fields that are among `values`."""
     return make(**values)

@@ -1,4 +1,4 @@
-"""A preference for contacts when people are put in order by their probability."""
+"""A prior that ranks contacts higher or lower than their probability."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ MIN_PROBABILITY = 1e-30
 
 
 class ContactPrior(NamedTuple):
-    """Factors of the probabilities of contacts, by which people are put in order.
+    """Factors that multiply the probabilities of contacts before users are ranked.
 
-    Contacts who wait for a reply already want the tie; of two contacts equally likely, the less popular one
-    gains more. All contacts are preferred to strangers, who are asked for separately in the slice `new`.
+    The factor of a contact grows if they still wait for a reply, since they already want the tie, and falls
+    with the events they have received. A further factor ranks all contacts above users without contact; it
+    does not change the slice `new`, whose candidates have no contact.
 
     Attributes:
-        strength: the power to which both factors are taken.
-        known: the factor of all contacts.
+        strength: exponent of the factor of a single contact; 0 turns it off.
+        known: factor of all contacts.
     """
 
     strength: float
@@ -39,7 +40,7 @@ class ContactPrior(NamedTuple):
     def factors(
         self, timeline: Timeline, neighborhood: NeighborhoodConfig, user: Tensor, tick: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The contacts of users [B] before ticks [B] (int64 both) and their factors.
+        """The contacts of users [B] int64 before ticks [B] int64 (see `Timeline`), and their factors.
 
         Returns:
             (row [M], contact [M]) int64, and factors [M] float32.
@@ -54,7 +55,7 @@ class ContactPrior(NamedTuple):
     def log_scores(
         self, p: Tensor, timeline: Timeline, neighborhood: NeighborhoodConfig, query: Query
     ) -> Tensor:
-        """The logarithm of probabilities p [B, N] times these factors; p itself is changed: [B, N]."""
+        """Log of probabilities `p` [B, N] times the factors: [B, N]; `p` is changed in place."""
         row, user, factor = self.factors(timeline, neighborhood, query.user, timeline.tick(query.time))
         p[row, user] *= factor
         return p.clamp_(min=MIN_PROBABILITY).log_()
@@ -68,7 +69,7 @@ class ContactPrior(NamedTuple):
         neighborhood: NeighborhoodConfig,
         query: Query,
     ) -> Tensor:
-        """Log-probabilities of users [M] for queries `row` [M] plus the logs of the factors: [M] float64."""
+        """Log-probabilities of M (query, user) pairs plus the logs of the factors: [M] float64."""
         log_p, num_users = log_p.double(), timeline.num_users
         tick = timeline.tick(query.time)
         asking, contact, factor = self.factors(timeline, neighborhood, query.user, tick)
@@ -87,10 +88,10 @@ PRIOR_GRID = tuple(
 
 
 class ScoreCache:
-    """Probabilities of all users [B, N], computed once for each set of queries, however often asked for.
+    """Computes the probabilities of all users [B, N] once for each set of queries, and returns copies.
 
     Args:
-        probabilities: computes them.
+        probabilities: from B queries to [B, N].
     """
 
     def __init__(self, probabilities: Callable[[Query], Tensor]) -> None:
@@ -107,14 +108,14 @@ class ScoreCache:
 
 @dataclass
 class PriorScorer:
-    """Scores all users under a prior, as `rank_events` asks for them.
+    """A `Scorer` of all users under a prior, for `rank_events`.
 
     Attributes:
         name: of the model, for messages.
         prior: the factors.
-        probabilities: [B, N] of all users for B queries; what it returns may be changed.
+        probabilities: from B queries to the probabilities of all users [B, N], which are changed in place.
         timeline: the index.
-        neighborhood: how far contacts reach.
+        neighborhood: limits the contacts.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The data that pass from the encoder of queries to a head, and from a head to the loss."""
+"""Data passed from the query encoder to a head, and from a head to the loss."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from graphrec.temporal import SpectralQuery
 
 @dataclass(frozen=True)
 class EncodedQuery:
-    """B queries as the network has read them.
+    """B queries, encoded by the network.
 
     Attributes:
-        query: in order of time where all users are to be scored.
-        tick: [B] int64.
-        vector: [B, D], of the user tower.
+        query: the queries; in order of time if all users will be scored.
+        tick: [B] int64, the queries' times as ticks (see `Timeline`).
+        vector: [B, D], output of the user tower.
         features: [B, NUM_QUERY_FEATURES], standardized.
-        profile: [B, R], the asking users' part in the similarity of profiles; None without profiles.
-        spectral: spectral embeddings of the asking users; None where they are not used.
-        neighbors: scores of the neighborhood; None without components.
+        profile: [B, R], the query side of the bilinear profile similarity (see `ProfileNet`); None without
+            profiles.
+        spectral: spectral embeddings of the queries' users; None if they are not used.
+        neighbors: scores of the neighborhood by each component; None without components.
     """
 
     query: Query
@@ -39,7 +40,7 @@ class EncodedQuery:
         return len(self.query)
 
     def select(self, rows: Tensor) -> EncodedQuery:
-        """Some of the queries [n] int64, without their neighborhoods."""
+        """The queries at positions `rows` [n] int64, without their neighborhoods."""
         where = rows.to(self.vector.device)
         return replace(
             self,
@@ -54,22 +55,22 @@ class EncodedQuery:
 
 
 class GlobalLikelihood(Protocol):
-    """How likely the B targets of a training step are among all users, according to a head."""
+    """A head's log-probabilities of the B targets of a training step among all users."""
 
     @property
     def loss_weights(self) -> Mapping[str, float]:
-        """Weights with which terms of `metrics` are added to the loss; empty where there are none."""
+        """Weights with which terms of `metrics` are added to the loss, by name; empty if none is."""
 
     def log_p(self, rows: Tensor, excluded: tuple[Tensor, Tensor] | None) -> Tensor:
         """Log-probabilities of the targets of some queries.
 
         Args:
-            rows: [n] int64, the queries.
-            excluded: (row [M], user [M]) int64 of all B queries: users who are no candidates.
+            rows: [n] int64, positions of these queries among the B.
+            excluded: (row [M], user [M]) int64, users who are not candidates of a query; rows count all B.
 
         Returns:
             [n] float32.
         """
 
     def metrics(self) -> dict[str, Tensor]:
-        """Means over the step to log, [] each."""
+        """Values to log, means over the step: [] each."""

@@ -1,4 +1,4 @@
-"""Encoding queries: the user tower over timelines, and the neighborhood."""
+"""The encoder of queries: the user tower over timelines, and scores of the neighborhood."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from graphrec.temporal import Neighborhood, NeighborhoodConfig, SpectralQuery
 
 @dataclass(frozen=True)
 class QueryEncoder:
-    """Encodes queries on a graph with a network.
+    """Encodes queries on a graph by a network.
 
     Attributes:
         view: the graph.
@@ -49,8 +49,11 @@ class QueryEncoder:
     def encode(self, query: Query, timelines: Timelines, position: Tensor) -> EncodedQuery:
         """Encode B queries.
 
-        `position` [B] int64 is where in `timelines` each user's last event before the query is; -1 if there
-        is none.
+        Args:
+            query: B queries.
+            timelines: M events.
+            position: [B] int64, position in `timelines` of each user's last event before the query; -1 if
+                there is none.
         """
         tick = self.view.timeline.tick(query.time)
         vector, features, profile = self.query_tower(query, timelines, position)
@@ -63,12 +66,15 @@ class QueryEncoder:
     def query_tower(
         self, query: Query, timelines: Timelines, position: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Query vectors [B, D], standardized features [B, Q] and profiles [B, R], on the network's device.
+        """Compute the user tower's output for B queries, on the network's device.
 
         Args:
             query: B queries.
             timelines: M events.
-            position: [B] int64, each query's last event, or -1.
+            position: [B] int64, position in `timelines` of each user's last event before the query, or -1.
+
+        Returns:
+            query vectors [B, D]; standardized features [B, Q]; profiles [B, R], or None.
         """
         network, device, timeline = self.network, self.network.device, self.view.timeline
         tower = network.tower

@@ -1,4 +1,4 @@
-"""A trained mixture on a graph: scores of all users, of pairs, and what a search finds."""
+"""A trained mixture on a graph: scores of all users or of pairs, and search."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ Pairs = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class FittedMixture(Generic[Bound]):
-    """A network on a graph, with a preference for contacts.
+    """A trained network bound to a graph, with a contact prior.
 
     Attributes:
         name: of the model, for messages.
         view: the graph.
         network: the network.
-        head: the head, bound to both.
-        encoder: encodes queries with them.
-        prior: by how much contacts are preferred.
+        head: the head, bound to graph and network.
+        encoder: encodes queries.
+        prior: factors of the probabilities of contacts.
     """
 
     name: str
@@ -80,7 +80,17 @@ class FittedMixture(Generic[Bound]):
 
     @torch.no_grad()
     def log_scores_of_pairs(self, head: ScoresPairs, query: Query, row: Tensor, user: Tensor) -> Tensor:
-        """Log-probabilities with the prior of users [M] for B queries `row` [M] (int64 both): [M] float32."""
+        """Log-probabilities, with the prior, of M (query, user) pairs.
+
+        Args:
+            head: the bound head.
+            query: B queries.
+            row: [M] int64, the query of each pair.
+            user: [M] int64.
+
+        Returns:
+            [M] float32.
+        """
         out = torch.empty(len(row))
         for rows in head.query_groups(self.view.timeline.tick(query.time)):
             at = torch.full((len(query),), -1).index_copy(0, rows, torch.arange(len(rows)))[row]
@@ -95,14 +105,14 @@ class FittedMixture(Generic[Bound]):
     def search(
         self, head: Searches, query: Query, k: int, exclude: Pairs, exclude_users: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The best k users that a head finds for B queries.
+        """Find the k best users for B queries by the head's own search.
 
         Args:
-            head: what finds them.
+            head: the bound head.
             query: B queries.
-            k: how many.
-            exclude: users not to be listed for a query, the asking ones among them.
-            exclude_users: [O] int64, users not to be listed for any.
+            k: length of a list.
+            exclude: (row [M], user [M]) int64, users not to list for a query, its own user included.
+            exclude_users: [O] int64, users not to list for any query.
 
         Returns:
             users [B, k] int64, padded with -1; scores [B, k] float64, padded with -inf.
@@ -126,7 +136,7 @@ class FittedMixture(Generic[Bound]):
         exclude: Pairs,
         exclude_users: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """The best k of what a head has found, as `search` returns them."""
+        """The k best of the users that a head has found, as `search` returns them."""
         num_users = self.view.graph.num_users
         allowed = ~torch.isin(row * num_users + user, exclude[0] * num_users + exclude[1])
         allowed &= ~torch.isin(user, exclude_users)
@@ -142,7 +152,7 @@ class FittedMixture(Generic[Bound]):
         return padded_topk(row, user, score, (len(encoded), k), num_users)
 
     def _with_prior(self, encoded: EncodedQuery, row: Tensor, user: Tensor, log_p: Tensor) -> Tensor:
-        """Log-probabilities of users [M] for queries `row` [M], with the contact prior added: [M] float64."""
+        """Log-probabilities of M (query, user) pairs with the contact prior added: [M] float64."""
         if self.network.mixture is None:
             return log_p.double()
         timeline, neighborhood = self.view.timeline, self.encoder.neighborhood

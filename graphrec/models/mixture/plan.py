@@ -24,12 +24,12 @@ MIN_SHARE = 1e-30
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """The training events, and how much each slice of them counts.
+    """The training events, and the loss weight of each slice.
 
     Attributes:
-        lengths: [n] int64, events on the timelines of the known users.
-        first_time: seconds; targets are events from then on, so that all have a past.
-        slice_weight: the root of each slice's share of the training events, by its name.
+        lengths: [n] int64, number of events on the timeline of each known user.
+        first_time: seconds; only events from then on are targets, so that all have a past.
+        slice_weight: square root of each slice's share of the training events, by name.
     """
 
     lengths: Tensor
@@ -42,7 +42,7 @@ def plan_training(graph: FriendGraph, until: int, config: MixtureConfig) -> tupl
 
     Args:
         graph: the whole graph.
-        until: seconds; everything is taken from events strictly before it, of which there are some.
+        until: seconds; only events strictly before it are used; there must be some.
         config: of the model.
     """
     timeline = Timeline.of(graph)
@@ -71,9 +71,9 @@ def plan_training(graph: FriendGraph, until: int, config: MixtureConfig) -> tupl
 
 
 def known_users(graph: FriendGraph, until: int) -> Tensor:
-    """Users with an event before `until` (s), in the order of their rows: [n] int64.
+    """Users with an event before `until` (s), in the order of their embedding rows: [n] int64.
 
-    The order follows what people did and are, never their index: first appearance, activity, profile.
+    The order depends on first event, activity and profile, never on the user index.
     """
     timeline = Timeline.of(graph)
     known = users_by_profile(Profiles.of(graph, until=until), graph.num_users, until=until)
@@ -86,10 +86,10 @@ def known_users(graph: FriendGraph, until: int) -> Tensor:
 
 
 def build_network(head: Head[Any], view: GraphView, config: MixtureConfig) -> MixtureNetwork:
-    """A network with initial values drawn from torch's global generator, part after part.
+    """Build a network with initial weights from torch's global generator, part after part.
 
     Args:
-        head: whose part is built last.
+        head: its part is built last.
         view: the graph.
         config: of the model.
     """

@@ -1,4 +1,4 @@
-"""How users' profiles, and how present they are, enter embeddings and logits."""
+"""Terms of embeddings and logits from users' profiles and recent activity."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from graphrec.nn import MixtureNetwork, PresenceScore
 def map_profiles(
     view: GraphView, layer: Callable[[Tensor], Tensor], user: Tensor, time: Tensor, device: torch.device
 ) -> Tensor:
-    """A linear map of the profiles of users at times.
+    """Apply a linear layer to the profiles of users, as known at given times.
 
     Args:
         view: a graph with profiles.
@@ -26,7 +26,7 @@ def map_profiles(
         device: of the layer.
 
     Returns:
-        [n, K]; 0 for users whose profiles are not known yet.
+        [n, K]; 0 for users whose profiles are not yet known at that time.
     """
     assert view.profiles is not None
     distinct, at = user.unique(return_inverse=True)
@@ -42,15 +42,15 @@ def add_person_logits(
     users: Tensor | None,
     presence: PresenceScore | None,
 ) -> Tensor:
-    """Logits of users with what their profiles and their presence add.
+    """Add the profile terms and the presence score of users to their logits.
 
     Args:
         view: the graph.
-        network: whose profile part is used.
+        network: holds the profile layers.
         logits: [B, C].
         encoded: B queries.
         users: [C] int64; None for all N users.
-        presence: scores presence; None where it is not used.
+        presence: scores recent activity (`presence_features`); None if it is not used.
 
     Returns:
         [B, C].

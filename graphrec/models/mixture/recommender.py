@@ -1,4 +1,4 @@
-"""The recommender that mixes the people of a temporal neighborhood with a head that reaches everyone."""
+"""The recommender that mixes components of the temporal neighborhood with a head that covers all users."""
 
 from __future__ import annotations
 
@@ -45,25 +45,25 @@ from graphrec.train import train
 class MixtureRecommender(Recommender, Generic[Bound]):
     """P(v | u, t, action) as a gated mixture: components for the neighborhood of u, and a head for all users.
 
-    The components are those of `NeighborhoodMixture`. All parts are trained together by the likelihood of the
-    mixture (see `TrainingLoss`). People are put in order by it and a preference for contacts that validation
-    chooses (`ContactPrior`).
+    The components are those of `NeighborhoodMixture`. All parts are trained together to maximize the
+    likelihood of the mixture (see `TrainingLoss`). Users are ranked by their probability times the factors of
+    a `ContactPrior`, which validation chooses.
 
-    Where the graph has features of users (`graph["user"].x`), both towers also read those that are known at
-    a query's time (see `Profiles`), with or without a history.
+    Where the graph has features of users (`graph["user"].x`), both towers also read the features known at a
+    query's time (see `Profiles`), for users with and without events.
 
     `TwoTower`, `GenerativeSTU` and `Clustered` build one with the heads of this library.
 
     Args:
-        head: gives all users a probability.
-        config: everything else.
+        head: gives every user a probability.
+        config: components, features, encoder and training.
         name: of the model, in messages and tables; by default from head, components and features.
-        folder: for checkpoints; an interrupted fit goes on from there.
-        progress: whether to show training.
+        folder: for checkpoints, from which an interrupted fit resumes.
+        progress: show training progress.
 
     Raises:
-        TypeError: an argument of another kind.
-        ValueError: a feature that the head does not know.
+        TypeError: an argument has a wrong type.
+        ValueError: the head does not support a feature.
     """
 
     dtype = torch.float32
@@ -98,7 +98,7 @@ class MixtureRecommender(Recommender, Generic[Bound]):
 
     @property
     def curve(self) -> list[dict[str, float]]:
-        """Training and validation, one row an epoch."""
+        """The learning curve: training and validation values, one row an epoch."""
         return self._curve
 
     @property
@@ -115,7 +115,7 @@ class MixtureRecommender(Recommender, Generic[Bound]):
 
     @property
     def network(self) -> MixtureNetwork:
-        """The network; may be replaced by itself compiled. Raises RuntimeError before a fit."""
+        """The network; may be set to its `torch.compile`d version. Raises RuntimeError before a fit."""
         return self.fitted.network
 
     @network.setter
@@ -130,18 +130,18 @@ class MixtureRecommender(Recommender, Generic[Bound]):
 
     @property
     def num_parameters(self) -> int:
-        """Numbers that are trained."""
+        """Number of trained parameters."""
         return sum(parameter.numel() for parameter in self.network.parameters())
 
     # Fitting
 
     @single_precision()
     def prepare(self, graph: FriendGraph, *, until: int) -> QueryLoader:
-        """Index the graph, fit what the head needs, build the network.
+        """Index the graph, fit the head (such as its tokenizer), and build the network.
 
         Args:
             graph: the whole graph.
-            until: seconds; everything comes from events strictly before it.
+            until: seconds; only events strictly before it are used.
 
         Returns:
             The loader of training timelines.
@@ -153,7 +153,7 @@ class MixtureRecommender(Recommender, Generic[Bound]):
             torch.manual_seed(config.train.seed)
             head = self._head.fit(view)
             network = build_network(head, view, config)
-        self._take(head, view, network, PRIOR_GRID[0], training=True)
+        self._bind(head, view, network, PRIOR_GRID[0], training=True)
         self._loss = TrainingLoss(self.fitted.encoder, self.head, plan, config.train)
         batches = TimelineBatches(
             plan.lengths,
@@ -165,7 +165,7 @@ class MixtureRecommender(Recommender, Generic[Bound]):
             graph, until=until, users=view.known, batch_sampler=batches, seed=config.train.seed
         )
 
-    def _take(
+    def _bind(
         self,
         head: Head[Bound],
         view: GraphView,
@@ -198,14 +198,14 @@ class MixtureRecommender(Recommender, Generic[Bound]):
 
         Args:
             graph: the whole graph.
-            until: seconds; training sees what is strictly older.
-            validate_until: events from `until` to before this time choose the epoch; by default the last
-                tenth of training is set aside for it.
+            until: seconds; training uses strictly older events.
+            validate_until: seconds; the events from `until` to before this time choose the epoch. By default
+                the last tenth of the training events is held out for that.
 
         Raises:
-            TypeError: a time is not in whole seconds.
-            ValueError: a time lies beyond the year 9999, or validation would end before it begins; nothing is
-                older, or nothing is left of it without that tenth.
+            TypeError: a time is not a whole number of seconds.
+            ValueError: a time is beyond the year 9999; validation would end before it begins; or no event is
+                left to train on.
         """
         until, validate_until = check_until(until, validate_until)
         self._check_past(graph, until)
@@ -237,7 +237,7 @@ class MixtureRecommender(Recommender, Generic[Bound]):
         view, plan = self.view, self._training_loss.plan
         self._loss = None
         view = self._view_of(graph, view.known, view)
-        self._take(self.head.head, view, self.network, PRIOR_GRID[0])
+        self._bind(self.head.head, view, self.network, PRIOR_GRID[0])
         if self.config.components:
             prior = choose_prior(
                 self.name,
@@ -262,7 +262,7 @@ class MixtureRecommender(Recommender, Generic[Bound]):
         return key | {"until": self.view.period.until, "validate_until": validate_until}
 
     def _view_of(self, graph: FriendGraph, known: Tensor, old: GraphView) -> GraphView:
-        """A graph for queries after another view's training period; `known` [n] are its known users."""
+        """View a graph for queries after the training period of `old`, with known users [n] int64."""
         return GraphView.of(
             graph,
             known,
@@ -299,11 +299,11 @@ class MixtureRecommender(Recommender, Generic[Bound]):
         head, rows = old.head.head, 1 + (there >= 0).nonzero().squeeze(1)
         out = self._like()
         network = uncompiled(old.network).with_head(head.with_rows(old.network.head, rows))
-        out._take(head, view, network, old.prior)
+        out._bind(head, view, network, old.prior)
         return out
 
     def _like(self) -> Self:
-        """The same recommender, on no graph yet."""
+        """Copy the recommender without its graph and fitted state."""
         out = type(self)(self._head, self.config, name=self.name, folder=self.folder, progress=self.progress)
         out._curve, out.fitted_until = self._curve, self.fitted_until
         return out
@@ -345,7 +345,7 @@ class MixtureRecommender(Recommender, Generic[Bound]):
             with torch.random.fork_rng():
                 network = build_network(head, view, manifest.config).eval()
             network.load_state_dict(tensors.network)
-            out._take(head, view, network, manifest.prior)
+            out._bind(head, view, network, manifest.prior)
         return out
 
     # Scoring
@@ -353,7 +353,7 @@ class MixtureRecommender(Recommender, Generic[Bound]):
     @single_precision()
     @torch.no_grad()
     def encode_query(self, query: Query) -> EncodedQuery:
-        """B queries as the network reads them: what the head's methods take."""
+        """Encode B queries for the methods of the head."""
         self._check(query)
         return self.fitted.encoder.encode_query(query)
 
@@ -363,7 +363,7 @@ class MixtureRecommender(Recommender, Generic[Bound]):
 
     @single_precision()
     def score_pairs(self, query: Query, row: Tensor, user: Tensor) -> Tensor:
-        """See `Recommender.score_pairs`; where the head `ScoresPairs`, the cost grows with the pairs."""
+        """See `Recommender.score_pairs`; the cost grows with M, not N, if the head `ScoresPairs`."""
         row, user = self._check_pairs(query, row, user)
         head = self.head
         if isinstance(head, ScoresPairs):
@@ -378,10 +378,10 @@ class MixtureRecommender(Recommender, Generic[Bound]):
         exclude: tuple[Tensor, Tensor] | None = None,
         exclude_users: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The k best people for each query; never the asking user.
+        """The k users with the highest scores for each query; never the query's own user.
 
-        Where the head `Searches`, only what it finds is scored; if that is fewer than k people, all users
-        are.
+        If the head implements `Searches`, only the users that it finds are scored; if these are fewer than k,
+        all users are scored.
 
         Args, Returns, Raises: as in `Recommender.recommend`.
         """

@@ -1,4 +1,4 @@
-"""The loss of a training step: the likelihood of events given each one's own past."""
+"""The loss of a training step: negative log-likelihood of events, each given only its own past."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ each ranks well where the gate errs (deep supervision; Lee et al. 2015, https://
 class TrainingLoss:
     """Computes the terms of the loss for a batch.
 
-    Candidates of the loss are those of the event's own slice: every event is judged among all users, a reply
-    also among users not acted upon, a new contact also among users without earlier contact. A slice
-    counts as the root of its share of the events, so that a rare one is not lost.
+    Candidates are those of the event's slice: each event has a loss term over all users; a reply has a second
+    one over the users not yet acted on, a new contact one over the users without earlier contact. The weight
+    of a slice is the square root of its share of the events, so that rare slices count.
 
     Attributes:
-        encoder: encodes queries with the network that is trained.
-        head: reaches all users.
-        plan: of the training period.
+        encoder: encodes queries with the network in training.
+        head: the distribution over all users.
+        plan: weights of the slices.
         config: of training.
-        epoch: the epoch that has been started last; -1 before the first.
+        epoch: the latest epoch started; -1 before the first.
     """
 
     encoder: QueryEncoder
@@ -53,7 +53,7 @@ class TrainingLoss:
             epoch: counted from 0.
 
         Returns:
-            'loss' to minimize, a mean over 'events', and terms to log: [] each.
+            'loss' to minimize, a mean over 'events' (their number), and terms to log: [] each.
         """
         if epoch != self.epoch and isinstance(self.head, Refreshes):
             self.head.start_epoch(epoch, self.config.max_epochs)
@@ -96,7 +96,7 @@ class TrainingLoss:
         return {"loss": loss, **terms, "events": torch.tensor(float(len(query)))}
 
     def _sampled_events(self, timelines: Timelines, batch: HeteroData, epoch: int) -> tuple[Tensor, Tensor]:
-        """The users' own events that become queries: positions [n] int64 and weights [n] float32."""
+        """Draw the owners' acts to train on: positions [n] int64 and loss weights [n] float32."""
         config, row = self.config, self.encoder.view.row
         first_time = max(self.plan.first_time, self.head.first_time)
         own = ((timelines.kind % 2 == 1) & (timelines.time >= first_time)).nonzero().squeeze(1)

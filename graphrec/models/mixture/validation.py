@@ -1,4 +1,4 @@
-"""Judging a mixture recommender on the events of validation."""
+"""Validation of a mixture recommender: ranks, scores, and the choice of the contact prior."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MIN_EVENTS, MAX_EVENTS = 500, 4000
 
 
 def validation_events(graph: FriendGraph, start: int, end: int, *, seed: int) -> Tensor:
-    """Events from `start` to before `end` (s) that are judged, ascending positions in the log: [n] int64."""
+    """Sample validation events from `start` to before `end` (s): [n] int64 positions, ascending."""
     first, last = torch.searchsorted(graph.events().time, torch.tensor([start, end])).tolist()
     events = torch.arange(first, last)
     size = min(MAX_EVENTS, max(MIN_EVENTS, VALIDATION_SCORES // graph.num_users))
@@ -45,12 +45,12 @@ def validation_scores(
     """MRR of slices, and their geometric mean.
 
     Args:
-        ranks: of parts of the events, taken together.
+        ranks: of disjoint parts of the events, which are joined.
         slices: names of slices.
-        weight: of each slice in the mean; slices without events have none.
+        weight: of each slice in the mean; slices without events are left out.
 
     Returns:
-        'val_' and the name for each slice, and 'val_score', the mean.
+        'val_NAME' for each slice, and 'val_score', their weighted geometric mean.
     """
     inside = {name: np.concatenate([part.select(name)[0] for part in ranks]) for name in slices}
     scores = {f"val_{name}": float((1.0 / r).mean()) if len(r) else 0.0 for name, r in inside.items()}
@@ -70,18 +70,18 @@ def choose_prior(
     weight: Mapping[str, float],
     batch_size: int,
 ) -> ContactPrior:
-    """The prior of `PRIOR_GRID` that is best on validation; users are scored once for all of them.
+    """Choose the prior of `PRIOR_GRID` that is best on validation; users are scored once for all priors.
 
-    What is maximized is the mean over every slice and `all`, so that none is given up for another.
+    It maximizes the weighted mean over all slices and `all`, so that no slice is traded for another.
 
     Args:
         name: of the model, for messages.
         graph: the graph.
         event_id: [n] int64, events of validation.
-        probabilities: [B, N] of all users for B queries.
-        neighborhood: how far contacts reach.
+        probabilities: from B queries to the probabilities of all users [B, N].
+        neighborhood: limits the contacts.
         weight: of each slice.
-        batch_size: events judged at once.
+        batch_size: events scored at once.
     """
     timeline = Timeline.of(graph)
     found: dict[ContactPrior, list[StreamingRanks]] = {prior: [] for prior in PRIOR_GRID}

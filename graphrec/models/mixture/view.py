@@ -1,4 +1,4 @@
-"""A graph as a fitted mixture recommender reads it."""
+"""The view of a graph that a fitted mixture recommender reads: index, embedding rows, features."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class TrainingPeriod:
     """The settings that a fit takes from its training period for all later queries.
 
     Attributes:
-        until: seconds; training saw what is strictly older.
-        snapshot_events: events between two snapshots of what is computed anew from time to time.
+        until: seconds; training used strictly older events.
+        snapshot_events: number of events between two snapshots of spectral embeddings and codes.
         half_life: seconds after which an event counts half in recent popularity.
     """
 
@@ -33,17 +33,17 @@ class TrainingPeriod:
 
 @dataclass(frozen=True)
 class GraphView:
-    """A graph, its index, and the rows of its users in what was learned of each. On the CPU.
+    """A graph, its index, and each user's row in embedding tables. On the CPU.
 
     Attributes:
         graph: N users.
         timeline: its index.
         period: the training period.
-        row: [N] int64, each user's row, from 1 on; 0 for users unknown in training.
+        row: [N] int64, each user's row in embedding tables, from 1 on; 0 for users unknown in training.
         order: [N] int64, all users: the known ones by row, then the others by their profiles.
-        profiles: users' features; None where the graph has none.
-        spectral: spectral embeddings of the contact graph; None where they are not used.
-        seed: fixes what is drawn.
+        profiles: users' features; None if the graph has none.
+        spectral: spectral embeddings of the contact graph; None if they are not used.
+        seed: of all random draws.
     """
 
     graph: FriendGraph
@@ -70,11 +70,11 @@ class GraphView:
 
         Args:
             graph: the graph.
-            known: [n] int64, users who get the rows 1..n.
+            known: [n] int64, the users of rows 1..n.
             period: the training period.
             spectral: whether spectral embeddings are used.
-            seed: fixes where their iteration starts, and what a head draws.
-            since: seconds; queries are asked from then on.
+            seed: of the start of the spectral iteration, and of the draws of a head.
+            since: seconds; no query is earlier.
         """
         timeline, profiles = Timeline.of(graph), Profiles.of(graph, until=period.until)
         users = users_by_profile(profiles, graph.num_users, until=period.until)
@@ -91,7 +91,7 @@ class GraphView:
 
     @cached_property
     def num_known(self) -> int:
-        """Users with a row of their own."""
+        """Number of users with an embedding row of their own."""
         return int((self.row > 0).sum())
 
     @property
@@ -107,7 +107,7 @@ class GraphView:
 
     @property
     def profile_columns(self) -> int:
-        """F + 1 of `Profiles`, or 0 without."""
+        """Number of columns of `Profiles.x`, F + 1; 0 without profiles."""
         return 0 if self.profiles is None else self.profiles.x.size(1)
 
     @cached_property
@@ -119,16 +119,16 @@ class GraphView:
         return count.double() / size
 
     def rows_at(self, user: Tensor, tick: Tensor) -> Tensor:
-        """Rows of users before ticks (int64 both, same shape): 0, the stranger's, until their first event."""
+        """Embedding rows of users before ticks (int64, same shape); 0 until a user's first event."""
         return torch.where(self.timeline.first_tick[user] < tick, self.row[user], 0)
 
     def just_before(self, tick: Tensor) -> int:
-        """The earliest time, in seconds, at which all is known that is older than a tick [] int64."""
+        """The earliest time, in seconds, at which all events before a tick [] int64 are known."""
         return int(self.timeline.instants[tick - 1]) + 1 if int(tick) else 0
 
 
 def users_by_profile(profiles: Profiles | None, num_users: int, *, until: int) -> Tensor:
-    """An order of all users in which, where they have profiles, their indices have no part: [N] int64."""
+    """All users sorted by a hash of their profiles, or by index without profiles: [N] int64."""
     if profiles is None:
         return torch.arange(num_users)
     return profiles.key(until).argsort(stable=True)

@@ -1,1 +1,1 @@
-"""Recommenders made of recommenders: what is recommended is put in another order."""
+"""Rerankers: recommenders that reorder the candidates of other recommenders."""

@@ -1,4 +1,4 @@
-"""Suggestions for many users at once, with a limit on how often anybody is suggested."""
+"""Suggestions for many users at once, with a limit on how often each person is suggested."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ NUM_STEPS = 200
 
 @dataclass(frozen=True)
 class FairLists:
-    """Lists within the bounds.
+    """Lists that meet the limits of `exposure_capped_topk`.
 
     Attributes:
         people: [B, k] int64, best first, padded with -1.
-        value: the sum of the values of all suggestions.
-        bound: an upper bound of the value of any lists within the bounds.
+        value: sum of the values of all suggestions.
+        bound: an upper bound on the `value` of any lists that meet the limits.
     """
 
     people: Tensor
@@ -37,32 +37,33 @@ def exposure_capped_topk(
     initiations: Tensor | None = None,
     max_initiations: float = float("inf"),
 ) -> FairLists:
-    """Lists of at most k of each user's candidates, of much value in all, in which no person is too often.
+    """Choose up to k candidates for each user, with a limit on how often each person is suggested.
 
         maximize    sum of x_uv values_uv                     over x_uv in {0, 1}
         subject to  sum over v of x_uv <= k                   for each user u
                     sum over u of x_uv <= max_exposure        for each person v
                     sum over u of x_uv initiations_uv <= max_initiations
 
-    Every person has a price for a suggestion and one for an initiation. Users choose those of most value
-    after prices; prices rise where the load is too high and fall where it is not (the subgradient method on
-    the Lagrangian dual; Fisher 1981, https://doi.org/10.1287/mnsc.27.1.1). What is chosen at these prices is
-    brought within the bounds by deferred acceptance (Gale & Shapley 1962, https://doi.org/10.2307/2312726):
-    a person keeps the best offers within the bounds, and users who are refused ask the next. The best lists
-    of all steps are returned; the least dual value bounds how far from the optimum they can be.
+    Each person v has one price for a suggestion and one for an initiation (the dual variables). Users choose
+    the candidates of largest value minus price; prices rise for persons above a limit and fall for others
+    (the subgradient method on the Lagrangian dual; Fisher 1981, https://doi.org/10.1287/mnsc.27.1.1). The
+    lists chosen at these prices are made feasible by deferred acceptance (Gale & Shapley 1962,
+    https://doi.org/10.2307/2312726): a person keeps the best offers within the limits, and users who are
+    refused propose to their next candidate. The best lists of all steps are returned; the smallest dual value
+    bounds their distance from the optimum.
 
     Args:
         people: [B, C] int64 candidates of each user, distinct, padded with -1.
-        values: [B, C] what each suggestion is worth, finite, comparable between users; those without value
-            are not suggested.
-        k: the length of the lists.
-        max_exposure: users to whom a person may be suggested, at most.
-        initiations: [B, C] expected initiations from each suggestion, not negative; by default 0.
-        max_initiations: expected initiations to a person, at most.
+        values: [B, C] value of each suggestion, finite, comparable between users; candidates with a value of
+            0 or less are not suggested.
+        k: length of a list, at most.
+        max_exposure: number of lists that a person may be on, at most.
+        initiations: [B, C] expected number of initiations from each suggestion, not negative; by default 0.
+        max_initiations: expected number of initiations to a person, at most.
 
     Raises:
-        TypeError: an argument of another kind.
-        ValueError: a shape, value or bound is wrong, or somebody is twice among the candidates of a user.
+        TypeError: an argument has a wrong type.
+        ValueError: a shape, value or limit is wrong, or a candidate is there twice for one user.
     """
     for name, given in {"people": people, "values": values, "initiations": initiations}.items():
         if given is not None and not isinstance(given, Tensor):
@@ -103,7 +104,7 @@ def exposure_capped_topk(
 
 @dataclass(frozen=True)
 class _Problem:
-    """The assignment problem of `exposure_capped_topk`; `size` is the number of distinct people."""
+    """The assignment problem of `exposure_capped_topk`, for S = `size` distinct people."""
 
     place: Tensor
     value: Tensor
@@ -115,7 +116,7 @@ class _Problem:
     max_load: float
 
     def solve(self) -> tuple[Tensor, float, float]:
-        """The choice, [B, C] bool; its value; and an upper bound of the value of any choice."""
+        """The chosen candidates [B, C] bool, their value, and an upper bound on any choice's value."""
         price = torch.zeros(self.size, dtype=torch.float64)
         toll = torch.zeros_like(price)  # for a unit of load
         best, total, bound = self.offered & False, 0.0, float("inf")
@@ -146,25 +147,30 @@ class _Problem:
         return best, total, bound
 
     def _net(self, price: Tensor, toll: Tensor) -> Tensor:
-        """The value of each candidate after prices, [B, C]; -inf for padding."""
+        """Value minus price of each candidate, [B, C] float64; -inf for padding.
+
+        Args:
+            price: [S] float64, for a suggestion.
+            toll: [S] float64, for an expected initiation.
+        """
         net = self.value - price[self.place] - toll[self.place] * self.load
         return torch.where(self.offered, net, -torch.inf)
 
     def _first(self, net: Tensor) -> Tensor:
-        """The k of the highest positive value of each row: [B, C] bool."""
+        """Mask of the k highest positive values of each row: [B, C] bool."""
         top = net.topk(min(self.k, net.size(1)), dim=1)
         chosen = torch.zeros_like(self.offered)
         chosen.scatter_(1, top.indices, top.values > 0)
         return chosen
 
     def _loads(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """Suggestions of each person, and their load: [size] float64 each."""
+        """Number of suggestions of each person, and their expected initiations: [S] float64 each."""
         at = self.place[chosen]
         number = torch.bincount(at, minlength=self.size).double()
         return number, torch.zeros_like(number).index_add_(0, at, self.load[chosen])
 
     def _fitted(self, net: Tensor) -> Tensor:
-        """Deferred acceptance by value after prices: [B, C] bool, within all bounds."""
+        """Choose candidates within all limits by deferred acceptance on values minus prices: [B, C] bool."""
         # Where the prices leave nobody, the values still decide.
         order = net - net[self.offered].min() + 1e-9 if self.offered.any() else net
         left = torch.where(self.offered, order, -torch.inf)

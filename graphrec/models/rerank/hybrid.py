@@ -1,4 +1,4 @@
-"""Candidates from several recommenders, put in order by one of them or another."""
+"""Candidates of several recommenders, ranked by one scorer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from graphrec.data.saved import (
     read_manifest,
     write_manifest,
 )
-from graphrec.models.manifest import load_members, save_members
+from graphrec.models.manifest import load_submodels, save_submodels
 from graphrec.models.recommender import Recommender, latest
 from graphrec.retrieval.topk import padded_topk
 
@@ -27,16 +27,16 @@ FORMAT, MANIFEST = "graphrec.Hybrid/1", "hybrid.json"
 
 
 class Hybrid(Recommender):
-    """The union of what several recommenders propose, rescored by a model.
+    """Takes the union of the candidates of several recommenders, and ranks it by the scores of one model.
 
-    Generation alone is weak where little is known of a person (Yang et al. 2024,
-    https://arxiv.org/abs/2411.18814), so a service fuses ways of retrieval and lets one model judge. A
-    `GenerativeSTU` judges pairs at the cost of these pairs; other models score everyone for it.
+    Generation alone is weak for users with few events (Yang et al. 2024, https://arxiv.org/abs/2411.18814),
+    so candidates of several retrievers are combined. A `GenerativeSTU` as scorer scores only the candidates;
+    other models score all users.
 
     Args:
-        scorer: whose scores decide; `fit` fits it.
-        retrievers: each proposes its best; `fit` fits those that are not the scorer itself.
-        num_candidates: how many each proposes, or k where that is more.
+        scorer: ranks the candidates; fitted by `fit`.
+        retrievers: propose candidates; fitted by `fit`. The scorer itself may be one of them.
+        num_candidates: number of candidates from each retriever; k if that is greater.
     """
 
     def __init__(
@@ -53,12 +53,12 @@ class Hybrid(Recommender):
 
     @property
     def num_parameters(self) -> int:
-        """Numbers that are trained, in all models together."""
+        """Number of trained parameters of all models together."""
         return sum(model.num_parameters for model in self._models)
 
     @property
     def _models(self) -> list[Recommender]:
-        """Scorer and retrievers, each once."""
+        """The scorer and the retrievers, without repetition."""
         return list({id(model): model for model in (self.scorer, *self.retrievers)}.values())
 
     def fit(self, graph: FriendGraph, *, until: int) -> Self:
@@ -69,7 +69,7 @@ class Hybrid(Recommender):
         return self.join(graph)
 
     def join(self, graph: FriendGraph) -> Self:
-        """Take all models as they are, fitted on this graph."""
+        """Use all models as already fitted on this graph."""
         check_graph(graph)
         self._graph = graph
         self.fitted_until = latest(model.fitted_until for model in self._models)
@@ -90,7 +90,7 @@ class Hybrid(Recommender):
         folder = make_folder(folder)
         places = {id(model): str(place) for place, model in enumerate(self._models)}
         content = {
-            "members": save_members({places[id(model)]: model for model in self._models}, folder),
+            "members": save_submodels({places[id(model)]: model for model in self._models}, folder),
             "scorer": places[id(self.scorer)],
             "retrievers": [places[id(model)] for model in self.retrievers],
             "num_candidates": self.num_candidates,
@@ -103,13 +103,13 @@ class Hybrid(Recommender):
         folder = Path(folder)
         with load_errors_as_data_error(cls, folder):
             content = read_manifest(folder / MANIFEST, FORMAT)
-            members = load_members(content["members"], folder, graph)
+            members = load_submodels(content["members"], folder, graph)
             retrievers = [members[place] for place in content["retrievers"]]
             out = cls(members[content["scorer"]], retrievers, num_candidates=content["num_candidates"])
         return out.join(graph)
 
     def _score_in_order(self, query: Query) -> Tensor:
-        """Scores of the scorer; people who are no candidates are only never recommended."""
+        """Scores of the scorer, also for users who are not candidates."""
         return self.scorer.score_all(query)
 
     def score_pairs(self, query: Query, row: Tensor, user: Tensor) -> Tensor:
@@ -142,7 +142,7 @@ class Hybrid(Recommender):
         exclude: tuple[Tensor, Tensor] | None = None,
         exclude_users: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The k best of the candidates by the scorer; never the asking user.
+        """The k candidates with the highest scores; never the query's own user.
 
         Args, Returns, Raises: as in `Recommender.recommend`.
         """

@@ -1,4 +1,4 @@
-"""A reranker that puts the best new people of any recommender in order by how likely both want the tie."""
+"""A reranker that orders the best new people of any recommender by how likely both sides want the tie."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from graphrec.data.saved import (
 )
 from graphrec.evaluate import Initiations
 from graphrec.evaluate.protocol import sample_rows
-from graphrec.models.manifest import load_members, save_members
+from graphrec.models.manifest import load_submodels, save_submodels
 from graphrec.models.recommender import Recommender, latest
 from graphrec.models.rerank.reciprocal_scores import (
     RatedCandidates,
@@ -56,28 +56,30 @@ MIN_PROBABILITY = 1e-9
 
 
 class ReciprocalReranker(Recommender):
-    """Rescores the best people whom the user has had no contact with; nobody else's score changes.
+    """Reranks the highest-scored users without earlier contact; the scores of all others stay.
 
     For a user u and one of the `num_candidates` best new people v,
 
         score = M(P(u -> v), P(v -> u)) P(v replies | u -> v)^a,   M(x, y) = ((x^q + y^q) / 2)^(1 / q)
 
-    P(u -> v) = 1 / rank of v among the new people of u, P(v -> u) = 1 / rank of u among those of v: ranks, so
-    that any recommender will do, whatever its scores mean. The reply is that of `ReplyModel`. M is a power
-    mean, since a tie may begin on either side: the smaller q, the more it asks of the side less inclined. By
-    default a = 1 and q = 1/2; `choose` takes those that do best by the ties of validation.
+    where P(u -> v) = 1 / rank of v among the new people of u, and P(v -> u) = 1 / rank of u among those of v.
+    Ranks are used because the scores of an arbitrary recommender have no scale. P(v replies | u -> v) is the
+    `ReplyModel`'s. M is a power mean, since either side may begin a tie: the smaller q, the more weight the
+    less interested side has. By default a = 1 and q = 1/2; `choose` picks the values that do best on
+    validation ties.
 
-    The scores that these people had are then given to them in the new order. So people u knows, and everyone
-    less likely, keep their places.
+    The candidates' original scores are then reassigned to them in the new order, so contacts of u, and users
+    below the candidates, keep their ranks.
 
-    The other side's ranks are those of its last renewal, which is strictly older than the query: as often as
-    there are a two-hundredth of the training events.
+    Ranks for v are computed anew at regular moments, one for each two-hundredth of the training events, and a
+    query reads those of the latest moment strictly before it.
 
     Args:
-        recommender: what is wrapped; `fit` fits it.
-        reply_model: the model of replies; `fit` fits it.
-        num_candidates: how many people are rescored; those who tie with the next one are not.
-        weights: a and q.
+        recommender: the recommender to rerank; fitted by `fit`.
+        reply_model: gives the probability of a reply; fitted by `fit`.
+        num_candidates: number of users to rerank; users whose score ties with the first one below are left
+            out.
+        weights: (a, q).
     """
 
     def __init__(
@@ -105,7 +107,7 @@ class ReciprocalReranker(Recommender):
 
     @property
     def num_parameters(self) -> int:
-        """Numbers that are trained, in both models together."""
+        """Number of trained parameters of both models together."""
         return self.recommender.num_parameters + self.reply_model.num_parameters
 
     def fit(self, graph: FriendGraph, *, until: int) -> Self:
@@ -116,7 +118,7 @@ class ReciprocalReranker(Recommender):
         return self.join(graph, until=until)
 
     def join(self, graph: FriendGraph, *, until: int) -> Self:
-        """Take both models as they are, fitted on this graph's events before `until` (s)."""
+        """Use both models as already fitted on this graph's events before `until` (s)."""
         until = self._check_past(graph, until)
         self._read(graph)
         num_events = int(torch.searchsorted(self._timeline.events.time, until))
@@ -125,19 +127,19 @@ class ReciprocalReranker(Recommender):
 
     @single_precision()
     def choose(self, *, start: int, end: int, action: str | None = None) -> Self:
-        """Take the weights of `GRID` that do best by the ties formed in [start, end) seconds.
+        """Choose the weights of `GRID` that do best on the ties formed in [start, end) seconds.
 
-        Two figures of candidates are taken, relative to those of the recommender alone. The first is the
-        mutual MRR of pairs whose first contact and answer fall there, just before that contact. The second
-        counts the people with whom users then formed ties by their places on the lists of `start`, as
-        1 / (1 + (place / 10)^2): a precision that changes smoothly. What is maximized is the smaller of both,
-        so that neither is bought with the other. With fewer than 30 pairs, or without a tie among the
-        candidates, the weights stay.
+        Two metrics are computed over the candidates, each divided by its value for the recommender alone. The
+        first is the mutual MRR of pairs whose first contact and reply fall in the window, ranked just before
+        that contact. The second is a smooth precision of the lists made at `start`: the sum of 1 / (1 + (rank
+        / 10)^2) over the people with whom a tie was then formed. The smaller of the two is maximized, so that
+        neither is traded for the other. With fewer than 30 pairs, or without a tie among the candidates, the
+        weights stay as they are.
 
         Args:
             start: first second of validation.
             end: the second after its last.
-            action: the action of the first contact at `start`; by default the most frequent.
+            action: the action of the queries at `start`; by default the most common one.
         """
         start, end = check_time("start", start), check_time("end", end)
         if end <= start:
@@ -181,7 +183,7 @@ class ReciprocalReranker(Recommender):
         return self
 
     def _rated(self, query: Query, target: Tensor | None) -> RatedCandidates:
-        """The candidates of B queries in order of time, with their scores' parts.
+        """Compute the candidates of B queries in order of time, with the factors of their scores.
 
         Args:
             query: B queries.
@@ -199,7 +201,7 @@ class ReciprocalReranker(Recommender):
         return RatedCandidates(len(query), row, person, torch.stack(logs), at)
 
     def on(self, graph: FriendGraph) -> Self:
-        """The same recommender, with what both models have learned, on another graph."""
+        """See `Recommender.on`."""
         other = copy(self)
         other.recommender = self.recommender.on(graph)
         other.reply_model = self.reply_model.on(graph)
@@ -221,7 +223,7 @@ class ReciprocalReranker(Recommender):
         folder = make_folder(folder)
         self.reply_model.save(folder / REPLY_MODEL)
         content = {
-            "members": save_members({"recommender": self.recommender}, folder),
+            "members": save_submodels({"recommender": self.recommender}, folder),
             "num_candidates": self.num_candidates,
             "weights": self.weights,
             "renewal_events": self._renewal_events,
@@ -235,7 +237,7 @@ class ReciprocalReranker(Recommender):
         with load_errors_as_data_error(cls, folder):
             content = read_manifest(folder / MANIFEST, FORMAT)
             out = cls(
-                **load_members(content["members"], folder, graph),
+                **load_submodels(content["members"], folder, graph),
                 reply_model=ReplyModel.load(folder / REPLY_MODEL, graph),
                 num_candidates=content["num_candidates"],
                 weights=tuple(content["weights"]),
@@ -251,11 +253,11 @@ class ReciprocalReranker(Recommender):
 
     @single_precision()
     def ties(self, query: Query, k: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The k best new people of each query, for `exposure_capped_topk`.
+        """The k best new people of each query, with the values that `exposure_capped_topk` takes.
 
         Returns:
-            people [B, k] int64, padded with -1; their scores, in (0, 1], 0 where padded; and the
-            probabilities of an initiation if they are suggested, P(u -> v) as above: [B, k] float64.
+            people [B, k] int64, padded with -1; their scores [B, k] float64 in (0, 1], 0 for padding; and P(u
+            -> v), the probability that u initiates if they are suggested, [B, k] float64.
         """
         self._check(query)
         k = check_list_length(k, self.graph.num_users)
@@ -273,7 +275,7 @@ class ReciprocalReranker(Recommender):
         return people, joined, initiation
 
     def _parts(self, query: Query, scores: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Candidates and the logarithms of the parts of their scores.
+        """Candidates and the logs of the factors of their scores.
 
         Args:
             query: B queries, in order of time.
@@ -294,7 +296,7 @@ class ReciprocalReranker(Recommender):
         return row, person, -forth.log(), reply.clamp(min=MIN_PROBABILITY).log(), -back.log()
 
     def _other_side(self, asked: Query, person: Tensor) -> Tensor:
-        """Ranks of the users of M queries for people [M], at the people's last renewal: [M] float64."""
+        """Ranks of M queries' users among the new people of people [M], as last computed: [M] float64."""
         num_users, num_actions = self.graph.num_users, len(self.graph.actions)
         events = self._timeline.events.time
         renewed = (
@@ -319,7 +321,7 @@ class ReciprocalReranker(Recommender):
         return rank
 
     def _new_people(self, query: Query, scores: Tensor) -> Tensor:
-        """Scores [B, N] float64 with -inf for the user and everybody met before the query."""
+        """Scores [B, N] float64 with -inf for the query's user and for contacts before the query."""
         new = scores.to(torch.float64, copy=True)
         new[torch.arange(len(query)), query.user] = -torch.inf
         new[self._timeline.contacts.before(query.user, self._timeline.tick(query.time))] = -torch.inf

@@ -1,4 +1,4 @@
-"""The score of a reciprocal reranker: joining its parts, and giving it to candidates."""
+"""The score of a reciprocal reranker: joining its factors, and reordering candidates by it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 
 
 def joined_score(weights: tuple[float, float], forth: Tensor, reply: Tensor, back: Tensor) -> Tensor:
-    """Log-scores of M candidates from the logarithms of the three parts; see `ReciprocalReranker`.
+    """Log-scores of M candidates from the logs of the three factors; see `ReciprocalReranker`.
 
     Args:
-        weights: a and q.
+        weights: (a, q).
         forth: [M] log P(u -> v).
         reply: [M] log P(v replies).
         back: [M] log P(v -> u).
@@ -26,11 +26,11 @@ def joined_score(weights: tuple[float, float], forth: Tensor, reply: Tensor, bac
 
 
 def mean_ranks(ascending: Tensor, row: Tensor, own: Tensor) -> Tensor:
-    """Ranks from 1 on of values among the scores of a row, ties in the middle.
+    """Rank values among the scores of a row: 1 is best, ties get their mean rank.
 
     Args:
-        ascending: [B, K], each row sorted.
-        row: [M] int64.
+        ascending: [B, K], scores, each row sorted.
+        row: [M] int64, the row of each value.
         own: [M], the values.
 
     Returns:
@@ -49,13 +49,13 @@ def mean_ranks(ascending: Tensor, row: Tensor, own: Tensor) -> Tensor:
 
 
 def redistribute_scores(scores: Tensor, row: Tensor, person: Tensor, value: Tensor) -> Tensor:
-    """Scores in which the candidates of each row have their own scores in another order.
+    """Permute the scores of each row's candidates so that they follow another order.
 
     Args:
         scores: [B, N].
         row: [M] int64, ascending, the query of each candidate.
         person: [M] int64.
-        value: [M], what they are put in order by; candidates of one value get the best of their scores.
+        value: [M], highest first; candidates of equal value all get the best score among theirs.
 
     Returns:
         [B, N].
@@ -75,14 +75,14 @@ def redistribute_scores(scores: Tensor, row: Tensor, person: Tensor, value: Tens
 
 @dataclass(frozen=True)
 class RatedCandidates:
-    """Candidates of B queries with the parts of their scores.
+    """Candidates of B queries with the factors of their scores.
 
     Attributes:
         num_queries: B.
-        row: [M] int64, ascending, the query of each.
+        row: [M] int64, ascending, the query of each candidate.
         person: [M] int64.
         logs: [3, M] float64, log P(u -> v), log P(v replies), log P(v -> u).
-        target: positions of the targets among the M; None where there are none.
+        target: int64, positions among the M of the candidates that are targets; None without targets.
     """
 
     num_queries: int
@@ -92,7 +92,7 @@ class RatedCandidates:
     target: Tensor | None
 
     def ranks(self, weights: tuple[float, float] | None) -> Tensor:
-        """Ranks of all candidates, [M] float64; without weights, by the recommender alone."""
+        """Ranks of all candidates, [M] float64; by the recommender alone if `weights` is None."""
         joined = self.logs[0] if weights is None else joined_score(weights, *self.logs)
         order = joined.argsort(descending=True, stable=True)
         order = order[self.row[order].argsort(stable=True)]
@@ -102,7 +102,7 @@ class RatedCandidates:
         return rank
 
     def rank(self, weights: tuple[float, float] | None) -> Tensor:
-        """Ranks of the targets, [B] float64; infinite where a target is no candidate."""
+        """Ranks of the targets, [B] float64; inf if the target is not a candidate."""
         assert self.target is not None
         out = torch.full((self.num_queries,), torch.inf, dtype=torch.float64)
         out[self.row[self.target]] = self.ranks(weights)[self.target]

@@ -1,4 +1,4 @@
-"""Whether an initiation is replied to: a calibrated probability, learned from replies that come late."""
+"""A calibrated probability that an initiation is replied to, learned with delayed labels."""
 
 from __future__ import annotations
 
@@ -50,15 +50,16 @@ WEEK = 7 * 86_400
 
 @dataclass(frozen=True)
 class ReplyConfig:
-    """How replies are learned.
+    """The configuration of a `ReplyModel`.
 
     Attributes:
         reply_window: seconds within which a reply counts.
         hidden_channels, dropout: of `ReplyNet`.
-        batch_size: initiations of a step; fewer where an epoch would have less than twenty steps.
-        max_epochs, patience: the most epochs, and how many without a better validation end training.
-        naive: count every missing reply as none, to be measured against; not to be used.
-        seed: fixes initial values, order and dropout.
+        batch_size: initiations in a training step; fewer if an epoch would have less than twenty steps.
+        max_epochs, patience: number of epochs at most, and epochs without a better validation score after
+            which training stops.
+        naive: count every reply that has not come yet as a negative; only a baseline for comparison.
+        seed: fixes initial weights, order and dropout.
     """
 
     reply_window: int = WEEK
@@ -82,13 +83,14 @@ class ReplyConfig:
 
 @dataclass(frozen=True)
 class _Fitted:
-    """A network on a graph.
+    """A network bound to a graph.
 
     Attributes:
         graph: the graph.
         timeline: its index.
         replies: the index of initiations and replies.
-        profiles: users' features, standardized on those known before `profiles_until`; None without.
+        profiles: users' features, standardized on those known before `profiles_until`; None if the graph has
+            none.
         profiles_until: seconds.
         network: None before it is trained.
     """
@@ -107,25 +109,25 @@ class _Fitted:
 
 
 class ReplyModel:
-    """P(v replies to u within a window | u initiates), from what was known just before the initiation.
+    """P(v replies to u within a window | u initiates), from events strictly before the initiation.
 
     An *initiation* is the first event between two people, a reply the first one back. Features are
     `initiation_features`, the action and, where the graph has them, both users' profiles.
 
-    An initiation of age a without a reply says little while a is small. It is neither left out nor counted as
-    a no: with m(a) the share of replies that have come by that age (`ReplyDelayCurve`), there is
-    none so far with probability 1 - P m(a), and the likelihood of
+    A young initiation without a reply may still get one, so it is neither left out nor counted as a negative.
+    With m(a) the fraction of replies that arrive within a delay of a (`ReplyDelayCurve`), an initiation of
+    age a has no reply yet with probability 1 - P m(a). The log-likelihood that is maximized has the term
 
-        log P for those replied to, log(1 - P m(a)) for the others
+        log P for initiations with a reply, log(1 - P m(a)) for the others,
 
-    is maximized, as by Chapelle 2014 (https://doi.org/10.1145/2623330.2623634) with the product-limit curve
-    in place of an exponential delay. Validation then sets scale and shift of the logits (Platt 1999), since
-    how readily a network replies drifts.
+    as in Chapelle 2014 (https://doi.org/10.1145/2623330.2623634), with the product-limit curve in place of an
+    exponential delay. Scale and shift of the logits are then calibrated on validation data (Platt 1999),
+    since the reply rate of a network drifts.
 
     Args:
         reply_window, hidden_channels, dropout, batch_size, max_epochs, patience, naive, seed: see
             `ReplyConfig`.
-        progress: whether to show training.
+        progress: show training progress.
     """
 
     def __init__(
@@ -160,18 +162,18 @@ class ReplyModel:
     @single_precision()
     @one_intra_op_thread()
     def fit(self, graph: FriendGraph, *, until: int, validate_until: int | None = None) -> Self:
-        """Learn from initiations before `until` and the replies known by then.
+        """Fit on initiations before `until` and the replies known by then.
 
         Args:
             graph: the whole graph.
-            until: seconds; training sees what is strictly older.
-            validate_until: initiations from `until` to before this time, with the replies known by then,
-                choose the epoch; by default the last tenth of the initiations is set aside for it.
+            until: seconds; training uses strictly older events.
+            validate_until: seconds; initiations from `until` to before this time, with the replies known by
+                then, choose the epoch. By default the last tenth of the initiations is held out for that.
 
         Raises:
-            TypeError: a time is not in whole seconds.
-            ValueError: a time lies beyond the year 9999, or validation would end before it begins; there is
-                no initiation to learn from.
+            TypeError: a time is not a whole number of seconds.
+            ValueError: a time is beyond the year 9999; validation would end before it begins; or there is no
+                initiation to train on.
         """
         check_graph(graph)
         config = self.config
@@ -222,7 +224,7 @@ class ReplyModel:
 
     @property
     def graph(self) -> FriendGraph:
-        """The graph it was fitted on."""
+        """The graph that the model is bound to."""
         return self._state.graph
 
     @property
@@ -235,7 +237,7 @@ class ReplyModel:
 
     @property
     def num_parameters(self) -> int:
-        """Numbers that are trained; 0 before a fit."""
+        """Number of trained parameters; 0 before a fit."""
         if self._fitted is None or self._fitted.network is None:
             return 0
         return sum(parameter.numel() for parameter in self._fitted.network.parameters())
@@ -247,7 +249,7 @@ class ReplyModel:
         return self._fitted
 
     def on(self, graph: FriendGraph) -> Self:
-        """The same model, with what it has learned, on another graph with the same actions and features."""
+        """Return this model, with its parameters, on another graph with the same actions and features."""
         if graph.actions != self.graph.actions:
             raise ValueError(
                 f"the model knows the actions {self.graph.actions}, the graph has {graph.actions}"
@@ -255,13 +257,13 @@ class ReplyModel:
         return self._with(_Fitted(graph, self._state.profiles_until, self.network))
 
     def _with(self, fitted: _Fitted) -> Self:
-        """The same model with another network or graph."""
+        """Copy this model with another network or graph."""
         out = type(self)(**asdict(self.config), progress=self.progress)
         out.curve, out.fitted_until, out._fitted = self.curve, self.fitted_until, fitted
         return out
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write what was learned: JSON, and tensors that load with `weights_only=True`."""
+        """Write the fitted state: JSON, and tensors that load with `weights_only=True`."""
         network = self.network
         content = {
             "config": asdict(self.config),
@@ -276,7 +278,7 @@ class ReplyModel:
     @classmethod
     @single_precision()
     def load(cls, folder: str | os.PathLike[str], graph: FriendGraph) -> Self:
-        """The model that `save` wrote, on a graph with the same actions and features.
+        """Load the model that `save` wrote, on a graph with the same actions and features.
 
         Raises:
             DataError: the folder holds something else, or the graph has other actions or features.
@@ -304,18 +306,18 @@ class ReplyModel:
 
     @single_precision()
     def probability(self, query: Query, person: Tensor) -> Tensor:
-        """P(reply within the window | initiation), where query b's user initiates to person b.
+        """P(reply within the window | initiation) for B initiations.
 
         Args:
-            query: B queries.
-            person: [B] int64.
+            query: B queries, whose users initiate.
+            person: [B] int64, the users that they act on.
 
         Returns:
             [B] float64.
 
         Raises:
-            IndexError: a user, person or action is not one of the graph.
-            ValueError: there is not one person for each query.
+            IndexError: a user, person or action is not in the graph.
+            ValueError: `person` is not [B].
         """
         graph = self.graph
         check_query(graph, query)
@@ -327,11 +329,11 @@ class ReplyModel:
         return logit.sigmoid()
 
     def history(self, user: Tensor, time: Tensor, role: Role) -> ReplyHistory:
-        """How initiations by users [M], or to them, had gone strictly before times [M] (s)."""
+        """The initiations by users [M], or to them, and their replies, strictly before times [M] (s)."""
         return self._state.replies.history(user, self._state.timeline.tick(time), role)
 
     def features(self, query: Query, person: Tensor) -> Tensor:
-        """Features of M initiations, by the users of queries to people [M] int64: [M, F] float32."""
+        """Features of M initiations, from the queries' users to people [M] int64: [M, F] float32."""
         fitted = self._state
         timeline, replies, window = fitted.timeline, fitted.replies, self.config.reply_window
         parts = [

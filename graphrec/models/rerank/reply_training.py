@@ -20,12 +20,12 @@ CALIBRATION_PENALTY = 0.01
 
 
 class Examples(NamedTuple):
-    """M initiations to learn from.
+    """M initiations to train on.
 
     Attributes:
         features: [M, F] float32.
         replied: [M] bool, whether a reply is known.
-        maturity: [M] float32 in [0, 1], the share of replies that have come by the initiation's age.
+        maturity: [M] float32 in [0, 1], fraction of replies that arrive by the initiation's age.
     """
 
     features: Tensor
@@ -34,7 +34,7 @@ class Examples(NamedTuple):
 
 
 def delayed_reply_loss(logit: Tensor, replied: Tensor, maturity: Tensor) -> Tensor:
-    """Mean negative log-likelihood of replies that come late, [].
+    """Mean negative log-likelihood of replies with delayed labels, []; see `ReplyModel`.
 
     Args:
         logit: [M].
@@ -47,7 +47,7 @@ def delayed_reply_loss(logit: Tensor, replied: Tensor, maturity: Tensor) -> Tens
 
 
 def calibrate(network: ReplyNet, judged: Examples) -> None:
-    """Set scale and shift of the logits by the likelihood of initiations that were not trained on."""
+    """Calibrate scale and shift of the logits in place, by the likelihood of held-out initiations."""
     features, replied, maturity = judged
     with torch.no_grad():
         logit = network(features)
@@ -67,11 +67,11 @@ def calibrate(network: ReplyNet, judged: Examples) -> None:
 
 
 class ReplyBatches:
-    """Examples in batches, in an order that follows from (seed, epoch).
+    """Batches of examples, in an order fixed by (seed, epoch).
 
     Args:
         examples: all of them.
-        size: examples of a batch.
+        size: number of examples in a batch.
         seed: fixes the order.
     """
 
