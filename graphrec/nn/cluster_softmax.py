@@ -20,18 +20,18 @@ LOSS_WEIGHTS = {"loss_cluster": 0.1, "imbalance": 1.0}
 
 @dataclass(frozen=True)
 class ClusterSoftmax:
-    """P(v) = sum over clusters c of P(c) P(v | c), of B targets among K candidates; C clusters.
+    """P(v) = sum over clusters c of P(c) P(v | c), for B targets among K candidates, with C clusters.
 
     Attributes:
-        candidates: K of them.
+        candidates: the K candidates.
         scores: [B, K] logits.
         assigned: [B, K] bool, candidates who are in a cluster at the query's time.
-        membership: [K, C], shares.
+        membership: [K, C], shares of the candidates in the clusters.
         total_membership: [C], the sum of all users' soft memberships, estimated.
         log_cluster: [B, C], log-probabilities of the target's cluster.
-        log_unassigned: [B], log-probability that the target is in none.
-        place: [B] int64, the columns of the targets.
-        negative_mask: [B, K] bool, candidates who count as negatives.
+        log_unassigned: [B], log-probability that the target is in no cluster.
+        place: [B] int64, the targets' columns among the candidates.
+        negative_mask: [B, K] bool, candidates that are negatives.
     """
 
     candidates: Candidates
@@ -54,8 +54,8 @@ class ClusterSoftmax:
 
         Args:
             rows: [n] int64, the queries.
-            excluded: (row, user) int64 of all B queries, users who are no candidates; the next cluster is
-                judged as if all were.
+            excluded: (row [M], user [M]) int64, users who are not candidates of a query, rows counting all B;
+                P(c) does not leave them out.
 
         Returns:
             [n].

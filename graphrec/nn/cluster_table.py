@@ -1,4 +1,4 @@
-"""A table of users and one of clusters, and the memberships of users in clusters."""
+"""Embedding tables of users and of clusters, and the memberships of users in clusters."""
 
 from __future__ import annotations
 
@@ -26,23 +26,24 @@ NUM_CLUSTER_FEATURES = 7
 class ClusterTable(nn.Module):
     """User embeddings, and C cluster embeddings that both towers share.
 
-    A user embedding's dot products with the clusters, over a temperature, make the user's memberships: a
-    softmax over the largest two; where clusters start at random, over all of them in the first half of
-    training, so that each receives a gradient from everyone. In both towers the sum of cluster embeddings,
-    weighted by memberships, is added to the user's. Row 0 of the table is the stranger, who is in no cluster.
+    A user's memberships are a softmax over the dot products of user and cluster embeddings, divided by a
+    temperature. It takes the largest two; if clusters start at random, all of them in the first half of
+    training, so that each cluster gets gradients from all users. In both towers the membership-weighted sum
+    of cluster embeddings is added to the user embedding. Row 0 of the user table stands for every unknown
+    user, who is in no cluster.
 
     Args:
         num_known: users with an event in training; they have the rows from 1 on.
         num_clusters: C.
         embedding_dim: D, width of both tables.
-        presence: whether targets are also scored by how present they are.
-        first: [num_known] int64, the clusters to start from; None starts at random.
+        presence: also score targets by recent activity (`PresenceScore`).
+        first: [num_known] int64, each user's initial cluster; None starts at random.
 
     Attributes:
-        user: [num_known + 1, D] embeddings, and bias [num_known + 1, 1].
-        cluster: [C, D] embeddings, and cluster_bias [C].
+        user, bias: [num_known + 1, D] embeddings and [num_known + 1, 1] biases of users.
+        cluster, cluster_bias: [C, D] embeddings and [C] biases of clusters.
         temperature: [], of the memberships.
-        is_soft: whether memberships are in all clusters.
+        is_soft: whether memberships spread over all clusters, not only two.
     """
 
     temperature: Tensor
@@ -70,7 +71,7 @@ class ClusterTable(nn.Module):
         self.initialize(first)
 
     def initialize(self, first: Tensor | None) -> None:
-        """All initial values that differ from torch's own."""
+        """Initialize the weights that do not keep torch's defaults."""
         nn.init.normal_(self.cluster, std=0.5)
         nn.init.normal_(self.user.weight, std=0.1)
         nn.init.zeros_(self.bias.weight)
@@ -85,24 +86,24 @@ class ClusterTable(nn.Module):
         return self.cluster.size(0)
 
     def anneal(self, epoch: int, max_epochs: int) -> None:
-        """Set the temperature of an epoch, and whether memberships are in all clusters."""
+        """Set `temperature` and `is_soft` for an epoch."""
         ratio = TEMPERATURE_END / TEMPERATURE_START
         self.temperature.fill_(TEMPERATURE_START * ratio ** (epoch / max(1, max_epochs - 1)))
         self.is_soft = self.starts_at_random and 2 * epoch < max_epochs
 
     def affinity(self, vectors: Tensor) -> Tensor:
-        """Log-odds of the clusters for user embeddings [n, D]: [n, C]."""
+        """Logits of the clusters of user embeddings [n, D]: [n, C]."""
         return vectors @ self.cluster.T / self.temperature
 
     def memberships(self, affinity: Tensor) -> Tensor:
-        """Shares of clusters, by their log-odds [n, C]: [n, C], rows sum to 1."""
+        """Membership shares from logits [n, C]: [n, C], rows sum to 1."""
         if self.is_soft:
             return affinity.softmax(1)
         best, share = largest_memberships(affinity)
         return torch.zeros_like(affinity).scatter_add(1, best, share)
 
     def next_cluster(self, vector: Tensor, features: Tensor) -> Tensor:
-        """Log-odds of the target's cluster.
+        """Logits of the target's cluster.
 
         Args:
             vector: [B, D], of queries.
@@ -116,7 +117,7 @@ class ClusterTable(nn.Module):
         return out
 
     def is_assigned(self, features: Tensor, num_unassigned: Tensor) -> Tensor:
-        """Log-odds that the target is in a cluster.
+        """Logit of the probability that the target is in any cluster.
 
         Args:
             features: [B, NUM_QUERY_FEATURES], standardized.
@@ -130,21 +131,21 @@ class ClusterTable(nn.Module):
         return out
 
     def with_rows(self, rows: Tensor) -> ClusterTable:
-        """A copy with the stranger and only the rows [n] int64 (from 1 on), renumbered 1..n."""
+        """Copy with only row 0 (unknown users) and rows [n] int64, from 1 on, renumbered 1..n."""
         out = copy.deepcopy(self)
         keep_rows([out.user, out.bias], rows)
         return out
 
 
 def largest_memberships(affinity: Tensor) -> tuple[Tensor, Tensor]:
-    """The likeliest clusters of users and their shares, which sum to 1.
+    """The clusters with the largest memberships of each user, and their shares, which sum to 1.
 
     Args:
-        affinity: [n, C] log-odds.
+        affinity: [n, C] logits.
 
     Returns:
-        (cluster [n, CLUSTERS_PER_USER] int64, share [n, CLUSTERS_PER_USER]); of a single cluster, the second
-        share is 0.
+        (cluster [n, CLUSTERS_PER_USER] int64, share [n, CLUSTERS_PER_USER]); with C = 1 the second share is
+        0.
     """
     best = affinity.topk(min(CLUSTERS_PER_USER, affinity.size(1)), dim=1)
     cluster, share = best.indices, best.values.softmax(1)
@@ -155,14 +156,14 @@ def largest_memberships(affinity: Tensor) -> tuple[Tensor, Tensor]:
 def balanced_assignment(
     vectors: Tensor, clusters: Tensor, temperature: float, min_second_share: float, balance_factor: float
 ) -> tuple[Tensor, Tensor]:
-    """Memberships in which no cluster is the first of too many users; those beyond its capacity move.
+    """Assign users to clusters such that none is the first cluster of more users than its capacity.
 
     Args:
         vectors: [n, D], of users.
         clusters: [C, D].
         temperature: of the shares.
-        min_second_share: users with a smaller share of their second cluster are in the first alone.
-        balance_factor: the capacity of a cluster over the mean number of users; at least 1.
+        min_second_share: users whose second share would be smaller are in their first cluster alone.
+        balance_factor: capacity of a cluster, as a multiple of the mean number of users; at least 1.
 
     Returns:
         (cluster [n, CLUSTERS_PER_USER] int64, share [n, CLUSTERS_PER_USER]).

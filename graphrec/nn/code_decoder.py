@@ -39,14 +39,14 @@ class CodeTables(nn.Module):
         return self.weight[level, codes]
 
     def users(self, codes: Tensor) -> Tensor:
-        """The embeddings of users by their STUs [n, L], rows of -1 for users without one: [n, D]."""
+        """The embeddings of users by their STUs [n, L], rows of -1 for users without an STU: [n, D]."""
         has = (codes[:, :1] >= 0).to(self.weight.dtype)
         out: Tensor = self(codes.clamp(min=0)).sum(1) * has + self.none * (1.0 - has)
         return out
 
 
 class CodeTowers(nn.Module):
-    """A tower for each level, which reads the user tower's output and the codes so far, side by side.
+    """A tower for each level, over the user tower's output concatenated with embeddings of earlier codes.
 
     Args:
         num_codebooks: L.
@@ -68,17 +68,17 @@ class CodeTowers(nn.Module):
     def forward(
         self, vector: Tensor, row: Tensor, codes: Tensor, tokens: CodeTables, state: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """One step.
+        """Decode one level.
 
         Args:
             vector: [B, D], the user tower's outputs.
-            row: [R] int64, which of them each prefix belongs to.
+            row: [R] int64, the query of each prefix, below B.
             codes: [R, l] int64, the codes so far.
-            tokens: their embeddings.
-            state: what the step before returned, of the prefixes these came from; None at first.
+            tokens: the embeddings of codes.
+            state: returned at the previous level, reordered to these prefixes; None at the first level.
 
         Returns:
-            [R, D], to be compared with the embeddings of the next codes, and the state [R, ...].
+            [R, D], whose dot products with the embeddings of next codes are logits; and the state [R, ...].
         """
         tower = self.towers[codes.size(1)]
         if not isinstance(tower, nn.Sequential):
@@ -96,7 +96,7 @@ class CodeTowers(nn.Module):
 
 
 class CodeTransformer(nn.Module):
-    """A causal transformer over [user tower's output, codes so far] that caches its keys and values.
+    """A causal transformer over (user tower's output, codes so far), with cached keys and values.
 
     Args:
         num_codebooks: L.
@@ -118,7 +118,7 @@ class CodeTransformer(nn.Module):
     def forward(
         self, vector: Tensor, row: Tensor, codes: Tensor, tokens: CodeTables, state: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """One step, as in `CodeTowers`; the state is [R, layers, 2, l + 1, D], keys and values so far."""
+        """Decode one level, as in `CodeTowers`; the state is the cache [R, layers, 2, l + 1, D]."""
         level = codes.size(1)
         x = self.position[level] + (tokens.weight[level - 1, codes[:, -1]] if level else vector[row])
         caches = []
@@ -153,9 +153,10 @@ class _CachedLayer(nn.Module):
 
 
 class PrefixScore(nn.Module):
-    """The logit of a code prefix by what the people who share it look like as a group, and by the query.
+    """A logit for a code prefix, from group features of the users who share it and from the query vector.
 
-    One hidden layer of ReLU, the scale of the features folded in. It starts at zero.
+    One hidden ReLU layer, whose weights include the standardization of the features. Its output starts at
+    zero.
 
     Args:
         embedding_dim: D, of query vectors.
@@ -185,7 +186,7 @@ class PrefixScore(nn.Module):
 
 
 class CodeDecoder(nn.Module):
-    """The embeddings of codes, and what scores the next code of a prefix.
+    """The embeddings of codes, and the network that scores the next code of a prefix.
 
     Args:
         num_codebooks: L.
@@ -194,14 +195,14 @@ class CodeDecoder(nn.Module):
             'transformer' (`CodeTransformer`).
         embedding_dim: D, of query vectors and codes.
         num_heads, dropout: of the decoder.
-        presence: whether prefixes are also scored by the people who share them.
+        presence: also score prefixes by features of the users who share them (`PrefixScore`).
 
     Attributes:
-        tokens: embeddings of codes, of users by their STUs.
-        next_code: [L, K, D], embeddings of the codes to come, and bias [L, K].
+        tokens: input embeddings of codes, and of users by their STUs.
+        next_code, bias: [L, K, D] output embeddings and [L, K] biases of next codes.
         prefix_scores: a `PrefixScore` for each level; None without `presence`.
-        vote_trust: for each level, the logit of how much the votes of prefix groups count.
-        has_stu: the log-odds that the target has an STU.
+        vote_trust: for each level, the logit of the interpolation weight of the neighbors' votes.
+        has_stu: the logit of the probability that the target has an STU.
     """
 
     def __init__(
@@ -242,12 +243,12 @@ class CodeDecoder(nn.Module):
 
         Args:
             vector: [B, D], the user tower's outputs.
-            row: [R] int64, which of them each prefix belongs to.
+            row: [R] int64, the query of each prefix, below B.
             prefix: [R, l] int64, l < L.
-            state: of the decoder, from the step before; None at first.
+            state: returned at the previous level, reordered to these prefixes; None at the first level.
 
         Returns:
-            [R, K], and the state.
+            logits [R, K], and the state [R, ...].
         """
         level = prefix.size(1)
         z, state = self.step(vector, row, prefix, self.tokens, state)

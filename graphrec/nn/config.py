@@ -23,21 +23,21 @@ MAX_SIZES = {
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """How the user tower is built.
+    """The configuration of a user tower.
 
     Attributes:
         history: the timeline encoder: 'transformer' (`HistoryEncoder`), 'pooled' (`PooledHistory`) or 'mean'
             (`MeanHistory`).
-        interaction: how the parts of the tower are joined: 'mlp', one hidden layer, or 'moe'
+        interaction: how the inputs of the tower are combined: 'mlp', one hidden layer, or 'moe'
             (`MixtureOfExperts`).
         activation: 'gelu' or 'swiglu', in encoder and interaction.
         embedding_dim: D, width of user embeddings and query vectors.
         hidden_channels, num_layers, num_heads: of the timeline encoder.
-        window: events back that an event sees in a layer of the encoder.
+        window: number of latest events that each event attends to, itself included.
         dropout: in the encoder and the towers.
 
     Raises:
-        TypeError: a value of another kind.
+        TypeError: a value has a wrong type.
         ValueError: a value is unknown or out of range.
     """
 

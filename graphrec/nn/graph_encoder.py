@@ -1,4 +1,4 @@
-"""An inductive graph neural network that starts from a place for every user and learns where they move."""
+"""An inductive graph neural network that learns to shift given starting vectors of users."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ MAX_LOGIT = 6.0
 
 
 class ContactConv(nn.Module):
-    """Moves everyone toward those they were in contact with, some more than others.
+    """Moves the vector of each node toward an attention-weighted sum of its contacts' vectors.
 
         m_u = normalized sum_e exp(a_e) h_v(e),    h'_u = normalized (h_u + m_u + W m_u)
 
-    where a_e is learned from what edge e and its two ends are like, and from how near these are. `a` and W
-    start at zero, so that at first everyone counts alike and a place is only smoothed.
+    where the attention logit a_e is learned from the features of edge e and of its two ends, and from the
+    inner product of their vectors. `a` and W start at zero, so that before training all contacts have equal
+    weight and vectors are only smoothed.
 
     Args:
         dim: D.
         edge_channels: Fe, features of an edge.
         node_channels: Fn, features of a node.
-        hidden_channels: width of the network that weighs the edges.
-        dropout: on what W reads.
+        hidden_channels: width of the attention network.
+        dropout: on the input of W.
 
     Shapes:
         forward: h [M, D], node [M, Fn], row and column [E] int64 (messages flow from `column` to `row`),
@@ -52,7 +53,7 @@ class ContactConv(nn.Module):
             _start_at_zero(part)
 
     def forward(self, h: Tensor, node: Tensor, row: Tensor, column: Tensor, edge: Tensor) -> Tensor:
-        """One round of messages."""
+        """One round of message passing, [M, D] -> [M, D]."""
         sent = h[column]
         near = (h[row] * sent).sum(1, keepdim=True)
         logit = self.weigh(torch.cat([edge, node[row], node[column], near], dim=1))
@@ -62,18 +63,17 @@ class ContactConv(nn.Module):
 
 
 class GraphEncoder(nn.Module):
-    """User vectors: a starting vector for each user, shifted by the user's features and by contacts.
+    """User vectors: a starting vector (`place`) of each user, shifted by their features and contacts.
 
-    Before any training the output is the starting vector (the place), smoothed over contacts as often as
-    there are layers.
+    Before training the output is the starting vector, smoothed over contacts once for each layer.
 
     Args:
-        dim: D, of places and of the output.
+        dim: D, of starting vectors and of the output.
         edge_channels: Fe.
-        node_channels: Fn, features of a user that say how present they are.
-        profile_channels: Fp, features of a user that say who they are; may be 0.
-        num_layers: rounds of messages.
-        hidden_channels: width of the network that reads users.
+        node_channels: Fn, features of a user's recent activity.
+        profile_channels: Fp, profile features of a user; may be 0.
+        num_layers: rounds of message passing.
+        hidden_channels: width of the network over user features.
         dropout: on hidden layers.
 
     Shapes:
@@ -111,7 +111,7 @@ class GraphEncoder(nn.Module):
     def forward(
         self, place: Tensor, node: Tensor, profile: Tensor, row: Tensor, column: Tensor, edge: Tensor
     ) -> Tensor:
-        """Embeddings [M, D] of all users given; exact for those whose whole neighborhood is given."""
+        """Embeddings [M, D] of all nodes; exact for those whose whole neighborhood is given."""
         node, edge = self.node_scale(node), self.edge_scale(edge)
         h: Tensor = place + self.move(torch.cat([node, profile], dim=1))
         for layer in self.layers:
@@ -120,7 +120,7 @@ class GraphEncoder(nn.Module):
 
 
 def _start_at_zero(part: nn.Sequential) -> None:
-    """Let the last layer of a part, and so the part, say nothing at first."""
+    """Set the last layer of a network to zero, so that its initial output is zero."""
     last = part[-1]
     assert isinstance(last, nn.Linear)
     nn.init.zeros_(last.weight)

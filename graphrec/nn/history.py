@@ -1,4 +1,4 @@
-"""Encoding two-directional timelines: every prefix of every history in one causal pass."""
+"""Encoders of two-directional timelines: every prefix of every history in one causal pass."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from graphrec.temporal import run_starts
 
 
 class EventEmbedding(nn.Module):
-    """Embeds each event of a timeline on its own: the other side, the direction, the gap to the event before.
+    """Embeds each event of a timeline by its other user, its kind, and the gap to the event before.
 
     Args:
         num_kinds: twice the number of actions.
@@ -31,13 +31,13 @@ class EventEmbedding(nn.Module):
         self.gap = nn.Linear(2, hidden_channels)
 
     def forward(self, timelines: Timelines, other: Tensor) -> Tensor:
-        """The sum of the three."""
+        """Embed M events: [M, hidden_channels]."""
         out: Tensor = self.other(other) + self.kind(timelines.kind) + self.gap(self._gaps(timelines))
         return out
 
     @staticmethod
     def _gaps(timelines: Timelines) -> Tensor:
-        """log1p seconds since the event before, tied ones skipped, and whether there is one: [M, 2]."""
+        """log1p seconds since the last strictly earlier event, and whether there is one: [M, 2]."""
         time, row = timelines.time, timelines.row
         last = run_starts(row, time) - 1  # the event before this one's tie
         found = (last >= 0) & (row[last.clamp(min=0)] == row)
@@ -46,18 +46,18 @@ class EventEmbedding(nn.Module):
 
 
 class Blocks:
-    """A stream of M events cut into blocks of W, each of which sees itself and the block before.
+    """Masks of local attention: M events in blocks of W, each block attending to itself and the previous one.
 
-    So the cost of attention grows with the number of events, and no history is padded to the longest.
+    The cost of attention grows linearly with the number of events, and histories are not padded.
 
     Args:
         timelines: M events.
-        window: W, how many events back an event sees, itself included.
+        window: W, number of latest events that an event attends to, itself included.
 
     Attributes:
-        mask: [blocks, 1, W, 2 W] bool, which events each event sees: itself, and those of its row that are
-            strictly older. Tied events do not see each other.
-        age: [blocks, 1, W, 2 W] float32, log1p seconds from an event that is seen to its viewer, over 10.
+        mask: [blocks, 1, W, 2 W] bool, the events (keys) that each event (query) attends to: itself, and
+            strictly older events of its row. Events of equal time do not attend to each other.
+        age: [blocks, 1, W, 2 W] float32, log1p of the seconds between key and query event, divided by 10.
     """
 
     def __init__(self, timelines: Timelines, window: int) -> None:
@@ -72,11 +72,11 @@ class Blocks:
 
     @property
     def age(self) -> Tensor:
-        """See the class."""
+        """log1p of the seconds between key and query event, divided by 10: [blocks, 1, W, 2 W] float32."""
         return (self._seconds.clamp(min=0).float().log1p() / 10)[:, None]
 
     def cut(self, x: Tensor) -> Tensor:
-        """[M, ...] -> [blocks, W, ...], filled up with zeros."""
+        """Cut a stream into blocks: [M, ...] -> [blocks, W, ...], padded with zeros."""
         pad = self._number * self._window - x.size(0)
         x = torch.cat([x, x.new_zeros(pad, *x.shape[1:])])
         return x.view(self._number, self._window, *x.shape[1:])
@@ -86,12 +86,12 @@ class Blocks:
 
 
 def with_block_before(x: Tensor) -> Tensor:
-    """[blocks, W, ...] -> [blocks, 2 W, ...]; before the first block are zeros."""
+    """Prepend to each block the previous one, zeros for the first: [blocks, W, ...] -> [blocks, 2 W, ...]."""
     return torch.cat([torch.cat([torch.zeros_like(x[:1]), x[:-1]]), x], dim=1)
 
 
 class HistoryEncoder(nn.Module):
-    """A transformer over timelines that sees, at each event, that event and the strictly older ones.
+    """A transformer over timelines in which each event attends to itself and to strictly older ones.
 
     Attention is masked by time, not by position (see `Blocks`); a layer reaches back over `window` events.
 
@@ -99,13 +99,13 @@ class HistoryEncoder(nn.Module):
         num_kinds: twice the number of actions.
         in_channels: width of the embeddings of users.
         hidden_channels: width of the transformer.
-        num_layers, num_heads: its size.
-        window: how many events back an event sees.
+        num_layers, num_heads: of the transformer.
+        window: number of latest events that an event attends to in each layer.
         dropout: on the residual branches.
         activation: 'gelu' or 'swiglu'.
 
     Attributes:
-        context_length: events that matter to the last one, and one more, the gap to which matters.
+        context_length: number of latest events that the encoding of the last one depends on.
 
     Shapes:
         forward: `Timelines` of M events and embeddings [M, in_channels] of their other sides -> [M, hidden].
@@ -138,8 +138,11 @@ class HistoryEncoder(nn.Module):
         Args:
             timelines: M events.
             other: [M, in_channels], embeddings of their other sides.
-            wanted: [W] int64, events whose encoding is needed; all by default. The last layer works for these
-                alone.
+            wanted: [W] int64, positions of the events to encode; all by default. The last layer computes only
+                these.
+
+        Returns:
+            [M, hidden_channels], or [W, hidden_channels] for the wanted events.
         """
         if not len(timelines):
             return other.new_zeros(0, self.norm.normalized_shape[0])
@@ -153,11 +156,11 @@ class HistoryEncoder(nn.Module):
 
 
 class Layer(nn.Module):
-    """A pre-norm transformer layer over blocks that also attend to the block before.
+    """A pre-norm transformer layer over blocks that also attend to the previous block.
 
     Shapes:
-        forward: [blocks, W, H], mask [blocks, 1, W, 2 W] -> [blocks, W, H], or [V, H] for V wanted places
-        of the flattened blocks.
+        forward: [blocks, W, H], mask [blocks, 1, W, 2 W] -> [blocks, W, H], or [V, H] for V wanted positions
+            of the flattened blocks.
     """
 
     def __init__(
@@ -176,7 +179,7 @@ class Layer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor, wanted: Tensor | None = None) -> Tensor:
-        """Attention, then the pointwise network, each on a residual branch."""
+        """Apply attention, then the feed-forward network, each with a residual connection."""
         blocks, window, channels = x.shape
         q, k, v = self.qkv(self.norm_attention(x)).split(channels, dim=-1)
         q, k, v = (

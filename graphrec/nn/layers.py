@@ -1,4 +1,4 @@
-"""Small parts that scorers share."""
+"""Small layers shared by several modules."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Activation = Literal["gelu", "swiglu"]
 
 
 class Standardize(nn.Module):
-    """Shifts and scales features by the mean and deviation of the first batches seen in training.
+    """Standardizes features by the mean and standard deviation of the first batches in training.
 
     Args:
         num_features: F.
-        num_batches: how many batches set the statistics.
+        num_batches: number of batches that the statistics are computed from.
 
     Shapes:
         forward: [..., F] -> [..., F], clamped to +-8.
@@ -41,7 +41,7 @@ class Standardize(nn.Module):
         return ((x - mean) / deviation).clamp(-8.0, 8.0)
 
     def learn(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and deviation, [F] each, after taking note of a batch."""
+        """Update the statistics with a batch; return mean and standard deviation, [F] each."""
         if self.training and x.numel() and int(self.seen) < self.num_batches:
             flat = x.detach().reshape(-1, x.size(-1))
             self.seen = self.seen + 1  # not in place: a gradient may still need what was
@@ -51,7 +51,7 @@ class Standardize(nn.Module):
 
 
 def check_heads(name: str, channels: int, num_heads: int) -> None:
-    """Raise ValueError where channels cannot be divided among attention heads."""
+    """Raise ValueError unless `channels` is divisible by `num_heads`."""
     if channels % num_heads:
         raise ValueError(f"{name} must be a multiple of num_heads, got {channels} and {num_heads}")
 
@@ -68,7 +68,7 @@ class SwiGLU(nn.Module):
         self.both = nn.Linear(in_channels, 2 * hidden_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Gate and value from one product."""
+        """Apply the layer, with one matrix product for gate and value."""
         gate, value = self.both(x).chunk(2, dim=-1)
         out: Tensor = nn.functional.silu(gate) * value
         return out
@@ -82,7 +82,7 @@ def feed_forward(
     activation: Activation = "gelu",
     dropout: float = 0.0,
 ) -> nn.Sequential:
-    """One hidden layer; a gated one has two thirds of the width, and so about as many parameters."""
+    """An MLP with one hidden layer; 'swiglu' has two thirds of the width, for about as many parameters."""
     check_counts(in_channels=in_channels, hidden_channels=hidden_channels, out_channels=out_channels)
     check_choice("activation", activation, get_args(Activation))
     check_dropout(dropout)
@@ -95,13 +95,13 @@ def feed_forward(
 
 
 class MixtureOfExperts(nn.Module):
-    """A few small networks, each of which counts by a gate's softmax (Jacobs et al. 1991).
+    """A dense mixture of experts: small networks weighted by the softmax of a gate (Jacobs et al. 1991).
 
-    Dense: at this size every expert works on every input, so that none starves.
+    Every expert computes every input, so that each one gets gradients.
 
     Args:
         in_channels, hidden_channels, out_channels: widths of each expert.
-        num_experts: how many.
+        num_experts: number of experts.
         activation: 'gelu' or 'swiglu'.
         dropout: on the hidden layers.
 
@@ -128,14 +128,14 @@ class MixtureOfExperts(nn.Module):
         self.gate = nn.Linear(in_channels, num_experts)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The experts' sum, weighted by the gate: [B, out_channels]."""
+        """The gate-weighted sum of the experts' outputs: [B, out_channels]."""
         said = torch.stack([expert(x) for expert in self.experts], dim=1)  # [B, E, out]
         out: Tensor = (self.gate(x).softmax(1)[:, None] @ said).squeeze(1)
         return out
 
 
 def mlp(in_channels: int, hidden_channels: int, out_channels: int) -> nn.Sequential:
-    """Two hidden GELU layers; the last layer starts at zero, so that training starts from a flat score."""
+    """An MLP with two hidden GELU layers; its last layer starts at zero, for equal initial scores."""
     last = nn.Linear(hidden_channels, out_channels)
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
@@ -149,7 +149,7 @@ def mlp(in_channels: int, hidden_channels: int, out_channels: int) -> nn.Sequent
 
 
 def segment_logsumexp(logits: Tensor, row: Tensor, num_rows: int) -> Tensor:
-    """Log-sum-exp of ragged rows: logits [M], row [M] int64 -> [num_rows], -inf for a row without any."""
+    """Log-sum-exp of ragged rows: logits [M], row [M] int64 -> [num_rows], -inf for an empty row."""
     peak = logits.new_full((num_rows,), -torch.inf).scatter_reduce(0, row, logits.detach(), "amax")
     peak = torch.where(peak == -torch.inf, 0.0, peak)
     return logits.new_zeros(num_rows).index_add(0, row, (logits - peak[row]).exp()).log() + peak

@@ -32,14 +32,14 @@ ABSENT = -1e9
 
 @dataclass(frozen=True)
 class CandidateScores:
-    """Scores by S components of the M neighbors of B queries, before anything is normalized.
+    """Unnormalized scores of the M neighbors of B queries by S components.
 
     Attributes:
         row, user: [M] int64, in ascending order.
-        scores: [S, M] log-scores, `ABSENT` where a component does not cover a person.
-        gate: [B, S + 1] logits of the components; the last is that of everyone beyond.
-        contact: [M] bool, whether a person is a contact of the user.
-        group_vote: [M] logits of each person's vote for their prefix groups; None where groups have no votes.
+        scores: [S, M] log-scores, `ABSENT` where a component does not cover a neighbor.
+        gate: [B, S + 1] gate logits of the components and, last, of the head over all users.
+        contact: [M] bool, whether a neighbor is a contact of the query's user.
+        group_vote: [M] logits of each neighbor's vote for their prefix groups; None without votes.
     """
 
     row: Tensor
@@ -56,11 +56,12 @@ class CandidateScores:
 
         Args:
             target: [B] int64.
-            excluded: (row, user), people who are no candidates.
-            global_log_p: [B] log-probability of the target among everyone, from the head.
+            excluded: (row [K], user [K]) int64, users who are not candidates of a query; None for none.
+            global_log_p: [B] log-probability of the target among all users, from the head.
 
         Returns:
-            [B] under the mixture; [B], the sum over the head and those components that cover the target.
+            [B], log-likelihood under the mixture; [B], the sum of the log-likelihoods under the head and each
+            component that covers the target.
         """
         left = torch.ones_like(self.row, dtype=torch.bool)
         if excluded is not None:
@@ -75,7 +76,7 @@ class CandidateScores:
         return mixed, torch.where(alone > ABSENT, alone, 0.0).sum(0)
 
     def shares(self) -> tuple[Tensor, Tensor]:
-        """The probability of each person around, [M], and that of everyone beyond together, [B]."""
+        """Each neighbor's probability by the gated components, [M], and the head's gate weight, [B]."""
         if not len(self.scores):
             return torch.zeros_like(self.row, dtype=self.gate.dtype), torch.ones_like(self.gate[:, 0])
         total, share = self._normalize(torch.ones_like(self.row, dtype=torch.bool))
@@ -83,7 +84,7 @@ class CandidateScores:
         return torch.where(self.scores > ABSENT, log_p, -torch.inf).exp().sum(0), share[:, -1].exp()
 
     def _normalize(self, left: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-normalizers [S, B] over the people left [M], and log-shares [B, S + 1] of the components."""
+        """Log-normalizers [S, B] of components over a mask [M], and log gate weights [B, S + 1]."""
         totals = []
         for score in self.scores:
             member = left & (score > ABSENT)
@@ -94,7 +95,7 @@ class CandidateScores:
         return torch.where(nobody.T[:-1], 0.0, total), share
 
     def _find(self, row: Tensor, user: Tensor) -> Tensor:
-        """The places among the M people of pairs (row [K], user [K]), or -1: [K] int64."""
+        """Positions of pairs (row [K], user [K]) among the M neighbors, or -1: [K] int64."""
         if not self.row.numel():
             return torch.full_like(row, -1)
         base = 1 + int(torch.maximum(self.user.max(), user.max())) if user.numel() else 1
@@ -104,26 +105,26 @@ class CandidateScores:
 
 
 class NeighborhoodMixture(nn.Module):
-    """Scores the neighborhoods of queries by several components, and gates these.
+    """Scores the neighborhood of a query by several components, with a learned gate.
 
     pointer
-        the latest distinct contacts by the state of the pair. Pointer networks (Vinyals et al. 2015,
-        https://arxiv.org/abs/1506.03134) attend by content; here it is mostly the pair's gaps, counts and
-        ranks, which heuristics show to be what decides.
+        scores the latest distinct contacts by features of the pair. Pointer networks (Vinyals et al. 2015,
+        https://arxiv.org/abs/1506.03134) attend by content; here by the pair's gaps, counts and ranks, which
+        heuristics show to matter most.
     paths
-        a time-aware learned Adamic-Adar (Adamic & Adar 2003): each two-hop path is weighted by the gaps,
-        counts, events and degrees along it, and the weights of an end's paths are summed. Contacts are left
-        out.
+        scores contacts of contacts by a learned, time-aware Adamic-Adar (Adamic & Adar 2003): each two-hop
+        path has a weight from the gaps, counts, events and degrees along it, and the weights of all paths to
+        a neighbor are summed. Contacts are left out.
     union
-        everyone around, by all features of pair, paths and person.
+        scores all neighbors by all features of pair, paths and person.
 
     Args:
         components: some of `COMPONENTS`.
         num_kinds: twice the number of actions.
         hidden_channels: width of the scorers.
-        has_profiles: whether `union` also reads the similarity of the profiles of user and person.
-        group_votes: whether people are also weighted as voters for their prefix groups, by what `union`
-            reads.
+        has_profiles: `union` also reads the similarity of the profiles of user and neighbor.
+        group_votes: also score the weight of each neighbor's vote for their prefix groups, from the inputs of
+            `union`.
     """
 
     def __init__(
@@ -179,12 +180,12 @@ class NeighborhoodMixture(nn.Module):
 
         Args:
             around: the neighborhoods of the B queries.
-            query: [B, Q] float32, standardized.
-            pair: [Mc, F] float32, of contacts.
-            path: [P, F] float32; it, kinds and person are needed if `reads_people`.
-            kinds: [P, 2] int64, the last event of both hops: 2 x action + (1 if it went out).
-            person: [M, F] float32.
-            similarity: [M] float32, of profiles, where there are any.
+            query: [B, Q] float32, standardized query features.
+            pair: [C, F] float32, pair features of the C contacts.
+            path: [P, F] float32, path features; needed, as are `kinds` and `person`, if `reads_people`.
+            kinds: [P, 2] int64, the last event of both hops: 2 x action + (1 if it is outgoing).
+            person: [M, F] float32, person features.
+            similarity: [M] float32, of profiles; None without profiles.
         """
         size, row = len(around), around.row
         pair = self.standardize_pair(pair)

@@ -14,14 +14,14 @@ from graphrec.nn.user_tower import UserTower
 
 
 class MixtureNetwork(nn.Module):
-    """A user tower, a network that scores the neighborhood of a query, and the head's network.
+    """A container of the user tower, the network that scores the neighborhood, and the head's network.
 
-    It has no computation of its own: `graphrec.models.mixture` calls its parts.
+    It has no `forward`: `graphrec.models.mixture` calls its parts.
 
     Args:
         tower: encodes queries.
-        mixture: scores the neighborhood; None where the head is alone.
-        profile: reads users' profiles; None where the graph has none.
+        mixture: scores the neighborhood; None without components.
+        profile: layers over users' profiles; None if the graph has none.
         head: the module of the head.
     """
 
@@ -38,9 +38,9 @@ class MixtureNetwork(nn.Module):
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, Parameter]]:
-        """Names and parameters: first those that tower and head hold themselves, then those of their layers.
+        """Yield names and parameters: tower's and head's own first, then those of their submodules.
 
-        The norm of the gradients is a sum of floating-point numbers in this order.
+        The order fixes the rounding of the gradient norm, a sum over parameters.
         """
         named = list(super().named_parameters(prefix, recurse, remove_duplicate))
         own = {id(p) for part in (self.tower, self.head) for p in part.parameters(recurse=False)}
@@ -49,7 +49,7 @@ class MixtureNetwork(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are; the index of the graph stays on the CPU."""
+        """The device of the parameters; the index of the graph stays on the CPU."""
         return self.tower.no_history.device
 
     def with_head(self, head: nn.Module) -> MixtureNetwork:

@@ -1,4 +1,4 @@
-"""Histories as pools of events, called as `HistoryEncoder`: every prefix in one pass, no padding."""
+"""Pooling encoders of timelines: every prefix in one pass, without padding, as `HistoryEncoder`."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from graphrec.nn.layers import Activation, check_heads, feed_forward
 
 
 class PooledHistory(nn.Module):
-    """At each event, learned queries attend to that event and the strictly older ones of its window.
+    """Attention pooling: learned queries attend to each event and the strictly older ones in its window.
 
     Pooling by multi-head attention (Lee et al. 2019, https://arxiv.org/abs/1810.00825) for every prefix at
-    once. A learned query's product with the keys is a linear map of the events, the same for all prefixes;
-    what a prefix adds is its mask (see `Blocks`), and a learned decay with the age of an event.
+    once. The products of the learned queries with the keys are computed once, since they do not depend on the
+    prefix; each prefix has its own mask (see `Blocks`), and a learned decay with the age of an event.
 
     Args:
         num_kinds: twice the number of actions.
         in_channels: width of the embeddings of users.
         hidden_channels: width of the encoding.
-        num_queries, num_heads: learned queries, and heads of each.
-        window: how many events back an event sees.
+        num_queries, num_heads: number of learned queries, and of attention heads for each.
+        window: number of latest events that are pooled at each event.
         dropout: on the residual branch.
         activation: 'gelu' or 'swiglu'.
 

@@ -10,12 +10,12 @@ from graphrec.nn.layers import Standardize
 
 
 class PresenceScore(nn.Module):
-    """A logit for each person from `presence_features`: one hidden layer, the scale of features folded in.
+    """A logit for each user from `presence_features`: one hidden layer that also standardizes them.
 
-    It is this small because all users are scored for every query. It starts at zero.
+    It is small because it scores all users for every query. Its output starts at zero.
 
     Args:
-        hidden_channels: H, of the hidden layer of ReLU.
+        hidden_channels: H, width of the hidden ReLU layer.
 
     Shapes:
         forward: [NUM_PRESENCE_FEATURES, b, C] -> [b, C].
@@ -30,7 +30,7 @@ class PresenceScore(nn.Module):
         nn.init.zeros_(self.score.bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Logits [b, C] of C people for b queries."""
+        """Logits [b, C] of C users for b queries."""
         flat = features.flatten(1)  # [F, b C]
         mean, deviation = self.standardize.learn(flat.T)
         weight = self.hidden.weight / deviation

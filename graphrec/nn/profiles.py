@@ -7,18 +7,18 @@ from torch import Tensor, nn
 
 
 class ProfileNet(nn.Module):
-    """Linear maps of profiles for both towers; they start at zero, so that at first they change nothing.
+    """Linear layers over profiles for both towers; all outputs start at zero.
 
     Args:
-        num_columns: F + 1.
+        num_columns: F + 1, columns of `Profiles.x`.
         embedding_dim: D, width of the towers.
         similarity_dim: R, rank of the bilinear similarity of two profiles.
 
     Attributes:
-        actor: [n, F + 1] -> [n, D], what is added to embeddings in the user tower.
-        similarity_query: [n, F + 1] -> [n, R], the asking user's part in the similarity.
-        person: [n, F + 1] -> [n, D + R + 1], what is added to a target embedding, the target's part in the
-            similarity, and what is added to a bias.
+        actor: [n, F + 1] -> [n, D], added to user embeddings in the user tower.
+        similarity_query: [n, F + 1] -> [n, R], the query's factor of the similarity.
+        person: [n, F + 1] -> [n, D + R + 1]: a term of the target embedding, the target's factor of the
+            similarity, and a term of the bias.
     """
 
     def __init__(self, num_columns: int, embedding_dim: int, *, similarity_dim: int = 16) -> None:
@@ -30,11 +30,11 @@ class ProfileNet(nn.Module):
         nn.init.zeros_(self.person.weight)
 
     def logits(self, vector: Tensor, profile: Tensor, x: Tensor) -> Tensor:
-        """Terms of the profiles, to add to logits.
+        """Profile terms to add to logits.
 
         Args:
             vector: [B, D], of queries.
-            profile: [B, R], their users' part in the similarity.
+            profile: [B, R], of `similarity_query`.
             x: [C, F + 1], profiles of candidates.
 
         Returns:

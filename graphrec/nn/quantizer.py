@@ -34,29 +34,29 @@ DEAD = 0.05
 
 
 class ResidualQuantizer(nn.Module):
-    """L codebooks, each of which quantizes what the ones before it left over.
+    """L codebooks, each of which quantizes the residual of the previous ones.
 
     From `"Autoregressive Image Generation using Residual Quantization" <https://arxiv.org/abs/2203.01941>`_:
 
         r_1 = x,   c_l = argmin_k |r_l - e_lk|,   r_(l+1) = r_l - e_(l c_l),   x ~ sum_l e_(l c_l)
 
-    In training, codebooks follow the moving averages of what they serve, and codes that nobody takes any more
-    are moved to vectors of the batch.
+    In training, each codeword follows the moving average of the residuals assigned to it, and dead codes are
+    moved to residuals of the batch.
 
     Args:
         dim: D.
         num_codebooks: L.
         codebook_size: K.
-        gradient: how it passes the quantizer: 'rotation', turned and scaled as the vector is
+        gradient: how the gradient passes the quantizer: 'rotation', rotated and scaled like the vector
             (`"Restructuring Vector Quantization with the Rotation Trick"
-            <https://arxiv.org/abs/2410.06424>`_), or 'straight_through', as it is.
-        decay: of the moving averages, a batch.
+            <https://arxiv.org/abs/2410.06424>`_), or 'straight_through', unchanged.
+        decay: of the moving averages, per batch.
 
     Attributes:
         codebooks: [L, K, D] float32.
 
     Shapes:
-        forward: [n, D] -> [n, D], [n, L] int64, [].
+        forward: [n, D] -> quantized [n, D], codes [n, L] int64, commitment loss [].
     """
 
     codebooks: Tensor
@@ -105,14 +105,14 @@ class ResidualQuantizer(nn.Module):
         balanced: bool = True,
         keep: Tensor | None = None,
     ) -> Tensor:
-        """Residual k-means on all vectors, level by level (k-means: faiss).
+        """Set the codebooks by residual k-means (faiss) on all vectors, level by level.
 
         Args:
             vectors: [n, D], at least one.
-            generator: draws where k-means starts.
-            balanced: no code serves more than `BALANCE_FACTOR` times the mean.
-            keep: codes [n, L] that vectors had before, -1 for new ones. The codebooks then start as they are,
-                and codes are kept as in `assign`.
+            generator: draws the initial centroids.
+            balanced: no code is assigned more than `BALANCE_FACTOR` times the mean number of vectors.
+            keep: [n, L] int64, previous codes of the vectors, -1 for new ones. k-means then starts from the
+                current codebooks, and codes are kept as in `assign`.
 
         Returns:
             The codes of the vectors, [n, L] int64: those of `assign`.
@@ -136,12 +136,12 @@ class ResidualQuantizer(nn.Module):
 
     @torch.no_grad()
     def assign(self, vectors: Tensor, *, balanced: bool = True, keep: Tensor | None = None) -> Tensor:
-        """Codes of vectors that share the codebooks.
+        """Assign codes to vectors, all together, so that codes can be balanced and kept.
 
         Args:
             vectors: [n, D].
             balanced: as in `initialize`.
-            keep: codes [n, L] that vectors had before, -1 for new vectors. A vector whose prefix is
+            keep: [n, L] int64, previous codes of the vectors, -1 for new vectors. A vector whose prefix is
                 unchanged keeps its next code, unless another is much nearer (see `TOLERANCE`).
 
         Returns:
@@ -155,11 +155,11 @@ class ResidualQuantizer(nn.Module):
         return codes
 
     def encode(self, vectors: Tensor) -> Tensor:
-        """Codes [n, L] int64 of vectors [n, D]: of each residual the nearest."""
+        """Codes of vectors [n, D], the nearest to the residual at each level: [n, L] int64."""
         return self.assign(vectors, balanced=False)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Vectors [n, D] of codes [n, l], l <= L: the sum of the codewords."""
+        """Vectors of codes [n, l], l <= L, the sums of their codewords: [n, D]."""
         if codes.dim() != 2 or codes.size(1) > self.num_codebooks:
             raise ValueError(f"codes must be [n, l] with l <= {self.num_codebooks}, got {list(codes.shape)}")
         level = torch.arange(codes.size(1), device=codes.device)
@@ -167,7 +167,7 @@ class ResidualQuantizer(nn.Module):
         return out
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Quantize a batch; in training also learn from it.
+        """Quantize a batch; in training also update the codebooks.
 
         Args:
             x: [n, D].
@@ -227,19 +227,20 @@ def capacitated_nearest(
     group: Tensor | None = None,
     total: Tensor | None = None,
 ) -> Tensor:
-    """The nearest code that has room for each vector; where too many want one, those stay who lose most.
+    """Assign each vector to the nearest code whose capacity is not used up.
 
-    In each round everyone left bids for their nearest code with room; of those who bid for one, as many get
-    it as it has room for, first those to whom the next best would be furthest beyond it. Of equal ones, the
-    first rows.
+    In each round every unassigned vector bids for its nearest code with room. A code takes the bidders for
+    which the second-nearest code with room is the most farther away, as many as it has room for; of equal
+    ones, the first rows.
 
     Args:
         x: [n, D].
         codebook: [K, D].
-        room: [G, K] int64, how many vectors each code can take in each group.
-        group: [n] int64, 0..G-1: those of different groups do not compete. By default there is one.
-        total: [K] int64, how many each code should take at most over all groups; it takes more where the
-            room of a group leaves no other.
+        room: [G, K] int64, capacity of each code in each group.
+        group: [n] int64, group of each vector, 0..G-1; vectors of different groups do not compete. By default
+            all are in one group.
+        total: [K] int64, soft capacity of each code over all groups; exceeded only if a group's vectors have
+            no room elsewhere.
 
     Returns:
         [n] int64.
@@ -269,7 +270,7 @@ def capacitated_nearest(
 
 
 def _bids(x: Tensor, codebook: Tensor, left: Tensor, group: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
-    """The nearest code with room for each vector [n], and how much further the next best is, squared [n]."""
+    """The nearest code with room [n], and the margin in squared distance to the second-nearest [n]."""
     norm, left = codebook.square().sum(1), left.view(-1, len(codebook))
     reached = bool((limit <= 0).any())
     code, regret = torch.empty_like(group), torch.empty(len(group))
@@ -287,7 +288,7 @@ def _bids(x: Tensor, codebook: Tensor, left: Tensor, group: Tensor, limit: Tenso
 
 
 def _fitting(order: Tensor, cell: Tensor, room: Tensor) -> Tensor:
-    """Of entries [n] in order of precedence, those for which there is room in their cells [n]."""
+    """Select entries [n], in order of priority, as long as there is room in their cells [n]."""
     by_cell = cell.argsort(stable=True)
     place = torch.empty_like(by_cell)
     place[by_cell] = torch.arange(len(order)) - run_starts(cell[by_cell])
@@ -295,7 +296,7 @@ def _fitting(order: Tensor, cell: Tensor, room: Tensor) -> Tensor:
 
 
 def _served(x: Tensor, codebook: Tensor, balanced: bool, had: Tensor | None) -> Tensor:
-    """The code [n] that serves each vector [n, D]; `had` [n] is the one before, or -1."""
+    """Assign each vector [n, D] a code, [n] int64; `had` [n] is its previous code, or -1."""
     kept = torch.zeros(len(x), dtype=torch.bool)
     out = torch.zeros(len(x), dtype=torch.int64)
     if had is not None or not balanced:
@@ -327,7 +328,7 @@ def nearest(x: Tensor, codebook: Tensor) -> Tensor:
 
 
 def _kmeans(x: Tensor, size: int, seed: int) -> Tensor:
-    """Centroids [size, D] of x [n, D]; where there are no more vectors than centroids, the vectors."""
+    """Centroids [size, D] of x [n, D] by k-means; the vectors themselves if n <= size."""
     if len(x) <= size:
         return x[torch.arange(size) % len(x)]
     means = faiss.Kmeans(
@@ -343,14 +344,14 @@ def _kmeans(x: Tensor, size: int, seed: int) -> Tensor:
 
 
 def _means(x: Tensor, code: Tensor, codebook: Tensor) -> Tensor:
-    """The mean of the vectors of each code; codes without any stay as they are."""
+    """Update each codeword to the mean of its vectors: [K, D]; unused codes stay as they are."""
     size = torch.bincount(code, minlength=len(codebook))[:, None]
     total = torch.zeros_like(codebook, dtype=torch.float64).index_add_(0, code, x.double())
     return torch.where(size > 0, (total / size.clamp(min=1)).float(), codebook)
 
 
 def _rotated(x: Tensor, goal: Tensor) -> Tensor:
-    """`goal` [n, D], as x turned and scaled by what has no gradient."""
+    """`goal` [n, D] as x times a rotation and scale that are constants for autograd (the rotation trick)."""
     with torch.no_grad():
         one, two = F.normalize(x, dim=1), F.normalize(goal, dim=1)
         half = F.normalize(one + two, dim=1)

@@ -1,4 +1,4 @@
-"""The network that says how likely an initiation is replied to."""
+"""The network that predicts whether an initiation is replied to."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from graphrec.nn.layers import Standardize, mlp
 
 
 class ReplyNet(nn.Module):
-    """The logit of a reply: a linear part, a small correcting network that starts at zero, a calibration.
+    """The logit of a reply: a linear layer plus a small MLP that starts at zero, then a calibration.
 
     Args:
         num_features: F.
-        hidden_channels: of the small network.
+        hidden_channels: of the MLP.
         dropout: on its input and its hidden layers.
 
     Shapes:

@@ -1,4 +1,4 @@
-"""A softmax over a table of users."""
+"""The embedding tables of a softmax over users."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from graphrec.nn.presence import PresenceScore
 
 
 class UserTable(nn.Module):
-    """Embeddings of users as askers and as targets.
+    """Embeddings of users as the user of a query and as its target.
 
-    Row 0 of each table is the stranger: every user without an event in training, and anyone not yet seen at
-    the time of a query, so that user indices carry no information.
+    Row 0 of each table stands for every unknown user: without an event in training, or before the query. So
+    user indices carry no information.
 
     Args:
         num_known: users with an event in training; they have the rows from 1 on.
         embedding_dim: D.
-        presence: whether targets are also scored by how present they are.
+        presence: also score targets by recent activity (`PresenceScore`).
 
     Attributes:
-        actor, target: [num_known + 1, D], embeddings of asking users and of targets.
+        actor, target: [num_known + 1, D], embeddings of the queries' users and of targets.
         bias: [num_known + 1, 1], of targets.
     """
 
@@ -42,19 +42,19 @@ class UserTable(nn.Module):
         nn.init.zeros_(self.bias.weight)
 
     def logits(self, vector: Tensor, rows: Tensor) -> Tensor:
-        """Dot products of query vectors [B, D] with targets of table rows [C], and their biases: [B, C]."""
+        """Logits of target rows [C] for query vectors [B, D]: dot products plus biases, [B, C]."""
         out: Tensor = vector @ self.target(rows).T + self.bias(rows).squeeze(1)
         return out
 
     def with_rows(self, rows: Tensor) -> UserTable:
-        """A copy with the stranger and only the rows [n] int64 (from 1 on), renumbered 1..n."""
+        """Copy with only row 0 (unknown users) and rows [n] int64, from 1 on, renumbered 1..n."""
         out = copy.deepcopy(self)
         keep_rows([out.actor, out.target, out.bias], rows)
         return out
 
 
 def keep_rows(tables: list[nn.Embedding], rows: Tensor) -> None:
-    """Leave row 0 and rows [n] int64 of each table, renumbered 0..n, and drop the others."""
+    """Keep row 0 and rows [n] int64 of each table in place, renumbered 0..n, and drop the others."""
     for table in tables:
         at = torch.cat([rows.new_zeros(1), rows]).to(table.weight.device)
         table.weight = nn.Parameter(table.weight.detach()[at])

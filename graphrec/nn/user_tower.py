@@ -1,4 +1,4 @@
-"""The user tower: what is known of a query, as one vector."""
+"""The user tower, which encodes a query as one vector."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from graphrec.nn.pooling import MeanHistory, PooledHistory
 
 
 class UserTower(nn.Module):
-    """Joins the asking user, their timeline, the action and features of the query into one vector.
+    """Encodes the user, their timeline, the action and the features of a query as one vector.
 
-    The parts are joined with latent crosses (Beutel et al. 2018, https://doi.org/10.1145/3159652.3159727).
+    The inputs are combined with latent crosses (Beutel et al. 2018, https://doi.org/10.1145/3159652.3159727).
 
     Args:
         num_actions: A.
         config: sizes and parts; `embedding_dim` is D.
 
     Attributes:
-        context_length: events of a timeline that can matter to a query.
+        context_length: number of latest events of a timeline that a query vector depends on.
     """
 
     def __init__(self, num_actions: int, config: EncoderConfig) -> None:
@@ -47,11 +47,12 @@ class UserTower(nn.Module):
 
         Args:
             timelines: M events.
-            other: [M, D], embeddings of the other sides.
-            position: [B] int64, each query's last event, or -1 where there is none.
+            other: [M, D], embeddings of the events' other users.
+            position: [B] int64, position of each query's last event, or -1 if there is none.
 
         Returns:
-            [B, D]: the mean over the events tied with the last, or a learned vector where there is none.
+            [B, D]: the mean encoding of the last event and those of equal time, or a learned vector if there
+                is none.
         """
         if not len(timelines):
             return self.no_history.expand(position.numel(), -1)
@@ -72,7 +73,7 @@ class UserTower(nn.Module):
 
         Args:
             state: [B, D], of `state`.
-            actor: [B, D], embeddings of the asking users.
+            actor: [B, D], embeddings of the queries' users.
             action: [B] int64.
             features: [B, NUM_QUERY_FEATURES], standardized.
         """
@@ -82,7 +83,7 @@ class UserTower(nn.Module):
 
 
 def history_encoder(num_kinds: int, config: EncoderConfig) -> HistoryEncoder | PooledHistory | MeanHistory:
-    """The timeline encoder that a configuration names.
+    """Build the timeline encoder of a configuration.
 
     Args:
         num_kinds: twice the number of actions.
