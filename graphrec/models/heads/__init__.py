@@ -1,1 +1,1 @@
-"""Heads: what reaches all users, behind one protocol."""
+"""Heads: distributions over all users, behind one protocol."""

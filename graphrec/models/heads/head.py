@@ -1,7 +1,8 @@
 """The interface between a mixture recommender and its distribution over all users.
 
-A `Head` is what is configured, and what is learned before there is a network. Bound to a graph and a network
-it becomes a `BoundHead`, which answers. docs/models.md writes one in about thirty lines.
+A `Head` holds the configuration, and state fitted before the network is built (such as a tokenizer). Bound to
+a graph and a network it becomes a `BoundHead`, which computes probabilities. docs/models.md has an example of
+about thirty lines.
 
 Shapes: B queries, N users, n of them, D the width of embeddings and query vectors.
 """
@@ -24,7 +25,7 @@ Bound_co = TypeVar("Bound_co", bound="BoundHead", covariant=True)
 
 
 class Head(Protocol[Bound_co]):
-    """Gives every user a probability; not bound to a graph yet."""
+    """The configuration and fitted state of a distribution over all users, not yet bound to a graph."""
 
     kind: ClassVar[str]
     """Its name in saved models, and the first part of the names of its models."""
@@ -34,7 +35,7 @@ class Head(Protocol[Bound_co]):
 
     @property
     def tokenizer(self) -> Tokenizer | None:
-        """The tokenizer whose STUs it decodes, if any."""
+        """The tokenizer whose STUs the head decodes; None if it decodes none."""
 
     def fit(self, view: GraphView) -> Self:
         """Fit what the head needs before its network is built.
@@ -46,20 +47,20 @@ class Head(Protocol[Bound_co]):
         """
 
     def build(self, view: GraphView, encoder: EncoderConfig, features: Collection[str]) -> nn.Module:
-        """Its part of the network, with initial values drawn from torch's global generator.
+        """Build the head's module, with initial weights from torch's global generator.
 
         Args:
             view: the graph of training.
-            encoder: whose `embedding_dim` is D, and whose `dropout` it should use.
-            features: those of `FEATURES` that are used.
+            encoder: its `embedding_dim` is D; its `dropout` applies to the head, too.
+            features: the names, out of `FEATURES`, of the input features to use.
         """
 
     def with_rows(self, module: nn.Module, rows: Tensor) -> nn.Module:
-        """Its part of the network for fewer users.
+        """Copy the head's module for fewer users.
 
         Args:
-            module: of `build`, trained; it must not be changed.
-            rows: [n] int64 from 1 on, the rows of users (see `GraphView`) that are left, renumbered 1..n.
+            module: made by `build`, and trained; it must not be changed.
+            rows: [n] int64, the rows of users to keep, from 1 on (see `GraphView`), renumbered 1..n.
         """
 
     def bind(self, view: GraphView, network: MixtureNetwork, *, training: bool = False) -> Bound_co:
@@ -67,7 +68,7 @@ class Head(Protocol[Bound_co]):
 
         Args:
             view: the graph.
-            network: the network; in training its weights are yet to change.
+            network: the network; in training its weights still change.
             training: whether queries come from the training period; else all come after it.
         """
 
@@ -79,11 +80,11 @@ class Head(Protocol[Bound_co]):
         """
 
     def save(self, folder: Path) -> Mapping[str, Any]:
-        """Write files beside the weights, if it needs any, and return its settings for the JSON manifest."""
+        """Write the head's files, if it needs any, and return its settings for the JSON manifest."""
 
     @classmethod
     def load(cls, settings: Mapping[str, Any], folder: Path) -> Self:
-        """The head that `save` wrote.
+        """Load the head that `save` wrote.
 
         Raises:
             DataError, ValueError: the settings or files are not what `save` wrote.
@@ -91,29 +92,29 @@ class Head(Protocol[Bound_co]):
 
 
 class BoundHead(Protocol):
-    """A head on a graph, with a network. Results are on the network's device, indices on the CPU."""
+    """A head bound to a graph and a network. Results are on the network's device, indices on the CPU."""
 
     @property
     def head(self) -> Head[Self]:
-        """The head without graph and network, with all it has learned since: what is saved and bound anew."""
+        """The head with its fitted state, without graph and network, to save or to bind again."""
 
     @property
     def first_time(self) -> int:
-        """Seconds: it can be trained on events from then on."""
+        """Seconds; events from then on can be training targets."""
 
     def embed_users(self, user: Tensor, tick: Tensor) -> Tensor:
-        """Embeddings of asking users [n] before ticks [n] (int64 both): [n, D]."""
+        """Embeddings of the queries' users [n] int64 before ticks [n] int64 (see `Timeline`): [n, D]."""
 
     def embed_others(self, user: Tensor, tick: Tensor) -> Tensor:
-        """Embeddings of the other sides [n] of events at ticks [n] (int64 both): [n, D]."""
+        """Embeddings of the other users [n] int64 of timeline events at ticks [n] int64: [n, D]."""
 
     def likelihood(self, encoded: EncodedQuery, target: Tensor, draw: Tensor) -> GlobalLikelihood:
-        """In training: how likely targets are among all users.
+        """In training, the likelihood of targets among all users.
 
         Args:
             encoded: B queries.
             target: [B] int64, users.
-            draw: [] int64, fixes whatever is drawn in the step.
+            draw: [] int64, the seed of random draws in the step, such as negatives.
         """
 
     def log_probs(self, encoded: EncodedQuery) -> Tensor:
@@ -122,13 +123,13 @@ class BoundHead(Protocol):
 
 @runtime_checkable
 class Refreshes(Protocol):
-    """A bound head that keeps something computed from the weights, to be computed anew as these change."""
+    """A bound head that caches values computed from the weights, and recomputes them on demand."""
 
     def start_epoch(self, epoch: int, max_epochs: int) -> None:
-        """Called before the first batch of each epoch, counted from 0."""
+        """Start an epoch, counted from 0; called before its first batch."""
 
     def refresh(self) -> None:
-        """Called when the weights have changed: before each validation."""
+        """Recompute cached values from the current weights; called before each validation."""
 
 
 @runtime_checkable
@@ -136,12 +137,12 @@ class Searches(Protocol):
     """A bound head that finds the likeliest users without scoring all."""
 
     def query_groups(self, tick: Tensor) -> list[Tensor]:
-        """Queries at ticks [B] int64 that may be searched for together: rows [b] int64 of each group."""
+        """Group queries at ticks [B] int64 that can be searched together: rows [b] int64 of each group."""
 
     def search(
         self, encoded: EncodedQuery, k: int, exclude: tuple[Tensor, Tensor], exclude_users: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Users among whom the best k are looked for, with their probabilities in the whole mixture.
+        """Find candidates for the k best users, with their probabilities in the whole mixture.
 
         Args:
             encoded: B queries of one group.
@@ -150,20 +151,20 @@ class Searches(Protocol):
             exclude_users: [O] int64, users not to be found for any.
 
         Returns:
-            (row [V], user [V]) int64, distinct pairs, and log-probabilities [V]; excluded ones may be among
-            them.
+            (row [V], user [V]) int64, distinct pairs, and log-probabilities [V]; excluded users may still be
+            among them.
         """
 
 
 @runtime_checkable
 class ScoresPairs(Protocol):
-    """A bound head that scores single pairs of query and user at a cost that grows with the pairs."""
+    """A bound head that scores (query, user) pairs at a cost that grows with their number, not with N."""
 
     def query_groups(self, tick: Tensor) -> list[Tensor]:
         """As in `Searches`."""
 
     def log_probs_of_pairs(self, encoded: EncodedQuery, row: Tensor, user: Tensor) -> Tensor:
-        """Log-probabilities in the whole mixture of users [V] for queries `row` [V] (int64 both): [V]."""
+        """Log-probabilities, in the whole mixture, of V (query, user) pairs, `row`, `user` [V] int64: [V]."""
 
 
 HEADS: dict[str, type[Head[Any]]] = {}
@@ -171,5 +172,5 @@ HEADS: dict[str, type[Head[Any]]] = {}
 
 
 def register_head(kind: type[Head[Any]]) -> None:
-    """Let saved models with this head be loaded."""
+    """Register a class of heads, so that saved models with it can be loaded."""
     HEADS[kind.kind] = kind

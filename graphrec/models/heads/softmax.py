@@ -25,11 +25,11 @@ from graphrec.temporal import NEVER
 
 @dataclass(frozen=True)
 class SoftmaxConfig:
-    """How the softmax over users is trained.
+    """The configuration of a `SoftmaxHead`.
 
     Attributes:
-        num_rand_negs: random users as negatives of a training step.
-        in_batch: whether the targets of a step are negatives of each other.
+        num_rand_negs: random users drawn as negatives in each training step.
+        in_batch: use the targets of a step as negatives for each other.
     """
 
     num_rand_negs: int = 512
@@ -45,10 +45,10 @@ class SoftmaxConfig:
 
 @dataclass(frozen=True)
 class SoftmaxHead:
-    """P(v) as a softmax over dot products of query vectors with a row for each user (`UserTable`).
+    """P(v) as a softmax over dot products of query vectors and user embeddings (`UserTable`).
 
     Attributes:
-        config: how it is trained.
+        config: negatives in training.
     """
 
     kind: ClassVar[str] = "two_tower"
@@ -58,7 +58,7 @@ class SoftmaxHead:
     config: SoftmaxConfig
 
     def fit(self, view: GraphView) -> Self:
-        """See `Head`: nothing is to be learned before."""
+        """See `Head`: returns itself, since nothing is to be fitted."""
         return self
 
     def build(self, view: GraphView, encoder: EncoderConfig, features: Collection[str]) -> UserTable:
@@ -97,7 +97,7 @@ class BoundSoftmaxHead:
         head: the head.
         view: the graph.
         network: the network.
-        table: its part of the network.
+        table: the head's module in the network.
     """
 
     head: SoftmaxHead
@@ -108,7 +108,7 @@ class BoundSoftmaxHead:
     first_time: ClassVar[int] = NEVER
 
     def embed_users(self, user: Tensor, tick: Tensor) -> Tensor:
-        """See `BoundHead`: the stranger's embedding until a user's first event."""
+        """See `BoundHead`: row 0, for unknown users, until a user's first event."""
         out: Tensor = self.table.actor(self.view.rows_at(user, tick).to(self.network.device))
         return out
 
@@ -141,7 +141,7 @@ class BoundSoftmaxHead:
     def logits(self, encoded: EncodedQuery, users: Tensor | None) -> Tensor:
         """Logits of users [C] int64, or of all N, for B queries: [B, C].
 
-        Users whose first event is not before a query's tick have the stranger's row.
+        Users without an event before the query have row 0, for unknown users.
         """
         view, device = self.view, self.network.device
         tick, vector = encoded.tick[:, None], encoded.vector
@@ -158,7 +158,7 @@ class BoundSoftmaxHead:
     @single_precision()
     @torch.no_grad()
     def query_vectors(self, encoded: EncodedQuery) -> Tensor:
-        """Vectors of B queries to be multiplied with `user_vectors`: [B, W] float32, on the CPU."""
+        """Vectors of B queries, for inner products with `user_vectors`: [B, W] float32, on the CPU."""
         parts = [encoded.vector, *([] if encoded.profile is None else [encoded.profile])]
         return torch.cat([*parts, torch.ones_like(encoded.vector[:, :1])], dim=1).cpu()
 
@@ -167,8 +167,8 @@ class BoundSoftmaxHead:
     def user_vectors(self, time: int) -> Tensor:
         """Vectors of all users for queries at a time (s) after training: [N, W] float32, on the CPU.
 
-        The inner product with a query's vector is the logit of user embeddings, biases and profiles; presence
-        and neighborhood are left out.
+        The inner product with a query's vector is the logit from user embeddings, biases and profiles,
+        without the presence score and the neighborhood.
         """
         time = check_time("time", time)
         view, network = self.view, self.network
@@ -183,7 +183,7 @@ class BoundSoftmaxHead:
         return (torch.cat([embedding, gap, bias], 1) + more).cpu()
 
     def vector_changes(self) -> Tensor:
-        """Times (s), ascending, after which `user_vectors` are other ones: int64."""
+        """Times (s) after which `user_vectors` change: [n] int64, ascending."""
         if self.view.profiles is None:
             return torch.empty(0, dtype=torch.int64)
         since = self.view.profiles.since
@@ -196,10 +196,10 @@ class SampledSoftmax:
     """The softmax over users, estimated from the C candidates of a training step.
 
     Attributes:
-        candidates: C of them.
+        candidates: the C candidates.
         scores: [B, C] logits.
-        place: [B] int64, the columns of the targets.
-        negative_mask: [B, C] bool, candidates who count as negatives.
+        place: [B] int64, the targets' columns among the candidates.
+        negative_mask: [B, C] bool, candidates that are negatives.
     """
 
     candidates: Candidates

@@ -1,1 +1,1 @@
-"""The head that chooses a learned cluster, then a user of it."""
+"""The head that predicts a learned cluster, then a user in it."""

@@ -55,14 +55,14 @@ MIN_LOG_WEIGHT, MIN_WEIGHT = -60.0, 1e-30
 
 @dataclass(frozen=True)
 class ClusterConfig:
-    """How clusters are learned and searched.
+    """The configuration of a `ClusterHead`.
 
     Attributes:
         num_clusters: C; by default a quarter of the number of users known in training, at most 1,024.
-        probe_fraction: the share of users among whom `recommend` searches in clusters, about, at least 100
-            users; 1 is exact.
+        probe_fraction: `recommend` searches clusters until they hold about this fraction of all users, and at
+            least 100 users; 1 is exact.
         start: how clusters start: 'codes', from the first codes of a tokenizer, or 'scratch', at random.
-        num_rand_negs: random users as negatives of a training step.
+        num_rand_negs: random users drawn as negatives in each training step.
     """
 
     num_clusters: int | None = None
@@ -85,19 +85,19 @@ class ClusterConfig:
 class ClusterHead:
     """P(v) = sum over clusters c of P(c) P(v | c), a class-based softmax whose classes are learned with it.
 
-    Class-based softmax: Goodman 2001, https://arxiv.org/abs/cs/0108006. A user embedding's dot products with
-    C cluster embeddings make the user's memberships, in at most two, and the cluster embeddings weighted by
-    them are part of both towers (`ClusterTable`). P(c) is a softmax over the table of clusters, which also
-    reads the clusters of the user and of recent contacts and how active each has been; P(v | c) is one over
-    the members. Users in no cluster yet are in the unassigned class. All this is an exact probability.
+    Class-based softmax: Goodman 2001, https://arxiv.org/abs/cs/0108006. A user belongs to at most two of C
+    clusters, with shares from the dot products of user and cluster embeddings; the share-weighted cluster
+    embeddings are part of both towers (`ClusterTable`). P(c) is a softmax over clusters that also reads the
+    clusters of the user and of recent contacts, and each cluster's activity; P(v | c) is a softmax over its
+    members. Users not yet in a cluster form a further class, unassigned. P(v) is exact and sums to 1.
 
-    The loss also counts the next cluster's likelihood alone, and how evenly users spread (the divergence of
-    the mean membership from the uniform one; cf. Shazeer et al. 2017, https://arxiv.org/abs/1701.06538).
-    Memberships grow from soft to hard over the epochs. A newcomer joins the clusters of those met first
-    (`ClusterIndex`).
+    The loss has two further terms: the negative log-likelihood of the target's cluster alone, and a balance
+    term (the divergence of the mean membership from the uniform one; cf. Shazeer et al. 2017,
+    https://arxiv.org/abs/1701.06538). Memberships are annealed from soft to hard over the epochs. A newcomer
+    joins the clusters of the first contacts (`ClusterIndex`).
 
     Attributes:
-        config: how clusters are learned and searched.
+        config: of clusters and their search.
         first_codes: the tokenizer of start 'codes', of which a copy is fitted; by default one level of
             balanced k-means (`ResidualKMeans`) of C codes.
         first: [n] int64, the clusters of the known users to start from, once fitted; None starts at random.
@@ -112,7 +112,7 @@ class ClusterHead:
     first: Tensor | None = None
 
     def fit(self, view: GraphView) -> Self:
-        """See `Head`: takes the clusters to start from, and their number."""
+        """See `Head`: computes the clusters to start from, and their number."""
         default = min(MAX_DEFAULT_CLUSTERS, max(2, view.num_known // USERS_PER_CLUSTER))
         size = self.config.num_clusters or default
         config, seed = replace(self.config, num_clusters=size), view.seed
@@ -148,7 +148,7 @@ class ClusterHead:
         return module.with_rows(rows)
 
     def bind(self, view: GraphView, network: MixtureNetwork, *, training: bool = False) -> BoundClusterHead:
-        """See `Head`: after training, users are assigned to clusters at once."""
+        """See `Head`: after training, assigns users to clusters immediately."""
         assert isinstance(network.head, ClusterTable)
         return BoundClusterHead(self, view, network, network.head, assign=not training)
 
@@ -172,14 +172,14 @@ class ClusterHead:
 
 
 class BoundClusterHead:
-    """Clusters on a graph.
+    """A `ClusterHead` bound to a graph and a network.
 
     Args:
         head: the head.
         view: the graph.
         network: the network.
-        table: its part of the network.
-        assign: whether users are assigned to clusters now; else at the start of the first epoch.
+        table: the head's module in the network.
+        assign: assign users to clusters now, instead of at the start of the first epoch.
 
     Attributes:
         view, network, table: as given.
@@ -217,7 +217,7 @@ class BoundClusterHead:
 
     @property
     def probe_fraction(self) -> float:
-        """The share of users among whom `recommend` searches in clusters; may be set."""
+        """The fraction of users that `recommend` searches, see `ClusterConfig`; may be set."""
         return self._head.config.probe_fraction
 
     @probe_fraction.setter
@@ -226,21 +226,21 @@ class BoundClusterHead:
 
     @property
     def assignments(self) -> Tensor:
-        """The first cluster of each user as of the fit, [N] int64; -1 for users who were in none."""
+        """The first cluster of each user at the fit, [N] int64; -1 for users without a cluster."""
         until = self.view.timeline.tick(torch.tensor(self.view.period.until))
         return torch.where(self.index.since < until, self.index.cluster[:, 0], -1)
 
     @property
     def vectors(self) -> Tensor:
-        """User vectors, multiplied with query vectors to give logits: [N, D], on the device.
+        """User vectors, whose dot products with query vectors are logits: [N, D], on the device.
 
-        They are as of the last assignment.
+        They are computed at each assignment.
         """
         return self._vectors
 
     @property
     def biases(self) -> Tensor:
-        """User biases, added to these products: [N], on the device."""
+        """User biases, added to the dot products with `vectors`: [N], on the device."""
         return self._biases
 
     # Assigning users to clusters
@@ -274,7 +274,7 @@ class BoundClusterHead:
     # Embeddings and logits
 
     def embed_users(self, user: Tensor, tick: Tensor) -> Tensor:
-        """See `BoundHead`: the stranger's embedding until a user is assigned to clusters."""
+        """See `BoundHead`: row 0, for unknown users, until a user is assigned to clusters."""
         return self._embed(user, self.index.since[user] < tick)
 
     def embed_others(self, user: Tensor, tick: Tensor) -> Tensor:
@@ -282,7 +282,7 @@ class BoundClusterHead:
         return self._embed(user, self.index.since[user] <= tick)
 
     def _embed(self, user: Tensor, assigned: Tensor) -> Tensor:
-        """Embeddings of users [n] int64, the stranger's where they are not assigned [n] bool: [n, D]."""
+        """Embeddings of users [n] int64, or row 0 if they are not assigned [n] bool: [n, D]."""
         table, device = self.table, self.network.device
         assigned = assigned.to(device)
         if not table.training:
@@ -298,7 +298,7 @@ class BoundClusterHead:
     ) -> Tensor:
         """Logits of users [C] int64, or of all N, by their vectors [C, D] and biases [C]: [B, C].
 
-        Users who are not assigned before a query's tick have the stranger's vector.
+        Users who are not assigned before a query's tick have the vector of row 0, for unknown users.
         """
         table, since, device = self.table, self.index.since, self.network.device
         out = encoded.vector @ vectors.T + biases
@@ -310,7 +310,7 @@ class BoundClusterHead:
         return add_person_logits(self.view, self.network, out, encoded, users, table.presence)
 
     def next_cluster(self, encoded: EncodedQuery) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of the target's cluster [B, C], and that the target is unassigned [B]."""
+        """Log-probabilities of the target's cluster, [B, C], and of an unassigned target, [B]."""
         table, index, device = self.table, self.index, self.network.device
         features = index.features(encoded.query).to(device)
         logits = table.next_cluster(encoded.vector, features)
@@ -377,7 +377,7 @@ class BoundClusterHead:
         return ClusterSearch.query_groups(tick)
 
     def probed(self, encoded: EncodedQuery) -> Tensor:
-        """The clusters searched for B queries, the likeliest up to `probe_fraction`: [B, C] bool."""
+        """The clusters to search for B queries, the most probable up to `probe_fraction`: [B, C] bool."""
         return ClusterSearch(self).probed(self.next_cluster(encoded)[0], encoded.tick)
 
     def search(
@@ -385,7 +385,7 @@ class BoundClusterHead:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """See `Searches`: the neighborhood, members of the likeliest clusters, and unassigned users.
 
-        Probabilities are less than those of `log_probs` for users also in a cluster that is not searched.
+        A user who is also in a cluster that is not searched gets a smaller probability than by `log_probs`.
         """
         return ClusterSearch(self).search(encoded, k, exclude, exclude_users)
 

@@ -1,4 +1,4 @@
-"""The clusters of users by time, and what the members of clusters had done before a query."""
+"""The clusters of users over time, and the activity of cluster members before a query."""
 
 from __future__ import annotations
 
@@ -18,22 +18,24 @@ MAX_HOPS = 16
 
 
 class ClusterIndex:
-    """The clusters of users and since when they are in them, and the activity of clusters. On the CPU.
+    """The clusters of users, since when each user is in them, and the activity of clusters. On the CPU.
 
-    Users known in training are in their clusters from their first event on. A newcomer is assigned, once and
-    for all, just after the first contact with a user who was assigned strictly before: to the clusters of
-    those met at that moment. So what is read at a moment follows from what is strictly older.
+    Users known in training are in their clusters from their first event on. A newcomer is assigned once, just
+    after the first contact with a user who was assigned strictly earlier, to the clusters of the contacts
+    made at that moment. So the state at any moment depends only on strictly older events.
 
     Args:
         timeline: the index of the users.
-        cluster: [N, CLUSTERS_PER_USER] int64, of the known users.
-        share: [N, CLUSTERS_PER_USER] float32, rows sum to 1; share 0 is no membership.
-        known: [N] bool.
+        cluster: [N, CLUSTERS_PER_USER] int64, clusters of the users known in training.
+        share: [N, CLUSTERS_PER_USER] float32, membership shares; rows sum to 1, a share of 0 is no
+            membership.
+        known: [N] bool, users known in training.
         num_clusters: C.
 
     Attributes:
-        cluster, share: the same with newcomers; shares 0 of users never assigned.
-        since: [N] int64 ticks; a user is in their clusters from the next tick on. Beyond all ticks: never.
+        cluster, share: as given, and filled in for newcomers; shares are 0 for users never assigned.
+        since: [N] int64 ticks; a user is in their clusters after this tick; the number of ticks or more if
+            never assigned.
         start, users: the members of cluster c are users[start[c]:start[c + 1]].
     """
 
@@ -63,7 +65,7 @@ class ClusterIndex:
             self._recent.append(sums)
 
     def members(self, cluster: int) -> tuple[Tensor, Tensor]:
-        """The members of a cluster and their shares of it: (user [m] int64, share [m])."""
+        """The members of a cluster and their membership shares: (user [m] int64, share [m])."""
         at = slice(int(self.start[cluster]), int(self.start[cluster + 1]))
         return self.users[at], self.share[self.users[at], self._slot[at]]
 
@@ -76,7 +78,10 @@ class ClusterIndex:
         return self._size.before(self._all_clusters(tick), tick[:, None])
 
     def features(self, query: Query) -> Tensor:
-        """Shares of the user and of contacts, recent events, size: [B, C, NUM_CLUSTER_FEATURES] float32."""
+        """Features of each cluster for a query: [B, C, NUM_CLUSTER_FEATURES] float32.
+
+        They are the membership shares of the user and of contacts, recent events, and the cluster's size.
+        """
         timeline = self._timeline
         tick = timeline.tick(query.time)
         moment, at = tick.unique(return_inverse=True)
@@ -116,7 +121,7 @@ class ClusterIndex:
         return torch.arange(self.num_clusters).expand(len(tick), -1)
 
     def _assign_newcomers(self, known: Tensor) -> None:
-        """Assign newcomers to the clusters of those they met."""
+        """Assign newcomers to the clusters of their first contacts, in place."""
         events, tick = self._timeline.events, self._timeline.event_tick
         user, other = torch.cat([events.dst, events.src]), torch.cat([events.src, events.dst])
         new = ~known[user]
@@ -140,7 +145,7 @@ class ClusterIndex:
         self.since = torch.where(assigned, self.since, self._never)
 
     def _join(self, user: Tensor, other: Tensor) -> None:
-        """Put users [M] into the clusters that most of the others [M] are in."""
+        """Assign users [M], who may repeat, to the clusters with the largest shares among the others [M]."""
         key = (user[:, None] * self.num_clusters + self.cluster[other]).flatten()
         key, at = key.unique(return_inverse=True)
         total = torch.zeros(len(key)).index_add_(0, at, self.share[other].flatten())
@@ -163,7 +168,7 @@ class GroupSums:
         group: [M] int64.
         tick: [M] int64, when each amount is added.
         amount: [M] float32.
-        base: above all ticks.
+        base: greater than all ticks.
     """
 
     def __init__(self, group: Tensor, tick: Tensor, amount: Tensor, base: int) -> None:

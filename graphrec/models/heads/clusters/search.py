@@ -1,4 +1,4 @@
-"""Searching the likeliest clusters for people."""
+"""Search of the most probable clusters for candidates."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ MIN_PROBABILITY = 1e-30
 
 @dataclass(frozen=True)
 class ClusterSearch:
-    """Finds people: exactly in the likeliest clusters, in the neighborhood, and among unassigned users.
+    """Finds candidates: all members of the most probable clusters, neighbors, and unassigned users.
 
     Attributes:
-        head: whose clusters are searched.
+        head: gives the clusters.
     """
 
     head: BoundClusterHead
@@ -41,11 +41,11 @@ class ClusterSearch:
         return list(torch.arange(len(tick)).split(QUERIES_PER_SEARCH)) if len(tick) else []
 
     def probed(self, log_cluster: Tensor, tick: Tensor) -> Tensor:
-        """The clusters that are searched: the likeliest, until they have enough members.
+        """Mask of the clusters to search: the most probable ones, until they have enough members.
 
         Args:
-            log_cluster: [B, C].
-            tick: [B] int64.
+            log_cluster: [B, C], log-probabilities of the target's cluster.
+            tick: [B] int64, of the queries.
 
         Returns:
             [B, C] bool.
@@ -80,7 +80,7 @@ class ClusterSearch:
         return key // num_users, key % num_users, p.log()
 
     def _members(self, encoded: EncodedQuery, rows: Tensor, cluster: int, log_cluster: Tensor) -> Found:
-        """Members of a cluster for queries `rows` [b] int64, whose log-probabilities of it are [b]."""
+        """Members of a cluster for queries `rows` [b] int64, with the cluster's log-probabilities [b]."""
         head = self.head
         user, share = head.index.members(cluster)
         vectors, biases = head.vectors[user], head.biases[user]
@@ -100,9 +100,9 @@ class ClusterSearch:
         exclude: tuple[Tensor, Tensor],
         exclude_users: Tensor,
     ) -> Found:
-        """Unassigned users who may be among the best k.
+        """Unassigned users who may be among the k best.
 
-        Of users without any event or profile, who are all equally likely, as many as may be needed.
+        Users without any event or profile are all equally likely, so only as many as needed are returned.
         """
         view, head = self.head.view, self.head
         since, first, tick = head.index.since, view.timeline.first_tick, encoded.tick

@@ -1,4 +1,4 @@
-"""The decoder of a generative model by itself: for other searches, and to see how much of it is real."""
+"""The decoder of a generative model without the neighborhood: for searches, and to measure its validity."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from graphrec.models.mixture.recommender import MixtureRecommender
 
 
 def _groups(model: MixtureRecommender[BoundCodeHead], query: Query) -> Iterator[tuple[Tensor, int]]:
-    """Rows [b] int64 of the queries of each moment that has codes, and the moment."""
+    """Group queries by the moment of the codes that they read: (rows [b] int64, moment's number)."""
     tick, history = model.view.timeline.tick(query.time), model.head.history
     for rows in model.head.query_groups(tick):
         number = int(history.number(tick[rows[:1]]))
@@ -28,15 +28,15 @@ def _groups(model: MixtureRecommender[BoundCodeHead], query: Query) -> Iterator[
 def generators(
     model: MixtureRecommender[BoundCodeHead], query: Query
 ) -> Iterator[tuple[Tensor, MixtureScorer]]:
-    """The decoder alone, without the neighborhood, for the searches of `graphrec.decode`.
+    """Bind the decoder alone, without the neighborhood, for the searches of `graphrec.decode`.
 
     Args:
         model: fitted.
-        query: B queries; those from before the first fit of the tokenizer are left out.
+        query: B queries; those before the first fit of the tokenizer are left out.
 
     Yields:
-        Some of the queries, [b] int64, of one moment, and their scorer with its `tree`: what a search
-        multiplies is the decoder's exact probability, given that the target has an STU.
+        the rows [b] int64 of queries that share a prefix tree, and their scorer, whose attribute `tree` is
+        that tree. Its probabilities are the decoder's, given that the target has an STU.
     """
     for rows, _ in _groups(model, query):
         yield rows, model.head.mixture_scorer(model.encode_query(query[rows])).decoder_alone()
@@ -45,14 +45,14 @@ def generators(
 @single_precision()
 @torch.no_grad()
 def unconstrained_validity(model: MixtureRecommender[BoundCodeHead], query: Query) -> Tensor:
-    """The share of code sequences in a beam without the tree that are somebody's STU.
+    """The fraction of the code sequences in an unconstrained beam that are a user's STU.
 
     Args:
         model: fitted.
         query: B queries.
 
     Returns:
-        [B] float32; 0 from before the first fit of the tokenizer.
+        [B] float32; 0 for queries before the first fit of the tokenizer.
     """
     head, out = model.head, torch.zeros(len(query))
     for rows, number in _groups(model, query):

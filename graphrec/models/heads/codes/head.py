@@ -41,12 +41,12 @@ TOKENIZER = "tokenizer"
 
 @dataclass(frozen=True)
 class CodeConfig:
-    """How STUs are decoded.
+    """The configuration of a `CodeHead`.
 
     Attributes:
         decoder: 'towers', one MLP a level; 'moe', one mixture of experts a level; or 'transformer', causal,
             with cached keys.
-        beam_size: prefixes kept at each level when people are searched for.
+        beam_size: prefixes kept at each level of the beam search.
     """
 
     decoder: Decoder = "towers"
@@ -61,25 +61,24 @@ class CodeConfig:
 class CodeHead:
     """P(v) as the product, over the levels of the tree of STUs, of the probabilities of v's codes.
 
-    A code is chosen among those that exist after the codes before. Its logit is the sum of what a decoder
-    makes of the query vector and the codes so far (both in STU tokens), and of the activity and the spectral
-    embedding of the people who share the prefix. At each level the neighborhood votes for prefix groups
-    too: contacts, contacts of contacts and recently active people for their own next codes, interpolated as
-    far as there are any below the prefix (Jelinek & Mercer 1980). The people of a bucket share its
-    probability; users without an STU share that of all who have none. So it is an exact probability over
-    users.
+    Each level is a softmax over the codes that exist after the prefix. The logit of a code is the sum of the
+    decoder's output for the query vector and the prefix, and of a score from the activity and the mean
+    spectral embedding of the users who share the new prefix. At each level the distribution is interpolated
+    with the votes of the neighbors, each for the next code of their own STU, if any neighbor's STU has the
+    prefix (Jelinek & Mercer 1980). Users with equal STUs share a leaf's probability equally, and users
+    without an STU share one class. So P(v) is exact and sums to 1.
 
-    The tokenizer is fitted several times, each time warm: the codes of a training event are of a fit strictly
-    before it. At as many moments of the log, newcomers are given STUs. After training only the codes of the
-    last fit are kept.
+    For training, the tokenizer is refitted at several moments, each time from the previous fit, and a
+    training event reads the codes of a fit strictly before it. At regular moments newcomers get STUs. After
+    training only the codes of the last fit are kept.
 
-    In the loss of replies and new contacts, users who are not candidates keep the small probability that the
-    decoder gives them.
+    In the loss terms of replies and new contacts, the decoder's probabilities are not renormalized over the
+    candidates.
 
     Attributes:
-        config: how codes are decoded.
+        config: decoder and beam.
         tokenizer: gives the STUs; a copy of it is fitted.
-        history: the codes of the training period, once fitted for training.
+        history: the codes of the training period; None before `fit`.
     """
 
     kind: ClassVar[str] = "stu"
@@ -124,11 +123,11 @@ class CodeHead:
         )
 
     def with_rows(self, module: nn.Module, rows: Tensor) -> nn.Module:
-        """See `Head`: there is no row of any user."""
+        """See `Head`: a copy; the module has no row for a user."""
         return module
 
     def bind(self, view: GraphView, network: MixtureNetwork, *, training: bool = False) -> BoundCodeHead:
-        """See `Head`: after training, newcomers are given STUs, and users who are not there are forgotten."""
+        """See `Head`: after training, gives STUs to newcomers and forgets users who are not in the graph."""
         assert isinstance(network.head, CodeDecoder)
         if training and self.history is not None:
             return BoundCodeHead(self, view, network, network.head, self.history)
@@ -162,18 +161,18 @@ class CodeHead:
 
 
 class BoundCodeHead:
-    """STUs decoded on a graph.
+    """A `CodeHead` bound to a graph and a network.
 
     Args:
         head: the head, with the tokenizer as it is on this graph.
         view: the graph.
         network: the network.
-        decoder: its part of the network.
-        history: everyone's codes.
+        decoder: the head's module in the network.
+        history: all users' codes over time.
 
     Attributes:
-        config: how codes are decoded; may be set.
-        tokenizer: knows newcomers, too.
+        config: decoder and beam; may be set.
+        tokenizer: with the newcomers of the graph.
         view, network, decoder, history: as given.
     """
 
@@ -196,7 +195,7 @@ class BoundCodeHead:
 
     @property
     def first_time(self) -> int:
-        """See `BoundHead`: when the first codes are there."""
+        """See `BoundHead`: the time of the first codes."""
         return self.view.just_before(self.history.tick[0])
 
     def embed_users(self, user: Tensor, tick: Tensor) -> Tensor:
@@ -211,11 +210,11 @@ class BoundCodeHead:
         return self.decoder.tokens.users(self.history.of(user, number).to(self.network.device))
 
     def prefix_scorer(self, encoded: EncodedQuery, *, dense: bool = False) -> PrefixScorer:
-        """Scores prefixes for B queries; `dense` if all users will be scored."""
+        """Bind a scorer of prefixes to B queries; `dense` if all users will be scored."""
         return PrefixScorer(self.decoder, self.history, self.view.timeline, encoded, dense=dense)
 
     def mixture_scorer(self, encoded: EncodedQuery) -> MixtureScorer:
-        """The mixture as a search sees it, for B queries of one group (see `query_groups`)."""
+        """Bind the mixture's next-code scorer to B queries of one group (see `query_groups`)."""
         scorer = self.prefix_scorer(encoded)
         return MixtureScorer(scorer, int(scorer.number[0]))
 
@@ -224,7 +223,7 @@ class BoundCodeHead:
         return TeacherForcing.of(self.prefix_scorer(encoded), target)
 
     def log_probs(self, encoded: EncodedQuery) -> Tensor:
-        """See `BoundHead`: goes down the whole tree."""
+        """See `BoundHead`: scores every node of the tree."""
         scorer, forest = self.prefix_scorer(encoded, dense=True), self.history.forest
         log_has, log_none = scorer.has_stu()
         out = log_none[:, None].repeat(1, self.view.graph.num_users)
@@ -242,7 +241,7 @@ class BoundCodeHead:
         return out
 
     def query_groups(self, tick: Tensor) -> list[Tensor]:
-        """See `Searches`: queries of one moment of the codes."""
+        """See `Searches`: groups of queries that read one snapshot of codes."""
         numbers = self.history.number(tick)
         return [
             rows
@@ -257,7 +256,7 @@ class BoundCodeHead:
     def search(
         self, encoded: EncodedQuery, k: int, exclude: tuple[Tensor, Tensor], exclude_users: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """See `Searches`: what a beam finds, the likeliest neighbors, and users without an STU.
+        """See `Searches`: the users of a beam search, the most probable neighbors, and users without an STU.
 
         The cost grows with the depth of the tree, not with the number of users.
         """
@@ -287,7 +286,7 @@ class BoundCodeHead:
 
 
 def _codes_at(tokenizer: Tokenizer, view: GraphView, ticks: Tensor) -> list[Tensor]:
-    """Everyone's STUs at ticks [S], newcomers' too, who are given theirs: S times [N, L] int64."""
+    """STUs of all users at ticks [S], assigning them to newcomers: a list of S tensors [N, L] int64."""
     graph, first, out = view.graph, view.timeline.first_tick, []
     for tick in ticks:
         time = max(tokenizer.until, view.just_before(tick))

@@ -1,4 +1,4 @@
-"""Everyone's STUs at a series of moments, and the activity of the people who share a code prefix."""
+"""All users' STUs at a series of moments, and the activity of the users who share a code prefix."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ from graphrec.temporal import (
 
 @dataclass(frozen=True)
 class DenseActivity:
-    """Activity of all users before each of B queries, and their spectral cosines with the asking users.
+    """Activity of all users before each of B queries, and their spectral cosines with the queries' users.
 
     Attributes:
-        activity: last_act, last_received, num_acts, num_received, popularity, [B, N] each.
+        activity: (last_act, last_received, num_acts, num_received, popularity), [B, N] each; see
+            `GroupActivity.activity`.
         cosine: [B, N] float32.
     """
 
@@ -33,25 +34,25 @@ class DenseActivity:
     cosine: Tensor
 
     def of(self, row: Tensor, user: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Activity, [T] each, and cosines [T] of users [T] for queries [T] (int64 both)."""
+        """Activity, [T] each, and cosines [T] of T (query, user) pairs: `row`, `user` [T] int64."""
         at = row * self.cosine.size(1) + user
         return tuple(part.view(-1).index_select(0, at) for part in self.activity), self.cosine.view(-1)[at]
 
 
 class CodeHistory:
-    """Everyone's STUs at a series of moments, and the activity of prefix groups by any time.
+    """All users' STUs at a series of moments, and the activity of prefix groups before any time.
 
-    The group of a prefix are the people who had it at the last fit of the tokenizer before a moment. Nodes
-    are those of the prefix trees of all moments together (`Forest`).
+    The group of a prefix is the users who had it at the latest fit of the tokenizer before a moment. Nodes
+    are numbered over the prefix trees of all moments (`Forest`).
 
     Args:
         timeline: the index of the users.
         tick: [S] int64, ascending, the moments.
-        codes: S times [N, L] int64, rows of -1 for users without an STU.
-        fits: which moments are those of a fit, ascending, the first 0.
+        codes: S tensors [N, L] int64, rows of -1 for users without an STU.
+        fits: positions 0..S-1, ascending, of the moments at which the tokenizer was refitted; the first is 0.
         codebook_size: K.
         half_life: seconds after which an event counts half in recent popularity.
-        spectral: spectral embeddings of the contact graph; None where they are not used.
+        spectral: spectral embeddings of the contact graph; None if they are not used.
 
     Attributes:
         tick: [S] int64.
@@ -112,7 +113,11 @@ class CodeHistory:
         return group_of, GroupActivity(timeline, group, user, first, last, self._popularity)
 
     def _centroids(self, spectral: SpectralEmbeddings) -> tuple[Tensor, Tensor]:
-        """Places of inner nodes, [num_nodes] int64, and their people's mean spectral embeddings."""
+        """Mean spectral embeddings of the users below inner nodes.
+
+        Returns:
+            (row of each node [num_nodes] int64, embeddings [num_inner, dim]).
+        """
         inner = self.forest.level < self.forest.num_codebooks  # a leaf has a person's own
         place = torch.where(inner, inner.cumsum(0) - 1, 0)
         centroid = torch.zeros(int(inner.sum()), spectral.embedding.size(2))
@@ -123,7 +128,7 @@ class CodeHistory:
         return place, centroid
 
     def number(self, tick: Tensor) -> Tensor:
-        """The latest moment not after ticks, -1 before the first: int64, same shape."""
+        """Number 0..S-1 of the latest moment not after each tick, -1 before the first: int64, same shape."""
         return torch.searchsorted(self.tick, tick.contiguous(), right=True) - 1
 
     def without_stu(self, number: int) -> Tensor:
@@ -131,13 +136,13 @@ class CodeHistory:
         return self._without[number]
 
     def of(self, user: Tensor, number: Tensor) -> Tensor:
-        """The STUs of users [n] at moments [n] (int64 both): [n, L] int64, rows of -1 for users without."""
+        """The STUs of users [n] at moments [n] (int64 both): [n, L] int64; -1 for users without one."""
         return torch.where((number >= 0)[:, None], self.codes[number.clamp(min=0), user], -1)
 
     def activity(self, node: Tensor, tick: Tensor, time: Tensor) -> tuple[Tensor, ...]:
         """Activity of the groups of nodes [T] before times [T] (s) and their ticks.
 
-        A leaf counts as the first of its people.
+        A leaf has the activity of the first user in its bucket.
 
         Returns:
             As `GroupActivity.activity`, [T] each.
@@ -162,8 +167,8 @@ class CodeHistory:
         """Activity of all users before B queries.
 
         Args:
-            place: [B, dim], spectral embeddings of the asking users; None where they are not used.
-            number: [B] int64, the moments of their codes.
+            place: [B, dim], spectral embeddings of the queries' users; None if they are not used.
+            number: [B] int64, the moments of the codes that the queries read.
             tick: [B] int64, ascending.
             time: [B] int64, of the same moments in seconds.
         """
@@ -177,16 +182,16 @@ class CodeHistory:
         return DenseActivity((acted, heard, *counts, popularity), cosine)
 
     def cosine(self, place: Tensor | None, number: Tensor, node: Tensor, *, leaves: bool) -> Tensor:
-        """Cosines of spectral embeddings of asking users and of groups, or of people at leaves.
+        """Cosines of the spectral embeddings of queries' users with those of groups, or users at leaves.
 
         Args:
-            place: [T, dim], of the asking users; None where they are not used.
+            place: [T, dim], embeddings of the queries' users; None if they are not used.
             number: [T] int64, the moments.
             node: [T] int64.
             leaves: whether all nodes are leaves.
 
         Returns:
-            [T] float32; 0 where they are not used.
+            [T] float32; 0 if `place` is None.
         """
         if place is None or self._spectral is None:
             return torch.zeros(len(node))

@@ -17,19 +17,20 @@ MIN_PROBABILITY = 1e-30
 
 
 class MixtureScorer:
-    """The mixture as a search sees it (`graphrec.decode.NextCodeScorer`): queries of one moment, one tree.
+    """The mixture as a `graphrec.decode.NextCodeScorer`, for B queries that share a prefix tree.
 
-    Going down, it keeps which share of a prefix's probability is the decoder's; the rest is that of the
-    neighbors who are below it. So what the search multiplies is the mixture's exact probability; only in
-    a bucket of several people, the neighbors share what is theirs with the others (see `exact`).
+    For each prefix it keeps the decoder's share of the prefix's probability; the rest is that of the
+    neighbors below the prefix. So the product of next-code probabilities is the mixture's exact probability
+    of a leaf. In a bucket of several users, a neighbor's probability is spread over all of them; `exact`
+    corrects that.
 
     Args:
-        scorer: bound to B queries of one moment.
-        number: the moment of their codes; -1 before the first, when nobody has an STU.
+        scorer: bound to B queries that read the codes of one moment.
+        number: the number of this moment; -1 before the first, when no user has an STU.
 
     Attributes:
-        tree: of the moment.
-        log_root: [B], log-probability that the target has an STU, which is what the search starts from.
+        tree: the prefix tree of the moment.
+        log_root: [B], log-probability that the target has an STU; the value of the root.
     """
 
     def __init__(self, scorer: PrefixScorer, number: int) -> None:
@@ -47,14 +48,14 @@ class MixtureScorer:
         self.log_root = root.clamp(min=MIN_PROBABILITY).log()
 
     def decoder_alone(self) -> MixtureScorer:
-        """The same without the neighborhood's share; prefix groups still have their votes."""
+        """Return this scorer without the neighborhood components; the neighbors' votes stay."""
         out = copy.copy(self)
         out._inside, out._generated = self._inside[:0], torch.ones_like(self._generated)
         out.log_root = torch.zeros_like(self.log_root)
         return out
 
     def exact(self, row: Tensor, user: Tensor) -> Tensor:
-        """The log-probabilities [V] of users [V] for queries [V] (int64 both)."""
+        """Exact log-probabilities [V] of V (query, user) pairs, `row`, `user` [V] int64."""
         num_users, neighbors = len(self.tree.place), self._encoded.neighbors
         log_p = self._log_none[row]
         if self._number >= 0:
@@ -71,14 +72,15 @@ class MixtureScorer:
     def without_stu(
         self, k: int, exclude: tuple[Tensor, Tensor], exclude_users: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Users without an STU who may be among the best k.
+        """Users without an STU who may be among the k best.
 
-        Those are the ones around, and of the others, who are all equally likely, as many that k are left.
+        These are the neighbors without an STU; all others are equally likely, so only as many as needed for k
+        allowed ones are returned.
 
         Args:
-            k: users wanted.
-            exclude: (row [M], user [M]) int64, users who will be left out for a query.
-            exclude_users: [O] int64, users who will be left out for all.
+            k: number of users wanted.
+            exclude: (row [M], user [M]) int64, users excluded for a query.
+            exclude_users: [O] int64, users excluded for all queries.
 
         Returns:
             (row [V], user [V]) int64, and log-probabilities [V].
@@ -102,7 +104,7 @@ class MixtureScorer:
         return torch.cat([row, key // num_users]), torch.cat([user, key % num_users]), log_p
 
     def likeliest_neighbors(self, k: int) -> tuple[Tensor, Tensor]:
-        """The k neighbors of each query with an STU that the components hold likeliest: (row, user) [V]."""
+        """The k neighbors with an STU that are most probable by the components: (row [V], user [V]) int64."""
         neighbors, person = self._encoded.neighbors, self._scorer.person
         if neighbors is None:
             return person, person

@@ -23,10 +23,10 @@ class Prefixes(NamedTuple):
     """R prefixes of one length l.
 
     Attributes:
-        row: [R] int64, ascending, the query of each.
-        node: [R] int64, the node of each in the forest.
-        codes: [R, l] int64.
-        state: the decoder's, of the prefixes; None at first.
+        row: [R] int64, ascending, the query of each prefix.
+        node: [R] int64, its node in the `Forest`.
+        codes: [R, l] int64, its codes.
+        state: the decoder's state of the prefixes; None at the root.
     """
 
     row: Tensor
@@ -36,12 +36,12 @@ class Prefixes(NamedTuple):
 
 
 class PrefixVotes(NamedTuple):
-    """The V neighbors who are below some prefixes, and so vote for one of their children.
+    """The V neighbors whose STU begins with one of some prefixes, each a vote for one of its children.
 
     Attributes:
-        person: [V] int64, among the neighbors with an STU.
-        prefix: [V] int64, the prefix of each.
-        child: [V] int64, the child, among all children of the prefixes.
+        person: [V] int64, positions of the voters among the neighbors with an STU.
+        prefix: [V] int64, position of the prefix of each voter.
+        child: [V] int64, position of the child that each votes for, among all children of the prefixes.
     """
 
     person: Tensor
@@ -53,11 +53,11 @@ class Children(NamedTuple):
     """The T children of R prefixes.
 
     Attributes:
-        at: [T] int64, ascending, the prefix of each.
-        child: [T] int64, the node of each.
-        log_p: [T], the log-probability of each given its prefix.
-        state: the decoder's new state, of the prefixes.
-        votes: who voted for them, where prefix groups have votes.
+        at: [T] int64, ascending, position of the prefix of each child.
+        child: [T] int64, its node in the `Forest`.
+        log_p: [T], its log-probability given the prefix.
+        state: the decoder's new state of the R prefixes.
+        votes: the neighbors' votes; None if they are not used.
     """
 
     at: Tensor
@@ -67,7 +67,7 @@ class Children(NamedTuple):
     votes: PrefixVotes | None
 
     def prefixes(self, old: Prefixes, forest: Forest) -> Prefixes:
-        """All of them as prefixes, given those they are children of."""
+        """Make these children the next prefixes; `old` are their parents."""
         codes = torch.cat([old.codes[self.at], forest.code[self.child][:, None]], dim=1)
         state = None if self.state is None else self.state[self.at]
         return Prefixes(old.row[self.at], self.child, codes, state)
@@ -78,18 +78,18 @@ class PrefixScorer:
 
     Args:
         decoder: the network.
-        history: everyone's codes.
+        history: all users' codes over time.
         timeline: the index.
         encoded: the queries.
         dense: whether all users will be scored, the queries being in order of time.
 
     Attributes:
         encoded, history: as given.
-        number: [B] int64, the moment of the codes of each query, -1 before the first.
+        number: [B] int64, the moment of `history` that each query reads, -1 before the first.
         has: [M] bool, which of the M neighbors have an STU.
-        person: [V] int64, those who have, among the M neighbors.
-        row: [V] int64, their queries.
-        path: [V, L + 1] int64, the nodes they are below.
+        person: [V] int64, positions among the M neighbors of the V with an STU.
+        row: [V] int64, the query of each of these.
+        path: [V, L + 1] int64, the nodes of their STUs from root to leaf.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class PrefixScorer:
             self._vote_weight = (vote - total[self.row]).exp()
 
     def has_stu(self) -> tuple[Tensor, Tensor]:
-        """Log-probability [B] that the target has an STU, and [B] that it is a given user without one."""
+        """Log-probability [B] that the target has an STU, and [B] of each single user without one."""
         num_users = self.history.codes.size(1)
         members = torch.where(self.number >= 0, self.history.num_members[self.number.clamp(min=0)], 0)
         without = (num_users - members).clamp(min=1).float()
@@ -154,9 +154,11 @@ class PrefixScorer:
         return Children(at, child, log_p, state, votes)
 
     def votes_below(self, prefixes: Prefixes, at: Tensor) -> PrefixVotes:
-        """The neighbors whose STU begins with one of R prefixes, each with the child that it is below.
+        """Find the neighbors whose STU begins with one of R prefixes, and the child that it goes on to.
 
-        `at` [T] int64 is the parent of each child.
+        Args:
+            prefixes: R prefixes.
+            at: [T] int64, position of the prefix of each of their T children.
         """
         row, node, codes, _ = prefixes
         forest, level = self.history.forest, codes.size(1)
@@ -172,7 +174,7 @@ class PrefixScorer:
     def _with_votes(
         self, vote_weight: Tensor, prefixes: Prefixes, at: Tensor, log_p: Tensor, votes: PrefixVotes
     ) -> Tensor:
-        """Log-probabilities [T] interpolated with the votes, as far as there are voters below a prefix."""
+        """Interpolate log-probabilities [T] of children with votes, where there are any: [T]."""
         row, _, codes, _ = prefixes
         decoder, level = self._decoder, codes.size(1)
         person, prefix, child = votes
@@ -190,7 +192,7 @@ class PrefixScorer:
         return out
 
     def _prefix_features(self, row: Tensor, node: Tensor, *, leaves: bool) -> Tensor:
-        """Features of nodes [T] for queries [T]: [NUM_PREFIX_FEATURES, T] float32."""
+        """Features of T (query, node) pairs, `row`, `node` [T] int64: [NUM_PREFIX_FEATURES, T] float32."""
         query, history = self.encoded.query, self.history
         if leaves and self._dense is not None:
             activity, cosine = self._dense.of(row, history.forest.first_user[node])

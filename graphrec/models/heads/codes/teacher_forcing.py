@@ -17,7 +17,7 @@ class TeacherForcing:
 
     Attributes:
         total: [B], log-probabilities of the targets.
-        terms: losses and accuracies by level, [] each.
+        terms: loss and accuracy at each level, by name, [] each.
     """
 
     total: Tensor
@@ -58,9 +58,9 @@ class TeacherForcing:
         return {}
 
     def log_p(self, rows: Tensor, excluded: tuple[Tensor, Tensor] | None) -> Tensor:
-        """See `GlobalLikelihood`; users who are no candidates keep the little that the decoder gives them."""
+        """See `GlobalLikelihood`; `excluded` is ignored, without renormalization over candidates."""
         return self.total[rows]
 
     def metrics(self) -> dict[str, Tensor]:
-        """See `GlobalLikelihood`: losses and accuracies by level."""
+        """See `GlobalLikelihood`: loss and accuracy at each level."""
         return self.terms
