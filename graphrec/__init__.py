@@ -1,4 +1,4 @@
-"""graphrec recommends people to people, native to graphs.
+"""graphrec recommends people to people, with graph models on PyTorch Geometric.
 
 A friend graph is a PyG `HeteroData` whose edges carry time (`graphrec.data`, `graphrec.datasets`); what was
 known at a moment is read from a strictly-past index (`graphrec.temporal`); recommenders (`graphrec.models`)

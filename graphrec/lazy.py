@@ -1,4 +1,4 @@
-"""Names that a package offers and imports only when they are asked for: torch alone takes seconds."""
+"""Lazy imports: a package's names are imported on first use, since torch alone takes seconds."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 
 
 def lazy_names(module: ModuleType) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """`__getattr__` and `__dir__` of a package, for the imports that its `if TYPE_CHECKING:` block lists.
+    """Make `__getattr__` and `__dir__` of a package from the imports in its `if TYPE_CHECKING:` block.
 
-    So each name is said once, in the form that type checkers read.
+    So each name is listed once, in the form that type checkers read.
     """
     source = Path(str(module.__file__))
     homes = {

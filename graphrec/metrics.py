@@ -112,7 +112,7 @@ def bootstrap_interval(values: np.ndarray, group: np.ndarray, *, level: float = 
 
 
 def top_k_share(scores: Tensor, k: int, excluded: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """List the k best users of each row, each with the fraction of a place that it takes.
+    """List the k best users of each row, each with its share of a list place.
 
     Users whose scores tie at the end of the list share its last places.
 

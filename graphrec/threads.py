@@ -1,4 +1,4 @@
-"""How many CPUs this process is granted, and how many threads may work at once."""
+"""The number of CPUs granted to this process, and of threads that may work at once."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def granted_cpus(process: Path = Path("/proc/self")) -> int:
 
 
 def cgroup_quota(process: Path = Path("/proc/self")) -> float | None:
-    """The least quota, in CPUs, of a process's control groups of either version; None without one."""
+    """The smallest quota, in CPUs, of a process's control groups (version 1 or 2); None without a quota."""
     try:
         groups = (process / "cgroup").read_text().splitlines()
         mounts = (process / "mountinfo").read_text().splitlines()
@@ -65,7 +65,7 @@ def cgroup_quota(process: Path = Path("/proc/self")) -> float | None:
 
 
 def _folders(point: Path, root: str, path: str) -> list[Path]:
-    """A group's folder and those of the groups around it, as far as they are mounted."""
+    """The folders of a control group and its ancestors, as far as they are mounted."""
     inside = path if root == "/" else path.removeprefix(root) if f"{path}/".startswith(f"{root}/") else ""
     parts = [part for part in inside.split("/") if part]
     if ".." in parts:  # the group lies outside the process's own view of them
@@ -91,10 +91,10 @@ def _plain(path: str) -> str:
 
 
 def num_workers() -> int:
-    """Threads, each of them with one intra-op thread, that may work at once.
+    """The number of worker threads, each with one intra-op thread, that may run at once.
 
-    What was asked for, by OMP_NUM_THREADS, MKL_NUM_THREADS or `torch.set_num_threads`, is kept; otherwise as
-    many as there are CPUs granted, shared with the other processes that torchrun started on this machine.
+    A number set by OMP_NUM_THREADS, MKL_NUM_THREADS or `torch.set_num_threads` is kept; otherwise it is the
+    number of granted CPUs, divided by the processes that torchrun started on this machine.
     """
     outside = _outside.get()
     now = torch.get_num_threads() if outside is None else outside
@@ -110,12 +110,12 @@ def _is_explicit(now: int) -> bool:
 
 @contextmanager
 def one_intra_op_thread() -> Iterator[None]:
-    """Let torch use one thread for each operation, unless another number was asked for.
+    """Let torch use one thread for each operation, unless another number was set.
 
-    For many small operations: threads that wait for each other at the end of every one lose far more to a
-    busy machine than they gain on an idle one (see docs/threads.md). And the order of sums,
-    so every last digit, does not depend on the number of CPUs. `num_workers` is as it was; afterwards the
-    number of threads is, too.
+    With many small operations, threads that wait for each other at the end of each one lose far more time on
+    a busy machine than they gain on an idle one (see docs/threads.md). The order of sums, and so every digit,
+    does not depend on the number of CPUs. `num_workers` does not change; the number of threads is restored at
+    exit.
     """
     now = torch.get_num_threads()
     if now == 1 or _outside.get() is not None or _is_explicit(now):
@@ -133,9 +133,10 @@ def one_intra_op_thread() -> Iterator[None]:
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Let the BLAS of NumPy, SciPy and faiss use one thread, unless another number was asked for.
+    """Let the BLAS of NumPy, SciPy and faiss use one thread, unless another number was set.
 
-    As far as they are imported. Its threads spin after every product, however small.
+    It applies to the libraries imported so far. BLAS threads keep spinning after every product, even a small
+    one.
     """
     if any(os.environ.get(name) for name in (*EXPLICIT, "OPENBLAS_NUM_THREADS")):
         yield
@@ -146,5 +147,5 @@ def one_blas_thread() -> Iterator[None]:
 
 @lru_cache(maxsize=1)
 def _blas(imported: tuple[bool, ...]) -> ThreadpoolController:
-    """The libraries that are loaded; they are looked for again where another module is imported."""
+    """The BLAS libraries that are loaded, for the modules imported so far."""
     return ThreadpoolController()

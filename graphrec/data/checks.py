@@ -31,7 +31,7 @@ INT64 = torch.iinfo(torch.int64)
 
 
 def check_kind(name: str, value: Any, kind: type) -> None:
-    """Raise TypeError unless a value is of a class."""
+    """Raise TypeError, with the argument's name, unless a value is an instance of `kind`."""
     if not isinstance(value, kind):
         raise TypeError(f"{name} must be {kind.__name__}, got {_shown(value)}")
 
@@ -40,7 +40,7 @@ def check_count(name: str, value: Any, *, minimum: int = 1, maximum: int | None 
     """Return a whole number as an int: a Python or NumPy integer, or a tensor of one integer.
 
     Raises:
-        TypeError: it is not a whole number; neither is a bool, or 2.0.
+        TypeError: it is not a whole number (a bool and 2.0 are not).
         ValueError: it lies outside minimum..maximum.
     """
     number = _whole(value)

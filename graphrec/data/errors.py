@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class DataError(ValueError):
-    """Data cannot be used as it is; the message has the place and the reason."""
+    """The error of data that cannot be used; the message has the place and the reason."""
 
 
 class RowError(DataError):

@@ -61,12 +61,12 @@ class TemporalSplit:
         return split
 
     def window(self, part: Part) -> tuple[int, int]:
-        """Return the first second of a part and the second after its last; raises ValueError for no part."""
+        """Return a part's first second and the second after its last; raises ValueError if unknown."""
         check_choice("part", part, get_args(Part))
         return (self.t_val, self.t_test) if part == "val" else (self.t_test, self.end + 1)
 
     def event_ids(self, part: Part) -> Tensor:
-        """Return the positions in the log of a part's events, [n] int64; raises ValueError for no part."""
+        """Return log positions of a part's events, [n] int64; raises ValueError for an unknown part."""
         check_choice("part", part, get_args(Part))
         start = self.num_train + (self.num_val if part == "test" else 0)
         return torch.arange(start, start + (self.num_val if part == "val" else self.num_test))

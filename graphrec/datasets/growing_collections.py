@@ -45,7 +45,7 @@ class GrowingLists:
         return np.where(self.size[owner] > 0, self._pool[np.minimum(at, len(self._pool) - 1)], -1)
 
     def _move(self, owner: np.ndarray, room: np.ndarray) -> None:
-        """Move the lists of owners [M] to the end of the pool, with room for so many items each."""
+        """Move the lists of owners [M] to the end of the pool, each with `room` [M] for items."""
         end = self._used + int(room.sum())
         if end > len(self._pool):
             self._pool = np.concatenate([self._pool, np.empty(end, dtype=np.int32)])

@@ -104,7 +104,7 @@ class Simulation:
         """Simulate hours until the log is full.
 
         Raises:
-            DataError: the users have too little left to do.
+            DataError: the users run out of possible events.
         """
         while self.num_logged < len(self.src):
             if self.hour > 2 * len(self._mass):
@@ -131,7 +131,7 @@ class Simulation:
         )
 
     def arrive(self) -> None:
-        """Let the users in who have joined before the next hour."""
+        """Add the users who have joined before the next hour."""
         now = int(self._num_arrived[min(self.hour, len(self._num_arrived) - 1)])
         for groups in (self._community, self._cell, self._everyone):
             groups.arrive(self._arrivals[self._num_joined : now])
@@ -275,7 +275,7 @@ class Simulation:
         self.num_logged = kept.stop
 
     def _schedule_replies(self, src: np.ndarray, dst: np.ndarray) -> np.ndarray:
-        """Decide on requests, once for each pair; return the probabilities of acceptance: [M] float64."""
+        """Draw which of M requests are accepted, and when; return their probabilities: [M] float64."""
         common = torch.from_numpy(self.num_common_friends(src, dst))
         chance = self.world.request_reply_probability(
             torch.from_numpy(src), torch.from_numpy(dst), common
@@ -291,7 +291,7 @@ class Simulation:
         return np.asarray(chance)
 
     def _befriend(self, src: np.ndarray, dst: np.ndarray) -> None:
-        """Make friends of pairs that are not; where both accept in one hour, once."""
+        """Store new friendships of pairs [M]; a pair that occurs twice is stored once."""
         pair, first = np.unique(self._pair(src, dst), return_index=True)
         one, other = src[first], dst[first]
         self._friend_pairs.add(pair)

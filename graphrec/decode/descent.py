@@ -1,4 +1,4 @@
-"""The way down the prefix tree, one level at a time."""
+"""Descent of the prefix tree, one level at a time."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ class Descent:
     def children(self, *, renormalize: bool, temperature: float = 1.0) -> Tensor:
         """Log-probabilities of the children of each prefix: [R, C], -inf for padding.
 
-        Columns are codes if most of them exist, so that C = K; otherwise they count the children of a prefix.
+        Columns are codes (C = K) if most codes exist as children; otherwise column j is a prefix's j-th
+        child.
 
         Args:
             renormalize: make the probabilities of each prefix's existing children sum to 1.
@@ -88,12 +89,17 @@ class Descent:
         return log_probs[at, tree.code[child]].clamp_(min=IMPOSSIBLE_LOG_PROB), (at, child)
 
     def descend(self, at: Tensor, column: Tensor) -> None:
-        """Extend the beam to children at positions `at` [n] and columns [n] of `children`, ascending."""
+        """Replace the beam by children, given as they are indexed in the result of `children`.
+
+        Args:
+            at: [n] int64, ascending, position in the beam of each child's prefix.
+            column: [n] int64, its column.
+        """
         node = self.beam.node[at]
         self.step(at, self.tree.child(node, column) if self._by_code else self.tree.child_ptr[node] + column)
 
     def step(self, at: Tensor, node: Tensor) -> None:
-        """Extend the beam to nodes [n], children of the prefixes at positions `at` [n], ascending."""
+        """Replace the beam by nodes [n], children of the prefixes at positions `at` [n], ascending."""
         codes = torch.cat([self.beam.codes[at], self.tree.code[node][:, None]], 1)
         self.beam = Beam(self.beam.row[at], node, codes, at)
 
@@ -122,9 +128,9 @@ class Descent:
         return found, (at, self.column(node))
 
     def allowed_in_bucket(self, excluded: ExclusionIndex, limit: int | None = None) -> Tensor:
-        """At the leaves, the users of each bucket who are allowed: [R, C] bool.
+        """At the leaves, mask of the allowed users in each bucket: [R, C] bool.
 
-        With a limit, C covers no more users than needed for so many allowed ones.
+        With a `limit`, only the first users of a bucket are covered, as many as contain `limit` allowed ones.
         """
         leaf, levels = self.beam.node, self.tree.num_codebooks
         shown = self.tree.size(leaf)

@@ -70,6 +70,6 @@ class ExclusionIndex:
         return size - (self._before[self._tree.end[node]] - self._before[self._tree.start[node]])
 
     def emptied(self, level: int) -> Tensor:
-        """The nodes of a level with no users below but `exclude_users`: [n] int64."""
+        """The nodes of a level below which all users are in `exclude_users`: [n] int64."""
         node = torch.arange(*self._tree.level_ptr[level : level + 2], device=self._tree.device)
         return node[:0] if self.everywhere is None else node[self.left(node) == 0]

@@ -88,5 +88,5 @@ def padded_lists(
 
 
 def hide_impossible(log_prob: Tensor) -> Tensor:
-    """Log-probabilities (same shape) with -inf for users below an impossible code."""
+    """Replace log-probabilities of users below an impossible code by -inf (same shape)."""
     return log_prob.masked_fill(log_prob <= IMPOSSIBLE_LOG_PROB / 2, -torch.inf)

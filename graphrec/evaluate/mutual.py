@@ -1,4 +1,4 @@
-"""The mutual protocol: a suggestion counts where both sides act."""
+"""The mutual protocol: a suggestion counts only if both sides act."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ class Evidence:
     """Events before the time of the query that move the score.
 
     Attributes:
-        effect: how far the score falls without them.
+        effect: drop of the score if these events are removed.
         event_ids: their positions in `graph.events()`, to check the claim; not shown to the user.
     """
 
@@ -44,7 +44,7 @@ class PastEvents(Evidence):
 class SharedContact(Evidence):
     """A person with an event with the user, in either direction, and a mutual tie with the candidate.
 
-    Both ties matter: `effect` is the smaller of the two falls, without the one tie and without the other.
+    Both ties must matter: `effect` is the smaller drop of the score, without the one tie or the other.
 
     Attributes:
         person: raw id.
@@ -60,13 +60,13 @@ class SharedPrefixGroup(Evidence):
     """User and candidate belong to one prefix group: their STUs begin with the same codes.
 
     The events are those between the user and other members, except members mentioned as shared contacts. The
-    score also has to fall without them where it is computed from disclosable events alone, that is without
-    unreturned events between two others and without events of hidden people. `effect` is the smaller fall.
+    score must also drop if it is computed from disclosable events alone, that is without unreturned events
+    between two others and without events of hidden people. `effect` is the smaller of the two drops.
 
     Attributes:
         prefix: the longest common prefix whose group moves the score.
         num_people: members before the time of the query, user and candidate included.
-        num_met: other members with an event with the user.
+        num_met: other members that have an event with the user.
     """
 
     prefix: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""The users that the targets of a training step are compared with."""
+"""The candidates of a training step: targets and sampled negatives."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Candidates:
-    """Users that the targets of a step are compared with: each other's targets, random users, or both.
+    """Candidates of a training step: its targets, and random users as negatives.
 
     Attributes:
         user: [C] int64, ascending; every target is among them.
         log_q: [C] float32, log-probability of being drawn as a negative; 0 for those not drawn.
-        drawn: [C] bool, the users drawn as negatives: all, where targets are negatives of each other.
+        drawn: [C] bool, the candidates drawn as negatives; all of them if targets are in-batch negatives.
     """
 
     user: Tensor
@@ -27,10 +27,10 @@ class Candidates:
         """The candidates of a step.
 
         Args:
-            target: [B] int64, distributed as `share`.
+            target: [B] int64, a sample from the distribution `share`.
             random: [R] int64, drawn uniformly among all users.
-            share: [N] float64, each user's share of the targets of training.
-            in_batch: whether the targets are negatives of each other.
+            share: [N] float64, each user's share of the training targets.
+            in_batch: use the targets as negatives for each other.
         """
         user = torch.unique(torch.cat([target, random]))
         expected = torch.full((len(user),), len(random) / len(share), dtype=torch.float64)
@@ -43,11 +43,11 @@ class Candidates:
         return cls(user, torch.where(drawn, log_q, 0.0), drawn)
 
     def place(self, target: Tensor) -> Tensor:
-        """The columns of users that are among the candidates: int64, same shape."""
+        """Columns of the given candidates: int64, same shape."""
         return torch.searchsorted(self.user, target)
 
     def members(self, pairs: tuple[Tensor, Tensor], num_rows: int) -> Tensor:
-        """Which candidates are among the pairs (row [M], user [M]) int64 of each row: [num_rows, C] bool."""
+        """Mask of the candidates among the pairs (row [M], user [M]) int64: [num_rows, C] bool."""
         row, user = pairs
         at = self.place(user).clamp(max=len(self.user) - 1)
         found = self.user[at] == user

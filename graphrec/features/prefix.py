@@ -23,7 +23,7 @@ def prefix_features(
         pace: [T], of `query_pace`.
         activity: of the groups, [T] each, see `GroupActivity.activity`.
         size: [T] int64, users in each group.
-        cosine: [T] float32, of the spectral embeddings of group and asking user.
+        cosine: [T] float32, of the spectral embeddings of the group and the query's user.
 
     Returns:
         [NUM_PREFIX_FEATURES, T] float32.

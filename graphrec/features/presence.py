@@ -1,4 +1,4 @@
-"""How present people are just before a query: features that are cheap for all users at once."""
+"""Features of every user's recent activity just before a query, cheap to compute for all users at once."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ SCORES_PER_BLOCK = 2**16
 def presence_features(
     timeline: Timeline, query: Query, user: Tensor | None = None, spectral: SpectralQuery | None = None
 ) -> Iterator[Tensor]:
-    """Gaps of events sent and received, events received, degree, spectral cosine with the asking user.
+    """Gaps of events sent and received, events received, degree, spectral cosine with the query's user.
 
     Args:
         timeline: the index.
         query: B queries, in order of time if `user` is None.
         user: [C] int64; by default all N users, by sweeps instead of look-ups.
-        spectral: spectral embeddings of the asking users, for the cosine; 0 without.
+        spectral: spectral embeddings of the queries' users; None makes the cosine 0.
 
     Yields:
         [NUM_PRESENCE_FEATURES, b, C] float32 for a few consecutive queries at a time.

@@ -18,7 +18,7 @@ from graphrec.data.draws import below, hashed
 
 
 class LeakageError(AssertionError):
-    """A batch changed although only events at or after its seeds' time did."""
+    """A batch changed although only events at or after its seeds' time were rewritten."""
 
 
 class Auditable(Protocol):

@@ -35,7 +35,7 @@ EXECUTION_OPTIONS = (
     "timeout",
     "worker_init_fn",
 )
-"""Options of `DataLoader` that do not change what is in a batch: a rebuilt loader does without them."""
+"""Options of `DataLoader` that do not change the content of batches; a rebuilt loader omits them."""
 
 
 class Seeds:

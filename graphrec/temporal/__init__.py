@@ -1,4 +1,4 @@
-"""The strictly-past index of users and pairs, and all that is read from it."""
+"""The index of events, whose look-ups see only events strictly before a query, and data derived from it."""
 
 from graphrec.temporal.adjacency import TimedAdjacency as TimedAdjacency
 from graphrec.temporal.contacts import NEVER as NEVER

@@ -1,4 +1,4 @@
-"""Edges by owner and time, searched for all that came before a tick."""
+"""Edges sorted by owner and time, to look up the edges of an owner before a tick."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class Contacts:
 
 @dataclass(frozen=True)
 class UserActivity:
-    """Counts and latest times of users before their ticks, each of one broadcast shape.
+    """Counts and latest times of users' acts, each before its tick (see `Timeline`); all of one shape.
 
     Attributes:
         num_acts, num_received: int64, numbers of acts of the user, and on the user.

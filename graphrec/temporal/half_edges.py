@@ -107,7 +107,7 @@ def _order_by_owner_and_tick(
     num_users: int,
     num_ticks: int,
 ) -> Tensor:
-    """Sort by (owner, tick); at equal ticks by the pair's acts then, and by the past of pair and other user.
+    """Sort by (owner, tick), and at equal ticks by the acts and the past of the pair, not by row.
 
     The input is sorted by (owner, other, tick), so half-edges of one pair stay side by side.
 

@@ -1,4 +1,4 @@
-"""Codes whose first level is given: the clusters of a model that predicts the next contact."""
+"""Codes whose first level is given, such as the clusters of a `ClusterHead`."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class ClusterCodes(ResidualKMeans):
         generator: torch.Generator,
         start: RefitStart | None = None,
     ) -> ResidualQuantizer:
-        """The mean vectors of clusters, and residual k-means of the remainders."""
+        """Make the first codebook of the clusters' mean vectors, the others by residual k-means."""
         out = ResidualQuantizer(
             vectors.size(1), num_codebooks=self.num_codebooks, codebook_size=codebook_size
         )
@@ -116,7 +116,7 @@ class ClusterCodes(ResidualKMeans):
         return out
 
     def _directions(self) -> Tensor:
-        """Random directions that represent clusters: [K, CLUSTER_DIM], of norm 1."""
+        """Random unit vectors that represent clusters: [K, CLUSTER_DIM]."""
         assert self.codebook_size is not None
         generator = torch.Generator().manual_seed(self.seed)
         return F.normalize(torch.randn(self.codebook_size, CLUSTER_DIM, generator=generator), dim=1)

@@ -1,4 +1,4 @@
-"""A fit: from the strict past of a graph to codebooks, and an STU for each of its users."""
+"""Fitting of a tokenizer: from the events of a graph before a time to codebooks, and an STU for each user."""
 
 from __future__ import annotations
 

@@ -110,15 +110,16 @@ class STUs:
         """Assign unique STUs that are not yet in use.
 
         Level by level each user gets the raw code, as long as STUs below it are free: there are K^(L - l)
-        below a prefix of length l. If too many users share one, those who lose least move to the nearest
-        sibling with free STUs. A user who has moved continues with the nearest code at each further level.
+        below a prefix of length l. If too many users share a prefix, those whose distance grows least move to
+        the nearest sibling with free STUs. A user who has moved continues with the nearest code at each
+        further level.
 
         Args:
             vectors: [n, D].
             quantizer: the codebooks.
             raw_codes: [n, L] int64; by default `quantizer.encode(vectors)`.
-            balanced: of those who move, no more to a code than make it serve `BALANCE_FACTOR` times the mean,
-                as far as there are others.
+            balanced: users move to a code only as long as it has at most `BALANCE_FACTOR` times the mean
+                number of users, unless no other code is free.
 
         Returns:
             [n, L] int64, distinct rows, none of which is in the table.
@@ -187,7 +188,7 @@ class STUs:
         return out
 
     def _low(self, prefix: Tensor) -> tuple[Tensor, int]:
-        """The first packed number below each prefix, [B] int64, and how many there are."""
+        """The smallest packed STU with each prefix, [B] int64, and how many a prefix has."""
         if prefix.dim() != 2 or prefix.size(1) > self.num_codebooks:
             raise ValueError(f"prefixes must be [B, l] with l <= {self.num_codebooks}: {list(prefix.shape)}")
         size = self.codebook_size ** (self.num_codebooks - prefix.size(1))

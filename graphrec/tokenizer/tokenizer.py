@@ -110,7 +110,7 @@ class Tokenizer(nn.Module, ABC):
 
     @abstractmethod
     def embed(self, graph: FriendGraph, users: Tensor, until: int) -> Tensor:
-        """Compute vectors of users from what is known strictly before a time.
+        """Compute vectors of users from events and features known strictly before a time.
 
         Args:
             graph: holds only events strictly before `until`. At the fit its users are 0..M-1; later, these
@@ -151,7 +151,7 @@ class Tokenizer(nn.Module, ABC):
         return quantizer
 
     def drop(self, stays: Tensor) -> None:
-        """Drop what is stored for single members, except those of a mask [M] bool.
+        """Drop data stored for single members, such as vectors, except for members in a mask [M] bool.
 
         The members of the fit come first, in the order of its graph. By default nothing is stored.
         """
@@ -208,7 +208,7 @@ class Tokenizer(nn.Module, ABC):
             until: seconds; the fit uses strictly older events.
 
         Returns:
-            another tokenizer; this one stays as it is.
+            another tokenizer; this one is unchanged.
 
         Raises:
             RuntimeError: this tokenizer is not fitted.
@@ -227,7 +227,8 @@ class Tokenizer(nn.Module, ABC):
         Args:
             graph: the graph of the fit or another, also with more users: users are recognized by raw id.
             users: raw ids, or [n] int64 indices into the graph.
-            until: seconds; newcomers are embedded from what is strictly older. By default all of the graph.
+            until: seconds; newcomers are embedded from strictly older events and features. By default all of
+                the graph.
 
         Returns:
             [n, L] int64. For newcomers without events and features, the prior; for users whose STU was

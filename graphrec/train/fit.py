@@ -91,7 +91,7 @@ class _TrainingModule(pl.LightningModule):
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are done, or the best one was `patience` epochs ago."""
+        """Whether all epochs are done, or the best epoch is `patience` epochs ago."""
         scores = [row[VAL_SCORE] for row in self.curve]
         waited = len(scores) - 1 - scores.index(max(scores)) if scores else 0
         return len(scores) >= self._settings["max_epochs"] or waited >= self._patience
@@ -159,7 +159,7 @@ class _TrainingModule(pl.LightningModule):
             self._print_line(row["loss"], scores)
 
     def _keep_best(self) -> None:
-        """Copy the weights in memory: a file with a row for each user would outlive a killed process."""
+        """Keep a copy of the best weights in memory: a file with user rows would outlive a killed process."""
         for name, value in self.network.state_dict().items():
             if not isinstance(value, Tensor):
                 self.best[name] = copy.deepcopy(value)

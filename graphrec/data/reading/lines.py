@@ -52,7 +52,7 @@ class Layout:
 
     @property
     def in_runs(self) -> bool:
-        """Whether runs of separators count as one."""
+        """Whether a run of separators counts as one."""
         return self.separators.startswith(BLANKS)
 
     @property
@@ -68,7 +68,7 @@ class Layout:
         return [part for part in parts if part] if self.in_runs else parts
 
     def looks_like_row(self, line: bytes) -> bool:
-        """Tell whether a line could be a row: as many columns, and numbers in the numeric ones."""
+        """Tell whether a line could be a row: the layout's number of columns, numbers in numeric ones."""
         fields = self.split(line)
         return len(fields) == len(self.names) and all(
             NUMERIC.fullmatch(field) for field, numeric in zip(fields, self.numeric, strict=True) if numeric
@@ -109,11 +109,11 @@ class CheckedLines:
         self._is_done = False
 
     def readable(self) -> bool:
-        """True."""
+        """True: the stream can be read."""
         return True
 
     def seekable(self) -> bool:
-        """False."""
+        """False: the stream cannot seek."""
         return False
 
     def close(self) -> None:

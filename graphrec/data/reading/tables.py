@@ -125,7 +125,7 @@ class JoinedTable:
 
 
 def join_files(files: Sequence[FileColumns], names: Sequence[str], where: str) -> JoinedTable:
-    """Read columns of all files.
+    """Read the columns `names` of all files into one table; `where` names the files in errors.
 
     Raises:
         DataError: a file cannot be read, or its columns have other types than those of the first.
@@ -158,7 +158,7 @@ def _plain(table: pa.Table) -> pa.Table:
 
 
 def _widened(schema: pa.Schema, column: pa.Field, where: str, first: str) -> pa.Schema:
-    """The schema with a type that can also hold the values of one more column."""
+    """Widen the type of a column in a schema such that it also holds the values of `column`."""
     before = schema.field(column.name)
     integers = pa.types.is_integer(before.type) and pa.types.is_integer(column.type)
     times = pa.types.is_timestamp(before.type) and pa.types.is_timestamp(column.type)

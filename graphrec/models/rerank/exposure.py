@@ -171,7 +171,7 @@ class _Problem:
 
     def _fitted(self, net: Tensor) -> Tensor:
         """Choose candidates within all limits by deferred acceptance on values minus prices: [B, C] bool."""
-        # Where the prices leave nobody, the values still decide.
+        # Shift all to positive values: candidates with a negative net value still compete for places.
         order = net - net[self.offered].min() + 1e-9 if self.offered.any() else net
         left = torch.where(self.offered, order, -torch.inf)
         while True:

@@ -99,7 +99,7 @@ def encoder_inputs(
 
 
 def presence_features(timeline: Timeline, user: Tensor, tick: Tensor) -> Tensor:
-    """How active users [M] were before ticks [M], and how recently: [M, NODE_CHANNELS]."""
+    """Counts and recency of acts of users [M] before ticks [M] (int64 both): [M, NODE_CHANNELS]."""
     activity = timeline.activity(user, tick)
     seen = timeline.tick(torch.maximum(activity.last_act, activity.last_received))
     counts = (activity.num_acts, activity.num_received, activity.degree)

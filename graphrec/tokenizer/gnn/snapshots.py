@@ -92,10 +92,10 @@ class TrainingHistory:
 
 @dataclass(frozen=True)
 class Snapshots:
-    """The past at V moments.
+    """Snapshots of a history at V moments.
 
     Attributes:
-        history: all of it.
+        history: the whole history.
         tick: [V] int64, ascending; snapshot v holds events older than tick[v].
         spectral: [V, N, D], spectral embeddings, each rotated to the final ones.
     """
@@ -138,7 +138,7 @@ class SnapshotPairs:
 
     @classmethod
     def of(cls, snapshots: Snapshots) -> Self:
-        """Ties that first form between a snapshot and the next, among users with events at the snapshot."""
+        """Collect the pairs with first contact between two snapshots, both users having earlier events."""
         timeline = snapshots.history.timeline
         tick, src, dst = timeline.contacts.chronological
         snapshot = torch.searchsorted(snapshots.tick, tick, right=True) - 1

@@ -50,8 +50,8 @@ class GNNRQVAE(Tokenizer):
     """Residual quantization of embeddings that a graph neural network learns from ties that came later.
 
     The network is inductive. It starts from spectral embeddings of the contact graph
-    (`graphrec.temporal.SpectralEmbeddings`), smoothed once over contacts, and adds to each what it reads of
-    the user's presence and features and of a sample of contacts, with their action, direction and age
+    (`graphrec.temporal.SpectralEmbeddings`), smoothed once over contacts, and adds to each a shift computed
+    from the user's activity and features and from a sample of contacts, with their action, direction and age
     (`graphrec.nn.graph_encoder`). It is trained on snapshots of the graph at several moments, and on the
     pairs who first come into contact between one snapshot and the next (`graphrec.tokenizer.gnn.snapshots`):
 

@@ -99,7 +99,7 @@ def code_drift(old: Tokenizer, new: Tokenizer) -> tuple[float, ...]:
 def _score_ties_between(
     tokenizer: Tokenizer, graph: FriendGraph, later: int, generator: torch.Generator
 ) -> TieReport:
-    """Scores of the ties from the end of a fit until before `later` (seconds)."""
+    """Report on the ties first formed from the end of the fit to before `later` (seconds)."""
     ties = Ties.of(graph)
     past, scored = ties.between(None, tokenizer.until), ties.between(tokenizer.until, later)
     codes = tokenizer.codes_of_fit(graph)

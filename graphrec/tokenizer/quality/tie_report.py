@@ -182,7 +182,7 @@ class _PairScorer:
         self._refined = torch.cat([torch.zeros(1, dtype=torch.float64), refined])
 
     def _cell(self, one: Tensor, other: Tensor) -> Tensor:
-        """A number for each unordered pair of first codes, [n] int64."""
+        """The index of each unordered pair of the users' first codes: users [n], [n] int64 -> [n] int64."""
         a, b = self._codes[one, 0], self._codes[other, 0]
         return torch.minimum(a, b) * self._size + torch.maximum(a, b)
 

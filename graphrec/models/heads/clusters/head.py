@@ -47,7 +47,7 @@ MIN_SECOND_SHARE, BALANCE_FACTOR = 0.25, 3.0
 """Users with a smaller share of a second cluster are in one alone; and the most members over the mean."""
 
 CERTAIN = 30.0
-"""Log-odds of what is certain."""
+"""Logit of a certain outcome."""
 
 MIN_LOG_WEIGHT, MIN_WEIGHT = -60.0, 1e-30
 """Log-scores so far below the best of a query count as that far; and what sums of weights are at least."""

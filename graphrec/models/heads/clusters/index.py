@@ -11,7 +11,7 @@ from graphrec.nn import CLUSTERS_PER_USER
 from graphrec.temporal import Timeline, run_starts
 
 NUM_CONTACTS = 16
-"""Latest contacts of the asking user whose clusters are looked at."""
+"""Number of latest contacts of the query's user whose clusters are features."""
 
 MAX_HOPS = 16
 """A newcomer is assigned through at most so many contacts from users known in training."""

@@ -101,7 +101,7 @@ class CodeHead:
         codes: list[Tensor] = []
         for fit, following in zip(fits, [*fits[1:], len(ticks)], strict=True):
             with warnings.catch_warnings():
-                if fit != fits[-1]:  # what it lacks, the last one may have: that one warns
+                if fit != fits[-1]:  # the last fit may repair it, and warns itself
                     warnings.simplefilter("ignore", TokenizerQualityWarning)
                 start = tokenizer.refit if codes else tokenizer.fit
                 tokenizer = start(view.graph, until=view.just_before(ticks[fit]))
@@ -164,7 +164,7 @@ class BoundCodeHead:
     """A `CodeHead` bound to a graph and a network.
 
     Args:
-        head: the head, with the tokenizer as it is on this graph.
+        head: the head, its tokenizer updated to this graph.
         view: the graph.
         network: the network.
         decoder: the head's module in the network.
