@@ -14,7 +14,7 @@ import torch
 from threadpoolctl import ThreadpoolController
 
 EXPLICIT = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-"""Environment variables by which people say how many threads torch is to use."""
+"""Environment variables that set the number of threads of torch."""
 
 BLAS_USERS = ("numpy", "scipy.linalg", "faiss")
 """Modules that bring a BLAS of their own, each with threads of its own."""

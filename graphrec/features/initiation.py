@@ -17,7 +17,7 @@ RECENT_INITIATIONS = 500
 """Decided initiations of the network from which its present reply rate is read."""
 
 PRIOR_INITIATIONS = 2.0
-"""So many initiations with the network's reply rate are added to each person's own."""
+"""Number of initiations at the network's reply rate that are added to each user's own, as a prior."""
 
 DAY = 86_400
 """In seconds."""

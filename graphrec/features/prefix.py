@@ -10,7 +10,7 @@ from graphrec.features.gaps import gap
 NUM_PREFIX_FEATURES = 7
 
 MIN_POPULARITY = 0.01
-"""In events: groups less popular than this look alike."""
+"""Number of events added to popularity before the logarithm, so that unpopular groups look alike."""
 
 
 def prefix_features(

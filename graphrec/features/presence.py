@@ -36,7 +36,7 @@ def presence_features(
         acted, heard = (dense.last_time(timeline, tick, role=role) for role in ("src", "dst"))
         received, degree = dense.num_received(timeline, tick), dense.degree(timeline, tick)
     else:
-        moment, at = tick.unique(return_inverse=True)  # in service, all ask at one
+        moment, at = tick.unique(return_inverse=True)  # in service, all queries have one time
         now: UserActivity = timeline.activity(user, moment[:, None])
         parts = now.last_act, now.last_received, now.num_received, now.degree
         acted, heard, received, degree = (part[at] for part in parts)

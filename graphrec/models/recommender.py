@@ -25,11 +25,11 @@ from graphrec.retrieval.topk import stable_topk, tie_order, tie_rank
 from graphrec.tokenizer import Tokenizer
 
 MAX_SCORES = 2**23
-"""Scores held at once, in numbers: the rows of a batch follow from the number of users."""
+"""Number of scores held at once; it determines the number of queries in a batch."""
 
 
 RECOMMENDER_CLASSES: dict[str, type[Recommender]] = {}
-"""Every class of recommenders by its name, one's own included: what saved models of models refer to."""
+"""Classes of recommenders by name, custom ones included, to load saved submodels."""
 
 
 class Recommender(ABC):
@@ -40,13 +40,13 @@ class Recommender(ABC):
 
     name: str
     dtype = torch.float64
-    """Type of the scores."""
+    """The dtype of scores."""
 
     tokenizer: Tokenizer | None = None
-    """The fitted tokenizer whose STUs it uses. The recommender moves, saves and loads it."""
+    """The fitted tokenizer whose STUs the recommender uses, or None. `on`, `save` and `load` include it."""
 
     fitted_until: int | None = None
-    """Seconds: what was learned comes from events strictly older; None before a fit, or where unknown."""
+    """Seconds; the fit used strictly older events. None before a fit, or if unknown."""
 
     _graph: FriendGraph | None = None
 

@@ -68,7 +68,7 @@ def load_recommender(name: str, folder: str | os.PathLike[str], graph: FriendGra
     """
     _check_name(name)
     builder = MODELS[name]
-    # Unfitted ones cost nothing to build.
+    # Unfitted recommenders are cheap to build.
     kind: type[Recommender] = builder if isinstance(builder, type) else type(builder())
     return kind.load(folder, graph)
 

@@ -12,10 +12,10 @@ from graphrec.features import Candidates
 LOG_ZERO = -1e9
 MIN_MASS = 1e-30
 MAX_LOG_ODDS = 60.0
-"""Log-odds of a negative to a target count as at most so much, so that the target's weight stays positive."""
+"""Clamp of a negative's logit minus the target's, so that the target's weight stays positive."""
 
 LOSS_WEIGHTS = {"loss_cluster": 0.1, "imbalance": 1.0}
-"""Weights in the loss of the next cluster's likelihood alone, and of uneven cluster sizes."""
+"""Loss weights of the next cluster's negative log-likelihood, and of uneven cluster sizes."""
 
 
 @dataclass(frozen=True)

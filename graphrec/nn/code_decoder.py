@@ -14,7 +14,7 @@ from graphrec.nn.layers import MixtureOfExperts, Standardize, feed_forward, mlp
 Decoder = Literal["towers", "moe", "transformer"]
 
 NUM_VOTE_FEATURES = 2
-"""How many voters there are below a prefix, and their total weight."""
+"""Number of inputs of the vote interpolation: the number of voters below a prefix and their total weight."""
 
 
 class CodeTables(nn.Module):

@@ -18,7 +18,7 @@ MAX_SIZES = {
     "num_heads": 2**10,
     "window": 2**20,
 }
-"""Bounds of what makes a network large."""
+"""Largest allowed sizes of a network."""
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class EventEmbedding(nn.Module):
     def _gaps(timelines: Timelines) -> Tensor:
         """log1p seconds since the last strictly earlier event, and whether there is one: [M, 2]."""
         time, row = timelines.time, timelines.row
-        last = run_starts(row, time) - 1  # the event before this one's tie
+        last = run_starts(row, time) - 1  # the last event strictly earlier
         found = (last >= 0) & (row[last.clamp(min=0)] == row)
         gap = torch.where(found, time - time[last.clamp(min=0)], 0)
         return torch.stack([gap.float().log1p() / 10, found.float()], dim=1)
@@ -62,7 +62,7 @@ class Blocks:
 
     def __init__(self, timelines: Timelines, window: int) -> None:
         self._window, self._number = window, -(-len(timelines) // window)
-        row, time = self._both(timelines.row + 1), self._both(timelines.time)  # row 0 is what fills up
+        row, time = self._both(timelines.row + 1), self._both(timelines.time)  # row 0 marks padding
         own_row, own_time = row[:, window:, None], time[:, window:, None]
         self._seconds = own_time - time[:, None, :]
         place = torch.arange(2 * window, device=row.device)

@@ -44,7 +44,7 @@ class Standardize(nn.Module):
         """Update the statistics with a batch; return mean and standard deviation, [F] each."""
         if self.training and x.numel() and int(self.seen) < self.num_batches:
             flat = x.detach().reshape(-1, x.size(-1))
-            self.seen = self.seen + 1  # not in place: a gradient may still need what was
+            self.seen = self.seen + 1  # not in place: autograd may still need the old value
             self.mean = self.mean + (flat.mean(0) - self.mean) / self.seen
             self.square = self.square + (flat.square().mean(0) - self.square) / self.seen
         return self.mean, (self.square - self.mean.square()).clamp(min=1e-4).sqrt()

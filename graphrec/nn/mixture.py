@@ -27,7 +27,7 @@ PATH_CHANNELS, KIND_CHANNELS = 4, 4
 
 MAX_PATH_LOGIT = 15.0
 ABSENT = -1e9
-"""The log-score of a person whom a component does not cover."""
+"""The log-score of a neighbor that a component does not cover."""
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from graphrec.temporal import run_starts
 Gradient = Literal["straight_through", "rotation"]
 
 BALANCE_FACTOR = 1.25
-"""A balanced code serves at most so many times the mean. The perplexity of its level is then at least the
-number of codes / 1.25, whatever the vectors are like."""
+"""Capacity of a balanced code, as a multiple of the mean number of vectors. The perplexity of each level is
+then at least K / 1.25, whatever the vectors."""
 
 CHUNK = 2**20
 """Distances held at once: few enough for the cache."""
@@ -30,7 +30,7 @@ TOLERANCE = 0.25
 """A code is kept if its squared distance exceeds that of the nearest by at most this share of the mean."""
 
 DEAD = 0.05
-"""A code that serves less than this share of the mean is revived."""
+"""A code with less than this fraction of the mean number of vectors is dead, and is moved."""
 
 
 class ResidualQuantizer(nn.Module):

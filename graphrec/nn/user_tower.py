@@ -61,7 +61,7 @@ class UserTower(nn.Module):
         tie = opens.cumsum(0) - 1
         asked = torch.zeros(int(tie[-1]) + 1, dtype=torch.bool, device=tie.device)
         asked[tie[position[position >= 0]]] = True
-        wanted = asked[tie].nonzero().squeeze(1)  # only events of the ties that are asked for
+        wanted = asked[tie].nonzero().squeeze(1)  # only events at the times of the wanted positions
         encoded = self.project(self.history(timelines, other, wanted))  # [W, D]
         mean = encoded.new_zeros(len(asked), encoded.size(1)).index_add(0, tie[wanted], encoded)
         at = tie[position.clamp(min=0)]

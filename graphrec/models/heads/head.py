@@ -28,10 +28,10 @@ class Head(Protocol[Bound_co]):
     """The configuration and fitted state of a distribution over all users, not yet bound to a graph."""
 
     kind: ClassVar[str]
-    """Its name in saved models, and the first part of the names of its models."""
+    """Name of the head in saved models, and the first part of the default model name."""
 
     features: ClassVar[tuple[str, ...]]
-    """Those of `FEATURES` that it knows."""
+    """The input features, out of `FEATURES`, that the head supports."""
 
     @property
     def tokenizer(self) -> Tokenizer | None:
@@ -168,7 +168,7 @@ class ScoresPairs(Protocol):
 
 
 HEADS: dict[str, type[Head[Any]]] = {}
-"""Heads by their kind, for loading: `register_head` adds to it."""
+"""Classes of heads by `kind`, for loading; `register_head` adds to it."""
 
 
 def register_head(kind: type[Head[Any]]) -> None:

@@ -14,13 +14,13 @@ from graphrec.models.mixture.contact_prior import PRIOR_GRID, ContactPrior, Prio
 from graphrec.temporal import NeighborhoodConfig, Timeline
 
 EPOCH_SLICES = ("all", "reply", "new")
-"""Slices by which the epoch is chosen."""
+"""Slices whose MRR chooses the epoch."""
 
 VALIDATION_SCORES = 25_000_000
-"""Scores computed in the validation of an epoch, about: events times users."""
+"""Approximate number of scores in the validation of an epoch, events times users."""
 
 MIN_EVENTS, MAX_EVENTS = 500, 4000
-"""Validation events judged at least and at most."""
+"""Smallest and largest number of validation events."""
 
 
 def validation_events(graph: FriendGraph, start: int, end: int, *, seed: int) -> Tensor:

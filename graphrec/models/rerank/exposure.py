@@ -10,7 +10,7 @@ from torch import Tensor
 from graphrec.data.checks import check_count, check_list_length, check_number
 
 NUM_STEPS = 200
-"""Updates of the prices."""
+"""Number of updates of the prices."""
 
 
 @dataclass(frozen=True)

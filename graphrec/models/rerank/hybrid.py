@@ -127,7 +127,7 @@ class Hybrid(Recommender):
         """The best k of each retriever for B queries: (row [M], user [M]) int64, distinct and sorted."""
         num_users, keys = self.graph.num_users, []
         k = check_count("k", k)
-        more = () if exclude_users is None else (exclude_users,)  # which some have not heard of
+        more = () if exclude_users is None else (exclude_users,)  # some retrievers have no such argument
         for retriever in self.retrievers:
             users = retriever.recommend(query, min(k, num_users), exclude, *more)[0]
             row, column = (users >= 0).nonzero(as_tuple=True)

@@ -38,19 +38,19 @@ from graphrec.temporal import Timeline
 FORMAT, MANIFEST, REPLY_MODEL = "graphrec.ReciprocalReranker/1", "reranker.json", "reply_model"
 
 MAX_SCORES = 2**22
-"""Scores of the other side held at once."""
+"""Number of scores held at once when the candidates' own ranks are computed."""
 
 GRID = tuple(product((0.0, 0.5, 1.0, 2.0, 4.0), (0.25, 0.5, 1.0, 2.0)))
-"""Weights a and exponents q that validation chooses from."""
+"""Pairs (a, q) that validation chooses from."""
 
 LIST_LENGTH = 10.0
-"""The place at which a tie counts half, when validation chooses."""
+"""Rank at which a tie counts half in the smooth precision of `choose`."""
 
 MIN_TIES, MAX_TIES = 30, 2000
-"""Ties of validation: with fewer the weights stay as they are; of more, as many are judged."""
+"""Number of validation ties: with fewer the weights stay; a larger set is sampled."""
 
 NUM_RENEWALS = 200
-"""How often the lists of the other side were renewed in training; later ones as often per event."""
+"""Number of renewals of the candidates' own ranks in training; later at the same rate per event."""
 
 MIN_PROBABILITY = 1e-9
 

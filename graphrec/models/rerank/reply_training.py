@@ -13,10 +13,10 @@ from graphrec.nn import ReplyNet
 
 MIN_PROBABILITY = 1e-6
 MIN_SCALE = 0.1
-"""The least factor that calibration gives the logits."""
+"""Smallest scale of the logits by calibration."""
 
 CALIBRATION_PENALTY = 0.01
-"""Weight of staying uncalibrated: as if one initiation of a hundred still went by the logits as they were."""
+"""Weight of the penalty on calibration: as of one initiation in a hundred at its uncalibrated logit."""
 
 
 class Examples(NamedTuple):

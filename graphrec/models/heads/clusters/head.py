@@ -38,19 +38,19 @@ from graphrec.tokenizer import ResidualKMeans, Tokenizer, TokenizerQualityWarnin
 Start = Literal["codes", "scratch"]
 
 USERS_PER_CLUSTER, MAX_DEFAULT_CLUSTERS = 4, 1024
-"""By default there is a cluster for so many known users, up to so many clusters."""
+"""Default number of known users for each cluster, and the largest default number of clusters."""
 
 MAX_CLUSTERS = 10_000
-"""Clusters that may be asked for: every query has a score for each."""
+"""Largest number of clusters: every query has a score for each."""
 
 MIN_SECOND_SHARE, BALANCE_FACTOR = 0.25, 3.0
-"""Users with a smaller share of a second cluster are in one alone; and the most members over the mean."""
+"""Smallest share of a second cluster, and capacity of a cluster as a multiple of the mean size."""
 
 CERTAIN = 30.0
 """Logit of a certain outcome."""
 
 MIN_LOG_WEIGHT, MIN_WEIGHT = -60.0, 1e-30
-"""Log-scores so far below the best of a query count as that far; and what sums of weights are at least."""
+"""Log-scores are clamped to this distance below a query's best; smallest value of a sum of weights."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class ClusterHead:
         with warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore", TokenizerQualityWarning
-            )  # they are only what training starts from
+            )  # the codes are only the start of training
             codes.fit(view.graph, until=view.period.until)
         code = codes.codes_before(view.graph, view.period.until)
         return replace(self, config=config, first=code[view.known, 0] % size)

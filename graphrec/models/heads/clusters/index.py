@@ -14,7 +14,7 @@ NUM_CONTACTS = 16
 """Number of latest contacts of the query's user whose clusters are features."""
 
 MAX_HOPS = 16
-"""A newcomer is assigned through at most so many contacts from users known in training."""
+"""Largest number of steps over contacts from a user known in training to a newcomer who is assigned."""
 
 
 class ClusterIndex:

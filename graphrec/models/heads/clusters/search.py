@@ -19,7 +19,7 @@ Found = tuple[Tensor, Tensor, Tensor]
 """(row [V], user [V]) int64, and probabilities [V]."""
 
 MIN_PROBED = 100
-"""Users searched at least."""
+"""Smallest number of users to search."""
 
 QUERIES_PER_SEARCH = 256
 MIN_PROBABILITY = 1e-30
@@ -51,7 +51,7 @@ class ClusterSearch:
             [B, C] bool.
         """
         index, fraction = self.head.index, self.head.probe_fraction
-        # All where all are asked for: users in two clusters count twice.
+        # A fraction of 1 searches all clusters: users in two of them count twice.
         most = max(MIN_PROBED, fraction * len(index.since)) if fraction < 1.0 else math.inf
         size = index.sizes(tick)
         order = log_cluster.cpu().argsort(dim=1, descending=True, stable=True)

@@ -27,11 +27,11 @@ from graphrec.temporal import ragged, snapshot_ticks
 from graphrec.tokenizer import Tokenizer, TokenizerQualityWarning, default_codebook_size, load_tokenizer
 
 FIT_SHARES = (3 / 16, 6 / 16, 9 / 16, 12 / 16, 1.0)
-"""Shares of the training events up to which the tokenizer is fitted: codes of an event are of the last fit
-strictly before it, and the first of these are what training begins with."""
+"""Fractions of the training events after which the tokenizer is fitted. An event reads the codes of the
+last fit strictly before it; events before the first fit are not trained on."""
 
 DENSE_PREFIXES = 2**16
-"""Prefixes held at once where all users are scored, about."""
+"""Approximate number of prefixes held at once when all users are scored."""
 
 QUERIES_PER_SEARCH = 256
 

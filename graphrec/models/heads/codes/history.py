@@ -118,7 +118,7 @@ class CodeHistory:
         Returns:
             (row of each node [num_nodes] int64, embeddings [num_inner, dim]).
         """
-        inner = self.forest.level < self.forest.num_codebooks  # a leaf has a person's own
+        inner = self.forest.level < self.forest.num_codebooks  # a leaf has its user's own embedding
         place = torch.where(inner, inner.cumsum(0) - 1, 0)
         centroid = torch.zeros(int(inner.sum()), spectral.embedding.size(2))
         for moment, snapshot in enumerate(self._snapshot.tolist()):
