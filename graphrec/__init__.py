@@ -1,9 +1,9 @@
 """graphrec recommends people to people, with graph models on PyTorch Geometric.
 
-A friend graph is a PyG `HeteroData` whose edges carry time (`graphrec.data`, `graphrec.datasets`); what was
-known at a moment is read from a strictly-past index (`graphrec.temporal`); recommenders (`graphrec.models`)
-are judged by what happened later, in both directions of the tie (`graphrec.evaluate`), and served from one
-bundle (`graphrec.service`).
+A friend graph is a PyG `HeteroData` whose edges carry time (`graphrec.data`, `graphrec.datasets`); an index
+gives the state strictly before any moment (`graphrec.temporal`); recommenders (`graphrec.models`) are
+evaluated on later events, in both directions of a tie (`graphrec.evaluate`), and served from a bundle
+(`graphrec.service`).
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Random draws as hashes of what they are drawn for, so that batches and workers make no difference."""
+"""Random draws as hashes of their subjects (query, user, epoch), the same in any batch and worker."""
 
 from __future__ import annotations
 

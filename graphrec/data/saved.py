@@ -14,7 +14,7 @@ from graphrec.data.errors import DataError
 
 
 def make_folder(folder: str | os.PathLike[str]) -> Path:
-    """Make a folder to save in, unless it exists. Returns its path; raises TypeError if it is no path."""
+    """Make a folder to save in, unless it exists. Returns its path; raises TypeError if it is not a path."""
     path = check_folder(folder)
     path.mkdir(parents=True, exist_ok=True)
     return path

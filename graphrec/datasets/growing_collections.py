@@ -105,7 +105,7 @@ class ArrivingGroups:
 
 
 def runs(sorted_values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Find runs of equal values: (value [R], place of each item in its run [M], length [R])."""
+    """Find runs of equal values: (value [R], position of each item in its run [M], length [R])."""
     start = np.flatnonzero(np.diff(sorted_values, prepend=-1))
     length = np.diff(start, append=len(sorted_values))
     return sorted_values[start], np.arange(len(sorted_values)) - np.repeat(start, length), length

@@ -35,7 +35,7 @@ MIN_REQUEST_FRACTION, EXTRA_REQUEST_FRACTION = 0.05, 0.4
 """Fraction of requests among the acts of a user with many friends, and the surplus of one without any."""
 
 OTHER_ACTIONS = {"message": 0.55, "like": 0.30, "comment": 0.15}
-"""Fractions of the other actions among the acts that are no requests."""
+"""Fractions of the other actions among the acts that are not requests."""
 
 
 class Simulation:

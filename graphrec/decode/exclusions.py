@@ -25,7 +25,7 @@ class ExclusionIndex:
         num_left: number of users with an STU who are not in `exclude_users`.
 
     Raises:
-        TypeError, ValueError: pairs are no integers, or of unequal lengths.
+        TypeError, ValueError: pairs are not integers, or of unequal lengths.
         IndexError: a row or user is out of range.
     """
 

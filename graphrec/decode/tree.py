@@ -43,8 +43,8 @@ class PrefixTree:
         start, end: [num_nodes] int64, the range of the users below each node in `users`.
         code: [num_nodes] int64, the last code of each node's prefix; 0 of the root.
         parent: [num_nodes] int64; -1 of the root.
-        child_ptr: [number of nodes that are no leaves + 1] int64, the first child of each node.
-        num_children: [number of nodes that are no leaves] int64.
+        child_ptr: [number of inner nodes + 1] int64, the first child of each inner node.
+        num_children: [number of inner nodes] int64.
 
     Raises:
         ValueError: codes or rank are not as described.
@@ -233,7 +233,7 @@ class PrefixTree:
         keys, merged = new.new_empty(total), new.new_empty(total)
         keys[old], keys[at] = self._keys, new
         merged[old], merged[at] = self.users, users[order]
-        # Buckets with new users are put in order again.
+        # Buckets with new users are sorted again.
         start, end = torch.searchsorted(keys, new), torch.searchsorted(keys, new, right=True)
         bucket = torch.stack([start, end], 1)[end - start > 1].unique(dim=0)
         row, place = ragged(bucket[:, 0], bucket[:, 1])

@@ -61,7 +61,7 @@ class SuggestionLists:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Lists of one moment and the acts that follow them in the window that it opens.
+    """The lists made at one moment, and the acts that follow in the window that begins there.
 
     A user *initiates* contact with a person by a first act in the window, with no contact before. The person
     *replies* by acting on the user, either act within the reply window of the other. An initiation that is
@@ -76,7 +76,8 @@ class Snapshot:
         lists: the suggestions.
         initiated, replied, undecided: [L] bool, the outcome of each entry.
         tie_row: [T] int64, the list of each tie's user, 0..B-1.
-        tie_found: [T] float64, the fraction of the tie's person that is on that list.
+        tie_found: [T] float64 in [0, 1], the share of a list place that the tie's person has; 0 if not
+            listed.
         slices: for each slice (places of each list that count [B] float64, entries [L] bool, ties [T] bool).
         exposure: [S] float64, number of lists that each user with an event before the window is on.
     """

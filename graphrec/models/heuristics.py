@@ -43,7 +43,7 @@ class Heuristic(Recommender):
     """A rule without parameters; only the half-life of recent popularity depends on the training period."""
 
     numbers: tuple[str, ...] = ("_half_life", "_origin")
-    """Attributes that are saved: what was learned, and set."""
+    """Names of the attributes to save."""
 
     _timeline: Timeline
     _half_life: float

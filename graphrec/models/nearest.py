@@ -105,7 +105,7 @@ class Nearest(Recommender):
         self._check_fitted()
         name = next((name for name, kind in INDEXES.items() if kind is self._new_index), None)
         if name is None:
-            raise ValueError(f"an index of one's own cannot be saved: the indexes are {', '.join(INDEXES)}")
+            raise ValueError(f"a custom index cannot be saved; use one of {', '.join(INDEXES)}")
         folder = make_folder(folder)
         self.two_tower.save(folder)
         write_manifest(folder / MANIFEST, FORMAT, {"index": name})

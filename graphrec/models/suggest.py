@@ -21,7 +21,7 @@ class Suggestions:
 
     Attributes:
         user: raw id.
-        people: raw ids; fewer than asked for only where there are no more.
+        people: raw ids; fewer than k only if no more are available.
         scores: of these people, in the same order.
     """
 

@@ -229,9 +229,9 @@ def capacitated_nearest(
 ) -> Tensor:
     """Assign each vector to the nearest code whose capacity is not used up.
 
-    In each round every unassigned vector bids for its nearest code with room. A code takes the bidders for
-    which the second-nearest code with room is the most farther away, as many as it has room for; of equal
-    ones, the first rows.
+    In each round every unassigned vector bids for its nearest code with room. A code takes the bidders with
+    the largest margin to their second-nearest code with room, as many as it has room for; of equal ones, the
+    first rows.
 
     Args:
         x: [n, D].

@@ -195,7 +195,7 @@ def _joined(files: list[Path], change: Callable[[pa.Table], pa.Table] | None) ->
 
 
 def _allowed(table: pa.Table, rules: Rules, gone: frozenset[str]) -> pa.Table:
-    """The rows that rules allow, without those for users who are gone, ranked anew."""
+    """The rows that rules allow, without those of forgotten users `gone`, ranked again."""
     users, people = (table[name].to_pylist() for name in ("user", "person"))
     kept = [
         rules.allows(user, person) and str(user) not in gone

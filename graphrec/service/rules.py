@@ -34,7 +34,7 @@ class Rules:
         """Rules for raw ids.
 
         Raises:
-            TypeError, DataError: a value is no id, as `parse_id`.
+            TypeError, DataError: a value is not an id, as in `parse_id`.
             ValueError: a user would be blocked from themselves.
         """
         return cls(

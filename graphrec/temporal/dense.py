@@ -108,7 +108,7 @@ class PopularitySweep:
         return out.mul_(torch.exp2((times[0] - times).double() / self._half_life)[:, None])
 
     def _continued(self, number: int, end: int, moment: Tensor) -> Tensor:
-        """Popularity at a moment from all events before position `end`, starting from a stored total: [N]."""
+        """Popularity at `moment` (s) by events before position `end`, from stored total `number`: [N]."""
         since = slice(int(self._kept[number]), end)
         passed = (self._moment[number] - moment).double() / self._half_life
         out = self._total[number] * torch.exp2(passed)

@@ -55,9 +55,9 @@ class Neighborhood:
         contacts: the neighbors that are contacts, C of them.
         contact_position: [C] int64, their positions among the M neighbors.
         path_bridge: [P] int64, for each path of two hops the position of its bridge among the C contacts.
-        path_pair: for each path the pair of its bridge and its end, [P]; its `row` is no query.
+        path_pair: for each path the pair of its bridge and its end, [P]; its `row` is not a query.
         path_end: [P] int64, the positions of the paths' ends among the M neighbors.
-        recent_position: [R] int64, the positions of the recently active users that are no contacts.
+        recent_position: [R] int64, the positions of the recently active users that are not contacts.
     """
 
     row: Tensor

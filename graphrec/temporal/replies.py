@@ -40,7 +40,7 @@ class ReplyIndex:
 
     Attributes:
         initiation_tick: [A] int64, ascending.
-        reply_tick: [A] int64; the number of ticks where there is no reply.
+        reply_tick: [A] int64; the number of ticks if there is no reply.
         initiator, recipient: [A] int64 user indices.
     """
 

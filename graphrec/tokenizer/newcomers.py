@@ -41,7 +41,7 @@ def admit_newcomers(tokenizer: Tokenizer, graph: FriendGraph, users: Tensor, tim
 
     Args:
         tokenizer: fitted; not changed.
-        graph: also with users who are no members.
+        graph: may have users who are not members.
         users: [n] int64, distinct.
         time: seconds.
     """

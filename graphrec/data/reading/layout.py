@@ -59,7 +59,7 @@ def find_layout(
         wanted: names that the header must have, from which the delimiter is found.
 
     Raises:
-        DataError: the file is empty, has a header alone, or its first line is no header.
+        DataError: the file is empty, has only a header, or its first line is not a header.
     """
     lines = _first_lines(stream, where)
     num_comments = next((number for number, line in enumerate(lines) if not line.mark), len(lines))
@@ -159,7 +159,7 @@ def _numeric(text: str, delimiter: str, width: int) -> tuple[bool, ...]:
 
 
 def _first_lines(stream: ByteStream, where: str) -> list[_Line]:
-    """The first lines that are not blank."""
+    """Read the first lines of a file that are not blank."""
     head, is_whole = b"", False
     while len(head) < LAYOUT_BYTES and not is_whole:
         block = stream.read(LAYOUT_BYTES)

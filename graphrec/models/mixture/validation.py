@@ -72,7 +72,8 @@ def choose_prior(
 ) -> ContactPrior:
     """Choose the prior of `PRIOR_GRID` that is best on validation; users are scored once for all priors.
 
-    It maximizes the weighted mean over all slices and `all`, so that no slice is traded for another.
+    It maximizes the weighted geometric mean of the MRR of all slices and of `all`, so that no slice is traded
+    for another.
 
     Args:
         name: of the model, for messages.

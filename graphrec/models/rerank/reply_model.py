@@ -190,7 +190,7 @@ class ReplyModel:
             until = int(opened[len(opened) * 9 // 10])
         train_on = self._examples(pairs, None, until, known=known)
         judged = self._examples(pairs, until, end, known=end)
-        if not len(train_on.replied) or not len(judged.replied):  # too few to part
+        if not len(train_on.replied) or not len(judged.replied):  # too few to split
             train_on = judged = self._examples(pairs, None, end, known=end)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)

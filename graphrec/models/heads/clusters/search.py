@@ -1,4 +1,4 @@
-"""Search of the most probable clusters for candidates."""
+"""Search for candidates in the most probable clusters."""
 
 from __future__ import annotations
 
