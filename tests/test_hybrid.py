@@ -138,7 +138,7 @@ def test_the_nearest_are_kept(
     for kept, given in zip(again.recommend(query, 9), nearest.recommend(query, 9), strict=True):
         assert torch.equal(kept, given)
     own = Nearest(nearest.two_tower, index=lambda: ApproximateIndex(num_cells=8)).join(graph)
-    with pytest.raises(ValueError, match="cannot be saved: the indexes are approximate, exact"):
+    with pytest.raises(ValueError, match="cannot be saved; use one of approximate, exact"):
         own.save(tmp_path)
     for damaged in ("model.pt", "nearest.json"):
         (tmp_path / damaged).write_bytes(b"{}")
