@@ -68,7 +68,7 @@ class ActivityHead:
 
 @dataclass(frozen=True)
 class BoundActivityHead:
-    """The same on a graph, with a network."""
+    """An `ActivityHead` bound to a graph and a network."""
 
     head: ActivityHead
     view: GraphView
@@ -78,13 +78,13 @@ class BoundActivityHead:
     first_time: ClassVar[int] = 0
 
     def embed_users(self, user: Tensor, tick: Tensor) -> Tensor:
-        """Whether asking users have a past, embedded: [n, D]."""
+        """One of two embeddings of the queries' users, by whether they have earlier events: [n, D]."""
         has_past = self.view.timeline.first_tick[user] < tick
         out: Tensor = self.net.user(has_past.long().to(self.network.device))
         return out
 
     def embed_others(self, user: Tensor, tick: Tensor) -> Tensor:
-        """The other sides of events have one: [n, D]."""
+        """Embeddings of the other users of events, who have this event: [n, D]."""
         out: Tensor = self.net.user(torch.ones_like(user).to(self.network.device))
         return out
 
@@ -99,7 +99,7 @@ class BoundActivityHead:
         return self.logits(encoded).log_softmax(1)
 
     def likelihood(self, encoded: EncodedQuery, target: Tensor, draw: Tensor) -> SampledSoftmax:
-        """The softmax over all users, so that nothing is drawn."""
+        """The likelihood of targets [B] in the softmax over all users, without sampled negatives."""
         users = torch.arange(self.view.graph.num_users)
         candidates = Candidates(users, torch.zeros(len(users)), torch.ones(len(users), dtype=torch.bool))
         negatives = (users != encoded.query.user[:, None]) & (users != target[:, None])

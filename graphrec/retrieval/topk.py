@@ -1,4 +1,4 @@
-"""The k best, with equal scores in one fixed order that is independent of indices."""
+"""Top-k selection, with ties broken in one fixed order that is independent of user indices."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ def stable_topk(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def padded_topk(
     row: Tensor, user: Tensor, score: Tensor, shape: tuple[int, int], num_users: int
 ) -> tuple[Tensor, Tensor]:
-    """The best k of distinct users listed for queries.
+    """Select each query's k best users from a ragged list of scores.
 
     Args:
-        row: [M] int64, the query of each.
-        user: [M] int64.
+        row: [M] int64, the query of each entry.
+        user: [M] int64, distinct for each query.
         score: [M].
         shape: (B, k).
         num_users: N.
@@ -66,17 +66,17 @@ def padded_topk(
 
 
 def segment_topk(row: Tensor, user: Tensor, score: Tensor, k: int, num_users: int) -> tuple[Tensor, Tensor]:
-    """Positions of the best k of each query, ties in `tie_order`.
+    """Find the positions of each query's k best users in a ragged list; ties in `tie_order`.
 
     Args:
-        row: [M] int64, the query of each.
+        row: [M] int64, the query of each entry.
         user: [M] int64, distinct for each query.
         score: [M].
-        k: how many.
+        k: number of users of a query, at most.
         num_users: N.
 
     Returns:
-        positions [m] int64 among the M, queries ascending, and their places 0..k-1 [m] int64.
+        positions [m] int64 among the M entries, queries ascending, and their ranks 0..k-1 [m] int64.
     """
     order = tie_rank(num_users)[user].argsort()
     order = order[score[order].argsort(descending=True, stable=True)]
@@ -86,6 +86,6 @@ def segment_topk(row: Tensor, user: Tensor, score: Tensor, k: int, num_users: in
 
 
 def select_rows(row: Tensor, user: Tensor, rows: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """The pairs (row [M], user [M]) of some of `size` queries, `rows` [b] int64, renumbered 0..b-1."""
+    """Select the pairs (row [M], user [M]) of queries `rows` [b] int64, of `size`, renumbered 0..b-1."""
     at = torch.full((size,), -1).index_copy(0, rows, torch.arange(len(rows)))[row]
     return at[at >= 0], user[at >= 0]

@@ -41,7 +41,7 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True)
 class TieReport:
-    """How well codes separate ties from other pairs.
+    """How well codes separate ties from other pairs; a tie is here any pair with an event (see `Ties`).
 
     Attributes:
         num_ties: number of ties scored.
