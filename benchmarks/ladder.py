@@ -6,11 +6,14 @@ python -m benchmarks.ladder --events FILE.csv[.gz] | --dataset NAME [--users FIL
 from __future__ import annotations
 
 import argparse
+import importlib
+import inspect
 import json
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import fields
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -37,9 +40,13 @@ from graphrec.models import (
     GENERATIVE_PRESETS,
     HEURISTICS,
     LEARNED,
+    MODELS,
     Oracle,
     Random,
     Recommender,
+    build,
+    model_kind,
+    model_names,
     suggest,
 )
 from graphrec.report import (
@@ -75,17 +82,19 @@ def fitted(
     """A recommender by its row name, fitted on the training part; a learned one chooses on validation."""
     if name == ORACLE and world is not None:
         return Oracle(world).fit(graph, until=split.t_val)
-    if name in LEARNED:
-        return LEARNED[name](seed=seed).fit(graph, until=split.t_val, validate_until=split.t_test)
     if name == "random":
         return Random(torch.Generator().manual_seed(seed)).fit(graph, until=split.t_val)
-    return HEURISTICS[name]().fit(graph, until=split.t_val)
+    model = build(name, seed=seed if model_kind(name) == "learned" else None)
+    times = {"until": split.t_val}
+    if "validate_until" in inspect.signature(model.fit).parameters:
+        times["validate_until"] = split.t_test
+    return model.fit(graph, **times)
 
 
 def judge(model: Recommender, graph: FriendGraph, split: TemporalSplit, fit_seconds: float) -> dict[str, Any]:
     """Judge a fitted recommender on validation and test."""
     name = model.name
-    kind = "learned" if name in LEARNED else "oracle" if name == ORACLE else "heuristic"
+    kind = ORACLE if name == ORACLE else model_kind(name)
     ready = time.perf_counter()
     ranks = [evaluate_streaming(model, graph, part=part, split=split) for part in ("val", "test")]
     seconds = time.perf_counter() - ready
@@ -152,7 +161,7 @@ def run(
     key = {
         "events and users": digest_graph(graph),
         "split and seed": digest_value(head),
-        "code": digest_value([digest_code(), Path(__file__).read_bytes()]),
+        "code": digest_value([digest_code(), Path(__file__).read_bytes(), own_code(models)]),
         "world": None
         if world is None
         else digest_value({f.name: getattr(world, f.name) for f in fields(world)}),
@@ -188,6 +197,18 @@ def run(
     print(suggestions)
     _write_report(out, results, network, suggestions)
     print(f"\nwritten: {out / 'results.json'}, {out / 'report.html'}, {out / 'scores.png'}")
+
+
+def own_code(models: Sequence[str]) -> dict[str, bytes]:
+    """The files that define the builders of those models that are not of graphrec."""
+    out = {}
+    for name in models:
+        builder: Any = MODELS.get(name)
+        while isinstance(builder, partial):
+            builder = builder.func
+        if builder is not None and not builder.__module__.startswith("graphrec."):
+            out[name] = Path(inspect.getfile(builder)).read_bytes()
+    return out
 
 
 def _resumed(partial: Path, key: dict[str, str | None], models: list[str]) -> dict[str, dict[str, Any]]:
@@ -299,8 +320,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         nargs="+",
         metavar="MODEL",
         default=None,
-        help=f"some of {', '.join(NAMES)}, and {ORACLE} for a synthetic network; "
-        "by default all but the pointer alone",
+        help=f"some of {', '.join(model_names())}, and {ORACLE} for a synthetic network; "
+        "by default the heuristics, two_tower and two_tower_mixture",
+    )
+    parser.add_argument(
+        "--plugin",
+        metavar="MODULE",
+        action="append",
+        default=[],
+        help="a module that registers models of your own, for --models",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
@@ -309,11 +337,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     synthetic = not options.events and options.dataset.lower() == "synthetic"
-    names = (*NAMES, ORACLE) if synthetic else NAMES
-    models = list(dict.fromkeys(options.models or [name for name in names if name not in ON_REQUEST]))
-    unknown = [name for name in models if name not in names]
-    if unknown:
-        parser.error(f"unknown model {unknown[0]!r}; the models are {', '.join(names)}")
+    default = [*(name for name in NAMES if name not in ON_REQUEST), *([ORACLE] if synthetic else [])]
+    models = list(dict.fromkeys(options.models or default))
+    try:
+        for module in options.plugin:
+            importlib.import_module(module)
+        for name in models:
+            if not (name == ORACLE and synthetic):
+                model_kind(name)
+    except (ImportError, KeyError, ValueError) as error:
+        parser.error(str(error.args[0]))
     if options.users and not options.events:
         parser.error("--users goes with --events")
     world = None

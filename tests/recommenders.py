@@ -14,16 +14,12 @@ from graphrec.models import (
     Clustered,
     GenerativeSTU,
     Hybrid,
-    MixtureConfig,
-    MixtureRecommender,
     Nearest,
     ReciprocalReranker,
     Recommender,
     ReplyModel,
-    TrainConfig,
     TwoTower,
 )
-from graphrec.nn import EncoderConfig
 from graphrec.retrieval import ExactIndex
 from graphrec.tokenizer import ResidualKMeans
 
@@ -83,12 +79,6 @@ def hybrid() -> Hybrid:
     return Hybrid(scorer, [scorer, nearest(), HEURISTICS["adamic_adar"]()], num_candidates=5)
 
 
-def own_head() -> MixtureRecommender:
-    """The head of one's own that the page of models writes."""
-    encoder = EncoderConfig(embedding_dim=8, hidden_channels=8, window=8)
-    return activity(MixtureConfig(encoder=encoder, train=TrainConfig(max_epochs=2)), progress=False)
-
-
 RECOMMENDERS: dict[str, Callable[[], Recommender]] = {
     **HEURISTICS,
     **{name: partial(TwoTower, **preset, **SMALL) for name, preset in TWO_TOWER_PRESETS.items()},
@@ -102,7 +92,7 @@ RECOMMENDERS: dict[str, Callable[[], Recommender]] = {
     "clustered_switched": partial(Clustered, **GROUPED, **SMALL),
     "nearest": nearest,
     "stu_hybrid": hybrid,
-    "activity": own_head,
+    "activity": partial(activity, **SMALL),
 }
 """By the name of a test: what builds it, unfitted and from a fixed seed."""
 

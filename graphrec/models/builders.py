@@ -69,7 +69,7 @@ def two_tower(
         **settings: fields of `EncoderConfig` and `TrainConfig`.
     """
     head = SoftmaxHead(SoftmaxConfig(num_rand_negs=num_rand_negs, in_batch=in_batch))
-    config = mixture_config(components, features, neighborhood, settings)
+    config = mixture_config(components=components, features=features, neighborhood=neighborhood, **settings)
     name = _name(TWO_TOWER_PRESETS, config, "two_tower_embeddings")
     return MixtureRecommender(head, config, name=name, folder=folder, progress=progress)
 
@@ -105,7 +105,7 @@ def generative_stu(
         progress: show training progress.
         **settings: fields of `EncoderConfig` and `TrainConfig`.
     """
-    config = mixture_config(components, features, neighborhood, settings)
+    config = mixture_config(components=components, features=features, neighborhood=neighborhood, **settings)
     if tokenizer is None:
         tokenizer = GNNRQVAE(seed=config.train.seed)
     if not isinstance(tokenizer, Tokenizer):
@@ -158,7 +158,7 @@ def clustered(
         start=start,
         num_rand_negs=num_rand_negs,
     )
-    config = mixture_config(components, features, neighborhood, settings)
+    config = mixture_config(components=components, features=features, neighborhood=neighborhood, **settings)
     name = _name(CLUSTERED_PRESETS, config, "clustered_embeddings")
     head = ClusterHead(head_config, first_codes)
     return MixtureRecommender(head, config, name=name, folder=folder, progress=progress)

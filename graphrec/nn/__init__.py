@@ -23,6 +23,7 @@ from graphrec.nn.mixture import COMPONENTS as COMPONENTS
 from graphrec.nn.mixture import CandidateScores as CandidateScores
 from graphrec.nn.mixture import Component as Component
 from graphrec.nn.mixture import NeighborhoodMixture as NeighborhoodMixture
+from graphrec.nn.network import HasUserRows as HasUserRows
 from graphrec.nn.network import MixtureNetwork as MixtureNetwork
 from graphrec.nn.pooling import MeanHistory as MeanHistory
 from graphrec.nn.pooling import PooledHistory as PooledHistory
@@ -33,6 +34,7 @@ from graphrec.nn.quantizer import ResidualQuantizer as ResidualQuantizer
 from graphrec.nn.quantizer import capacitated_nearest as capacitated_nearest
 from graphrec.nn.quantizer import nearest as nearest
 from graphrec.nn.reply import ReplyNet as ReplyNet
+from graphrec.nn.sampled_softmax import SampledSoftmax as SampledSoftmax
 from graphrec.nn.sampled_softmax import sampled_log_softmax as sampled_log_softmax
 from graphrec.nn.user_table import UserTable as UserTable
 from graphrec.nn.user_tower import UserTower as UserTower

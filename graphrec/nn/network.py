@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol, runtime_checkable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import Parameter
 
 from graphrec.nn.mixture import NeighborhoodMixture
 from graphrec.nn.profiles import ProfileNet
 from graphrec.nn.user_tower import UserTower
+
+
+@runtime_checkable
+class HasUserRows(Protocol):
+    """A head's module with parameters in rows, one for each user known in training."""
+
+    def with_rows(self, rows: Tensor) -> nn.Module:
+        """Copy the module for fewer users.
+
+        Args:
+            rows: [n] int64, the rows of users to keep, from 1 on, renumbered 1..n. Row 0, for unknown users,
+                is always kept.
+        """
 
 
 class MixtureNetwork(nn.Module):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from graphrec.data.checks import check_count, check_flags, check_time
 from graphrec.data.draws import below, hashed
@@ -19,7 +19,7 @@ from graphrec.models.manifest import read_config
 from graphrec.models.mixture.encoded import EncodedQuery
 from graphrec.models.mixture.profile_parts import add_person_logits, map_profiles
 from graphrec.models.mixture.view import GraphView
-from graphrec.nn import EncoderConfig, MixtureNetwork, UserTable, sampled_log_softmax
+from graphrec.nn import EncoderConfig, MixtureNetwork, SampledSoftmax, UserTable
 from graphrec.temporal import NEVER
 
 
@@ -43,6 +43,7 @@ class SoftmaxConfig:
             raise ValueError("there are no negatives where in_batch is False and num_rand_negs is 0")
 
 
+@register_head
 @dataclass(frozen=True)
 class SoftmaxHead:
     """P(v) as a softmax over dot products of query vectors and user embeddings (`UserTable`).
@@ -53,39 +54,25 @@ class SoftmaxHead:
 
     kind: ClassVar[str] = "two_tower"
     features: ClassVar[tuple[str, ...]] = ("presence", "spectral")
-    tokenizer: ClassVar[None] = None
 
     config: SoftmaxConfig
-
-    def fit(self, view: GraphView) -> Self:
-        """See `Head`: returns itself, since nothing is to be fitted."""
-        return self
 
     def build(self, view: GraphView, encoder: EncoderConfig, features: Collection[str]) -> UserTable:
         """See `Head`."""
         return UserTable(view.num_known, encoder.embedding_dim, presence="presence" in features)
-
-    def with_rows(self, module: nn.Module, rows: Tensor) -> UserTable:
-        """See `Head`."""
-        assert isinstance(module, UserTable)
-        return module.with_rows(rows)
 
     def bind(self, view: GraphView, network: MixtureNetwork, *, training: bool = False) -> BoundSoftmaxHead:
         """See `Head`."""
         assert isinstance(network.head, UserTable)
         return BoundSoftmaxHead(self, view, network, network.head)
 
-    def run_key(self) -> Mapping[str, Any]:
-        """See `Head`."""
-        return asdict(self.config)
-
     def save(self, folder: Path) -> Mapping[str, Any]:
-        """See `Head`."""
+        """See `Saves`."""
         return asdict(self.config)
 
     @classmethod
     def load(cls, settings: Mapping[str, Any], folder: Path) -> Self:
-        """See `Head`."""
+        """See `Saves`."""
         return cls(read_config(SoftmaxConfig, settings))
 
 
@@ -189,51 +176,3 @@ class BoundSoftmaxHead:
         since = self.view.profiles.since
         out: Tensor = since[since >= self.view.period.until].unique()
         return out
-
-
-@dataclass(frozen=True)
-class SampledSoftmax:
-    """The softmax over users, estimated from the C candidates of a training step.
-
-    Attributes:
-        candidates: the C candidates.
-        scores: [B, C] logits.
-        place: [B] int64, the targets' columns among the candidates.
-        negative_mask: [B, C] bool, candidates that are negatives.
-    """
-
-    candidates: Candidates
-    scores: Tensor
-    place: Tensor
-    negative_mask: Tensor
-
-    @property
-    def loss_weights(self) -> dict[str, float]:
-        """See `GlobalLikelihood`: no term of `metrics` is part of the loss."""
-        return {}
-
-    @property
-    def _target_logit(self) -> Tensor:
-        return self.scores.gather(1, self.place[:, None].to(self.scores.device)).squeeze(1)
-
-    def log_p(self, rows: Tensor, excluded: tuple[Tensor, Tensor] | None) -> Tensor:
-        """See `GlobalLikelihood`."""
-        out, device = ~self.negative_mask, self.scores.device
-        if excluded is not None:
-            out = out | self.candidates.members(excluded, len(out))
-        out, log_q, rows = out[rows].to(device), self.candidates.log_q.to(device), rows.to(device)
-        return sampled_log_softmax(self._target_logit[rows], self.scores[rows], log_q, out)
-
-    @torch.no_grad()
-    def metrics(self) -> dict[str, Tensor]:
-        """See `GlobalLikelihood`: accuracy, MRR and mean rank of the targets among the candidates."""
-        others = self.scores.masked_fill(~self.negative_mask.to(self.scores.device), -torch.inf)
-        above = (others > self._target_logit[:, None]).sum(1).float()
-        return {
-            "accuracy": (above == 0).float().mean(),
-            "mrr": (1.0 / (1.0 + above)).mean(),
-            "mean_rank": 1.0 + above.mean(),
-        }
-
-
-register_head(SoftmaxHead)

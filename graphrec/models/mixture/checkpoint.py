@@ -13,6 +13,7 @@ from torch import Tensor
 from graphrec.data import DataError
 from graphrec.data.saved import read_manifest, write_manifest
 from graphrec.models.heads.head import HEADS, Head
+from graphrec.models.heads.optional import load_head, save_head
 from graphrec.models.manifest import read_config, uncompiled
 from graphrec.models.mixture.config import MixtureConfig
 from graphrec.models.mixture.contact_prior import ContactPrior
@@ -64,7 +65,7 @@ def write(folder: Path, manifest: Manifest, head: Head[Any], network: MixtureNet
     torch.save({"known": known, "network": state}, folder / TENSORS)
     content = {
         "name": manifest.name,
-        "head": {"kind": head.kind, "settings": dict(head.save(folder))},
+        "head": {"kind": head.kind, "settings": save_head(head, folder)},
         "config": asdict(manifest.config),
         "actions": list(manifest.actions),
         "period": asdict(manifest.period),
@@ -97,7 +98,7 @@ def read(folder: Path, actions: tuple[str, ...]) -> tuple[Manifest, Head[Any]]:
         prior=ContactPrior(float(strength), float(known)),
         fitted_until=content["fitted_until"],
     )
-    return manifest, HEADS[kind].load(content["head"]["settings"], folder)
+    return manifest, load_head(HEADS[kind], content["head"]["settings"], folder)
 
 
 def read_tensors(folder: Path) -> SavedTensors:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Literal, TypedDict, TypeVar, get_args
+from typing import Literal, TypedDict, TypeVar, Unpack, get_args
 
 from graphrec.data.checks import check_choice, check_count, check_number, check_seed
 from graphrec.nn import COMPONENTS, Activation, Component, EncoderConfig, History, Interaction
@@ -122,12 +122,19 @@ class Settings(TypedDict, total=False):
 
 
 def mixture_config(
-    components: Collection[Component],
-    features: Collection[Feature],
-    neighborhood: NeighborhoodConfig | None,
-    settings: Settings,
+    *,
+    components: Collection[Component] = COMPONENTS,
+    features: Collection[Feature] = ("presence", "spectral"),
+    neighborhood: NeighborhoodConfig | None = None,
+    **settings: Unpack[Settings],
 ) -> MixtureConfig:
     """Make a configuration from the keyword arguments of a builder.
+
+    Args:
+        components: the distributions over the neighborhood to mix with the head.
+        features: input features of the head for every user.
+        neighborhood: limits of the neighborhood.
+        **settings: fields of `EncoderConfig` and `TrainConfig`, such as `seed`.
 
     Raises:
         TypeError: a setting is unknown, or a value has a wrong type.

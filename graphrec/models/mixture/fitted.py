@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from graphrec.data import Query
-from graphrec.models.heads.head import Bound, Head, ScoresPairs, Searches
+from graphrec.models.heads.head import Bound, Head
+from graphrec.models.heads.optional import ScoresPairs, Searches
 from graphrec.models.mixture.config import MixtureConfig
 from graphrec.models.mixture.contact_prior import ContactPrior
 from graphrec.models.mixture.encoded import EncodedQuery

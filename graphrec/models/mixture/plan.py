@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from graphrec.data import FriendGraph
+from graphrec.data import FriendGraph, digest_graph
 from graphrec.features import Profiles
 from graphrec.models.heads.head import Head
+from graphrec.models.heads.optional import run_key_of
 from graphrec.models.mixture.config import MixtureConfig
 from graphrec.models.mixture.view import GraphView, TrainingPeriod, users_by_profile
-from graphrec.nn import MixtureNetwork, NeighborhoodMixture, ProfileNet, UserTower
+from graphrec.nn import HasUserRows, MixtureNetwork, NeighborhoodMixture, ProfileNet, UserTower
 from graphrec.temporal import Timeline, popularity_half_life
 
 MAX_SNAPSHOTS, MAX_SNAPSHOT_ROWS = 16, 10**7
@@ -107,3 +108,59 @@ def build_network(head: Head[Any], view: GraphView, config: MixtureConfig) -> Mi
     if view.profiles is not None:
         profile = ProfileNet(view.profile_columns, config.encoder.embedding_dim)
     return MixtureNetwork(tower, mixture, profile, head.build(view, config.encoder, config.features))
+
+
+def run_key(
+    head: Head[Any], config: MixtureConfig, graph: FriendGraph, until: int, validate_until: int
+) -> dict[str, Any]:
+    """Return everything that identifies a training run; see `graphrec.train.train`.
+
+    Args:
+        head: the fitted head.
+        config: configuration of the model.
+        graph: the whole graph.
+        until: seconds; training sees events strictly before it.
+        validate_until: seconds; the end of validation.
+    """
+    key: dict[str, Any] = {"head": head.kind, **asdict(config.encoder), **asdict(config.train)}
+    key |= {"components": config.components, "features": config.features}
+    key |= {"neighborhood": asdict(config.searched_neighborhood), "graph": digest_graph(graph)}
+    key |= {"until": until, "validate_until": validate_until}
+    return key | {f"head.{name}" if name in key else name: value for name, value in run_key_of(head).items()}
+
+
+def select_user_rows(
+    head: Head[Any],
+    network: MixtureNetwork,
+    view: GraphView,
+    config: MixtureConfig,
+    rows: Tensor,
+    num_rows: int,
+) -> MixtureNetwork:
+    """Copy a trained network for a graph with only some of the users known in training.
+
+    Args:
+        head: the fitted head.
+        network: the trained network; it is not changed.
+        view: the graph.
+        config: configuration of the model.
+        rows: [n] int64, the rows of users to keep, from 1 on (see `GraphView`), renumbered 1..n.
+        num_rows: number of users known in training.
+
+    Raises:
+        TypeError: the head's module has parameters in rows of users, but no `with_rows`.
+    """
+    module = network.head
+    if isinstance(module, HasUserRows):
+        return network.with_head(module.with_rows(rows))
+    if len(rows) == num_rows:
+        return network.with_head(module)
+    with torch.random.fork_rng():
+        state = head.build(view, config.encoder, config.features).state_dict()
+    for name, value in module.state_dict().items():
+        if name not in state or state[name].shape != value.shape:
+            raise TypeError(
+                f"{type(module).__name__} of the head {head.kind!r} changes its shape with the users of the "
+                f"graph ({name}): give it with_rows(rows), which keeps the rows of the users that are left"
+            )
+    return network.with_head(module)

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Generic, Self, final
+from typing import Generic, Self, final
 
 import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from graphrec.data import DataError, FriendGraph, Query, UserIds, digest_graph
+from graphrec.data import DataError, FriendGraph, Query, UserIds
 from graphrec.data.checks import check_choice, check_flags, check_folder, check_until
 from graphrec.data.precision import single_precision
 from graphrec.data.saved import load_errors_as_data_error, make_folder
 from graphrec.loader import QueryLoader, TimelineBatches
-from graphrec.models.heads.head import Bound, Head, Refreshes, ScoresPairs, Searches
+from graphrec.models.heads.head import Bound, Head
+from graphrec.models.heads.optional import (
+    Refreshes,
+    ScoresPairs,
+    Searches,
+    check_head,
+    fit_head,
+    tokenizer_of,
+)
 from graphrec.models.manifest import uncompiled
 from graphrec.models.mixture import checkpoint
 from graphrec.models.mixture.config import MixtureConfig
 from graphrec.models.mixture.contact_prior import PRIOR_GRID, ContactPrior
 from graphrec.models.mixture.encoded import EncodedQuery
 from graphrec.models.mixture.fitted import FittedMixture
-from graphrec.models.mixture.plan import build_network, plan_training
+from graphrec.models.mixture.plan import build_network, plan_training, run_key, select_user_rows
 from graphrec.models.mixture.training_loss import TrainingLoss
 from graphrec.models.mixture.validation import (
     EPOCH_SLICES,
@@ -62,7 +70,7 @@ class MixtureRecommender(Recommender, Generic[Bound]):
         progress: show training progress.
 
     Raises:
-        TypeError: an argument has a wrong type.
+        TypeError: an argument has a wrong type, or the head could not be saved.
         ValueError: the head does not support a feature.
     """
 
@@ -78,6 +86,7 @@ class MixtureRecommender(Recommender, Generic[Bound]):
         progress: bool = True,
     ) -> None:
         self.config = MixtureConfig() if config is None else config
+        check_head(head)
         for feature in self.config.features:
             check_choice("feature", feature, head.features)
         check_flags(progress=progress)
@@ -85,7 +94,7 @@ class MixtureRecommender(Recommender, Generic[Bound]):
         self.name = "_".join(parts) if name is None else name
         self.folder = None if folder is None else check_folder(folder)
         self.progress = progress
-        self.tokenizer = head.tokenizer
+        self.tokenizer = tokenizer_of(head)
         self._head = head
         self._curve: list[dict[str, float]] = []
         self._fitted: FittedMixture[Bound] | None = None
@@ -151,7 +160,7 @@ class MixtureRecommender(Recommender, Generic[Bound]):
         view, plan = plan_training(graph, until, config)
         with torch.random.fork_rng():
             torch.manual_seed(config.train.seed)
-            head = self._head.fit(view)
+            head = fit_head(self._head, view)
             network = build_network(head, view, config)
         self._bind(head, view, network, PRIOR_GRID[0], training=True)
         self._loss = TrainingLoss(self.fitted.encoder, self.head, plan, config.train)
@@ -178,7 +187,7 @@ class MixtureRecommender(Recommender, Generic[Bound]):
         self._fitted = FittedMixture.bind(
             self.name, head, view, network, self.config, prior, training=training
         )
-        self._graph, self.tokenizer = view.graph, self.head.head.tokenizer
+        self._graph, self.tokenizer = view.graph, tokenizer_of(self.head.head)
 
     @single_precision()
     def losses(self, batch: HeteroData, epoch: int) -> dict[str, Tensor]:
@@ -221,6 +230,7 @@ class MixtureRecommender(Recommender, Generic[Bound]):
         config = self.config.train
         loader = self.prepare(graph, until=until)
         judged = validation_events(graph, until, validate_until, seed=config.seed)
+        key = run_key(self.head.head, self.config, graph, until, validate_until) if self.folder else None
         self._curve = train(
             self.network,
             loader,
@@ -231,12 +241,11 @@ class MixtureRecommender(Recommender, Generic[Bound]):
             patience=config.patience,
             seed=config.seed,
             folder=self.folder,
-            key=None if self.folder is None else self._run_key(graph, validate_until),
+            key=key,
             progress=self.progress,
         )
-        view, plan = self.view, self._training_loss.plan
-        self._loss = None
-        view = self._view_of(graph, view.known, view)
+        plan, self._loss = self._training_loss.plan, None
+        view = self._view_of(graph, self.view.known, self.view)
         self._bind(self.head.head, view, self.network, PRIOR_GRID[0])
         if self.config.components:
             prior = choose_prior(
@@ -251,15 +260,6 @@ class MixtureRecommender(Recommender, Generic[Bound]):
             self._fitted = replace(self.fitted, prior=prior)
         self.fitted_until = fitted_until
         return self
-
-    def _run_key(self, graph: FriendGraph, validate_until: int) -> dict[str, Any]:
-        """Everything that identifies a training run; see `graphrec.train.train`."""
-        config, head = self.config, self.head.head
-        key: dict[str, Any] = {"head": head.kind, **head.run_key()}
-        key |= asdict(config.encoder) | asdict(config.train)
-        key |= {"components": config.components, "features": config.features}
-        key |= {"neighborhood": asdict(config.searched_neighborhood), "graph": digest_graph(graph)}
-        return key | {"until": self.view.period.until, "validate_until": validate_until}
 
     def _view_of(self, graph: FriendGraph, known: Tensor, old: GraphView) -> GraphView:
         """View a graph for queries after the training period of `old`, with known users [n] int64."""
@@ -298,7 +298,7 @@ class MixtureRecommender(Recommender, Generic[Bound]):
             raise ValueError(f"{self.name} knows features of {columns}")
         head, rows = old.head.head, 1 + (there >= 0).nonzero().squeeze(1)
         out = self._like()
-        network = uncompiled(old.network).with_head(head.with_rows(old.network.head, rows))
+        network = select_user_rows(head, uncompiled(old.network), view, self.config, rows, len(there))
         out._bind(head, view, network, old.prior)
         return out
 

@@ -11,7 +11,8 @@ from torch_geometric.data import HeteroData
 from graphrec.data import USER, Query
 from graphrec.data.draws import hashed
 from graphrec.features import Timelines
-from graphrec.models.heads.head import BoundHead, Refreshes
+from graphrec.models.heads.head import BoundHead
+from graphrec.models.heads.optional import Refreshes
 from graphrec.models.mixture.config import TrainConfig
 from graphrec.models.mixture.encoder import QueryEncoder
 from graphrec.models.mixture.plan import TrainingPlan

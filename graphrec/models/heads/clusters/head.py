@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, Self, get_args
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from graphrec.data.checks import check_choice, check_count, check_number
 from graphrec.data.draws import below, hashed
@@ -81,6 +81,7 @@ class ClusterConfig:
         object.__setattr__(self, "num_rand_negs", number)
 
 
+@register_head
 @dataclass(frozen=True)
 class ClusterHead:
     """P(v) = sum over clusters c of P(c) P(v | c), a class-based softmax whose classes are learned with it.
@@ -105,14 +106,13 @@ class ClusterHead:
 
     kind: ClassVar[str] = "clustered"
     features: ClassVar[tuple[str, ...]] = ("presence", "spectral")
-    tokenizer: ClassVar[None] = None
 
     config: ClusterConfig
     first_codes: Tokenizer | None = None
     first: Tensor | None = None
 
     def fit(self, view: GraphView) -> Self:
-        """See `Head`: computes the clusters to start from, and their number."""
+        """See `Fits`: computes the clusters to start from, and their number."""
         default = min(MAX_DEFAULT_CLUSTERS, max(2, view.num_known // USERS_PER_CLUSTER))
         size = self.config.num_clusters or default
         config, seed = replace(self.config, num_clusters=size), view.seed
@@ -142,18 +142,13 @@ class ClusterHead:
             first=self.first,
         )
 
-    def with_rows(self, module: nn.Module, rows: Tensor) -> ClusterTable:
-        """See `Head`."""
-        assert isinstance(module, ClusterTable)
-        return module.with_rows(rows)
-
     def bind(self, view: GraphView, network: MixtureNetwork, *, training: bool = False) -> BoundClusterHead:
         """See `Head`: after training, assigns users to clusters immediately."""
         assert isinstance(network.head, ClusterTable)
         return BoundClusterHead(self, view, network, network.head, assign=not training)
 
     def run_key(self) -> Mapping[str, Any]:
-        """See `Head`."""
+        """See `Fits`."""
         settings = asdict(self.config)
         del settings["probe_fraction"]
         codes = self.first_codes
@@ -162,12 +157,12 @@ class ClusterHead:
         return settings | {"first": self.first}
 
     def save(self, folder: Path) -> Mapping[str, Any]:
-        """See `Head`."""
+        """See `Saves`."""
         return asdict(self.config)
 
     @classmethod
     def load(cls, settings: Mapping[str, Any], folder: Path) -> Self:
-        """See `Head`."""
+        """See `Saves`."""
         return cls(read_config(ClusterConfig, settings))
 
 
@@ -388,6 +383,3 @@ class BoundClusterHead:
         A user who is also in a cluster that is not searched gets a smaller probability than by `log_probs`.
         """
         return ClusterSearch(self).search(encoded, k, exclude, exclude_users)
-
-
-register_head(ClusterHead)

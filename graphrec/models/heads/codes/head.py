@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from graphrec.data.checks import check_choice, check_count
 from graphrec.decode import beam_search
@@ -57,6 +57,7 @@ class CodeConfig:
         object.__setattr__(self, "beam_size", check_count("beam_size", self.beam_size))
 
 
+@register_head
 @dataclass(frozen=True)
 class CodeHead:
     """P(v) as the product, over the levels of the tree of STUs, of the probabilities of v's codes.
@@ -89,7 +90,7 @@ class CodeHead:
     history: CodeHistory | None = None
 
     def fit(self, view: GraphView) -> Self:
-        """See `Head`: fits a copy of the tokenizer."""
+        """See `Fits`: fits a copy of the tokenizer."""
         timeline, period = view.timeline, view.period
         ticks = snapshot_ticks(timeline, period.snapshot_events)
         end = timeline.tick(torch.tensor(period.until))
@@ -122,10 +123,6 @@ class CodeHead:
             presence="presence" in features,
         )
 
-    def with_rows(self, module: nn.Module, rows: Tensor) -> nn.Module:
-        """See `Head`: a copy; the module has no row for a user."""
-        return module
-
     def bind(self, view: GraphView, network: MixtureNetwork, *, training: bool = False) -> BoundCodeHead:
         """See `Head`: after training, gives STUs to newcomers and forgets users who are not in the graph."""
         assert isinstance(network.head, CodeDecoder)
@@ -141,7 +138,7 @@ class CodeHead:
         return BoundCodeHead(head, view, network, network.head, history)
 
     def run_key(self) -> Mapping[str, Any]:
-        """See `Head`."""
+        """See `Fits`."""
         name, history = type(self.tokenizer).__qualname__, self.history
         return {
             "decoder": self.config.decoder,
@@ -150,13 +147,13 @@ class CodeHead:
         }
 
     def save(self, folder: Path) -> Mapping[str, Any]:
-        """See `Head`: the tokenizer has a folder of its own."""
+        """See `Saves`: the tokenizer has a folder of its own."""
         self.tokenizer.save(folder / TOKENIZER)
         return asdict(self.config)
 
     @classmethod
     def load(cls, settings: Mapping[str, Any], folder: Path) -> Self:
-        """See `Head`."""
+        """See `Saves`."""
         return cls(read_config(CodeConfig, settings), load_tokenizer(folder / TOKENIZER))
 
 
@@ -304,6 +301,3 @@ def _history(
     """The history of codes at ticks [S]; see `CodeHistory`."""
     size, half_life = tokenizer.table.codebook_size, view.period.half_life
     return CodeHistory(view.timeline, ticks, codes, fits, size, half_life, view.spectral)
-
-
-register_head(CodeHead)
