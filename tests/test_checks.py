@@ -42,7 +42,7 @@ from graphrec.models import (
     suggest,
     suggested,
 )
-from graphrec.nn import HistoryEncoder, PooledHistory, ResidualQuantizer
+from graphrec.nn import EventEmbedding, HistoryEncoder, PooledHistory, ResidualQuantizer
 from graphrec.retrieval import ApproximateIndex, ExactIndex, Index
 from graphrec.temporal import NeighborhoodConfig
 from graphrec.tokenizer import GNNRQVAE, RandomCodes, ResidualKMeans
@@ -493,10 +493,17 @@ MORE: dict[str, tuple[Callable[..., Any], dict[str, tuple[Any, ...]]]] = {
     ),
     "ApproximateIndex": (ApproximateIndex, {"num_cells": (0, 2.5, NAN), "num_probes": (0, True)}),
     "HistoryEncoder": (
-        lambda **more: HistoryEncoder(2, 4, 8, **more),
+        lambda **more: HistoryEncoder(EventEmbedding(2, 4, 8), **more),
         {"num_heads": (0, 3, 2.5), "window": (0, -1), "num_layers": (0,), "dropout": (1.0, NAN)},
     ),
-    "PooledHistory": (lambda **more: PooledHistory(2, 4, 8, **more), {"num_heads": (0, 3), "window": (0,)}),
+    "EventEmbedding": (
+        lambda **more: EventEmbedding(**({"num_kinds": 2, "in_channels": 4, "hidden_channels": 8} | more)),
+        {"num_kinds": (0, 1.5), "in_channels": (0, NAN), "hidden_channels": (-1, True)},
+    ),
+    "PooledHistory": (
+        lambda **more: PooledHistory(EventEmbedding(2, 4, 8), **more),
+        {"num_heads": (0, 3), "window": (0,)},
+    ),
     "ResidualQuantizer": (
         lambda **more: ResidualQuantizer(**({"dim": 3, "codebook_size": 4} | more)),
         {"dim": (0, 2.5), "codebook_size": (0, NAN), "decay": (NAN, 1.0, -1), "gradient": ("none",)},

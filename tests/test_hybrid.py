@@ -8,9 +8,11 @@ import pytest
 import torch
 from graphs import graph_of, planted_rows
 from recommenders import BARE, CODED, SMALL
+from torch import Tensor
 
 from graphrec.data import USER, DataError, FriendGraph, Query, TemporalSplit
 from graphrec.models import HEURISTICS, GenerativeSTU, Hybrid, MixtureRecommender, Nearest, TwoTower
+from graphrec.models.recommender import RECOMMENDER_CLASSES
 from graphrec.retrieval import ApproximateIndex, ExactIndex, recall
 
 pytestmark = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.TokenizerQualityWarning")
@@ -102,6 +104,27 @@ def test_a_hybrid_lists_the_union_in_the_order_of_its_scorer(
         torch.testing.assert_close(everyone[row, users[row]], everyone[row, best], atol=1e-3, rtol=1e-3)
         torch.testing.assert_close(scores[row].float(), everyone[row, users[row]], atol=1e-3, rtol=1e-3)
         assert set(users[row].tolist()) <= union
+
+
+def test_candidates_leave_out_the_excluded(
+    graph: FriendGraph, split: TemporalSplit, nearest: Nearest
+) -> None:
+    rule = HEURISTICS["adamic_adar"]().fit(graph, until=split.t_val)
+    model, query = Hybrid(nearest, [nearest, rule]).join(graph), asked(graph, split)
+    row, user = model.candidates(query, 8)
+    excluded, gone = (row[::3], user[::3]), user.unique()[:2]
+    left = model.candidates(query, 8, exclude=excluded, exclude_users=gone)
+    pairs = set(zip(*map(Tensor.tolist, left), strict=True))
+    assert pairs
+    assert not pairs & set(zip(*map(Tensor.tolist, excluded), strict=True))
+    assert not torch.isin(left[1], gone).any()
+
+
+def test_lists_are_checked_in_one_place() -> None:
+    """A recommender of the library says how it finds people; `recommend` itself is the contract's."""
+    own = [kind for kind in RECOMMENDER_CLASSES.values() if kind.__module__.startswith("graphrec.")]
+    assert len(own) > 15
+    assert not [kind.__name__ for kind in own if "recommend" in vars(kind)]
 
 
 def test_a_hybrid_on_another_graph(

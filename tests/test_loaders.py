@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import pickle
 import weakref
 from collections.abc import Iterable, Iterator
@@ -14,12 +15,14 @@ import torch
 from batches import by_seed, check_batch
 from graphs import ACTIONS, Row, graph_of, random_rows
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from torch_geometric.data import HeteroData
 from torch_geometric.nn import GATConv, HeteroConv, SAGEConv, to_hetero
 from torch_geometric.utils import trim_to_layer
 
 from graphrec.data import USER, EventLog, FriendGraph, Query, reverse_of
-from graphrec.loader import EVENT_TYPE, EventLoader, QueryLoader, TemporalSampler
+from graphrec.loader import EVENT_TYPE, EventLoader, LoaderOptions, QueryLoader, TemporalSampler
+from graphrec.loader.seeds import Seeds
 from graphrec.temporal import Timeline
 
 USERS = 11
@@ -301,6 +304,14 @@ def test_a_transform_sees_the_whole_batch(graph: FriendGraph) -> None:
                 for edge_type in batch.edge_types
                 if batch[edge_type].age.numel()
             )
+
+
+def test_every_option_is_known_to_the_seeds_or_to_torch(graph: FriendGraph) -> None:
+    own, torchs = (set(inspect.signature(kind).parameters) for kind in (Seeds, DataLoader))
+    assert set(LoaderOptions.__annotations__) <= own | torchs
+    unknown: dict[str, Any] = {"colour": 1}
+    with pytest.raises(TypeError, match="colour"):
+        QueryLoader(graph, queries(graph), [1], **unknown)
 
 
 def test_rebuilding_keeps_the_options(graph: FriendGraph) -> None:

@@ -116,6 +116,24 @@ def test_more_probes_find_more() -> None:
     assert found[0] < found[1] < found[2] == 1.0
 
 
+def test_probes_may_change_after_the_build() -> None:
+    generator = torch.Generator().manual_seed(0)
+    vectors, queries = torch.randn(3000, 16, generator=generator), torch.randn(60, 16, generator=generator)
+    index = ApproximateIndex(num_cells=64, num_probes=1)
+    assert index.num_built_cells == 0
+    index.build(vectors)
+    assert index.num_built_cells == 64
+    nobody = torch.tensor([0])  # also where some are excluded everywhere
+    for probes in (1, 8, 100):
+        index.num_probes = probes
+        fresh = ApproximateIndex(num_cells=64, num_probes=probes).build(vectors)
+        for gone in (None, nobody):
+            changed, built = (kind.search(queries, 20, None, gone)[0] for kind in (index, fresh))
+            assert torch.equal(changed, built)
+    with pytest.raises(ValueError, match="num_probes"):
+        index.num_probes = 0
+
+
 def test_equal_ones_are_not_listed_by_index() -> None:
     for make in INDICES.values():
         users, _ = make().build(torch.ones(400, 2)).search(torch.ones(1, 2), 40)

@@ -524,6 +524,24 @@ def test_what_was_saved_comes_back(name: str, tmp_path: Path) -> None:
     assert {path.suffix for path in (tmp_path / "a" / "b").iterdir()} == {".json", ".pt"}
 
 
+def test_settings_that_were_not_saved_are_the_default(name: str, tmp_path: Path) -> None:
+    tokenizer = shared(name)
+    tokenizer.save(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    manifest = json.loads(path.read_text())
+    if tokenizer.balanced is type(tokenizer)().balanced:
+        del manifest["settings"]["balanced"]
+    path.write_text(json.dumps(manifest))
+    assert type(tokenizer).load(tmp_path).settings() == tokenizer.settings()
+
+
+def test_shared_settings_are_named(name: str) -> None:
+    settings = {"num_codebooks": 2, "codebook_size": 64, "unique": False, "balanced": True, "seed": 7}
+    assert settings.items() <= TOKENIZERS[name](**settings).settings().items()
+    with pytest.raises(TypeError, match="colour"):
+        TOKENIZERS[name](colour=1)
+
+
 def damaged(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1

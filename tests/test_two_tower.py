@@ -37,6 +37,7 @@ from graphrec.models.mixture.plan import plan_training
 from graphrec.models.mixture.validation import validation_ranks, validation_scores
 from graphrec.nn import (
     EncoderConfig,
+    EventEmbedding,
     HistoryEncoder,
     MeanHistory,
     MixtureOfExperts,
@@ -80,7 +81,7 @@ def cut(acts: Timelines, rows: torch.Tensor) -> Timelines:
 def encoder(request: pytest.FixtureRequest) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        encoder = ENCODERS[request.param](4, CHANNELS, 16, window=5).eval()
+        encoder = ENCODERS[request.param](EventEmbedding(4, CHANNELS, 16), window=5).eval()
         if request.param == "pooled":
             nn.init.normal_(encoder.decay, std=3.0)
         return encoder
@@ -173,7 +174,7 @@ def test_heads_are_not_mixed_up() -> None:
 
 def test_learned_queries_against_a_loop(table: torch.Tensor) -> None:
     acts, width = timelines([4, 9]), 8
-    pool = PooledHistory(4, CHANNELS, 16, num_queries=3, num_heads=2, window=5).eval()
+    pool = PooledHistory(EventEmbedding(4, CHANNELS, 16), num_queries=3, num_heads=2, window=5).eval()
     with torch.no_grad():
         nn.init.normal_(pool.decay, std=3.0)
         x = pool.norm_events(pool.events(acts, table[acts.other]))
@@ -200,7 +201,7 @@ def test_learned_queries_against_a_loop(table: torch.Tensor) -> None:
 
 def test_the_mean_is_that_of_the_acts_seen(table: torch.Tensor) -> None:
     acts = timelines([4, 9])
-    mean = MeanHistory(4, CHANNELS, 16, window=5).eval()
+    mean = MeanHistory(EventEmbedding(4, CHANNELS, 16), window=5).eval()
     x, place = mean.events(acts, table[acts.other]), torch.arange(len(acts))
     for at, found in enumerate(mean(acts, table[acts.other])):
         seen = (acts.row == acts.row[at]) & (acts.time < acts.time[at]) & (place > at - 5) & (place < at)

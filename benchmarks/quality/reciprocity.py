@@ -303,12 +303,13 @@ class Remembering(ReciprocalReranker):
         super().__init__(recommender, reply_model, num_candidates=num_candidates)
         self._known: dict[tuple[int, ...], float] = {}
 
-    def _other_side(self, asked: Query, person: torch.Tensor) -> torch.Tensor:
+    def reverse_ranks(self, asked: Query, person: torch.Tensor) -> torch.Tensor:
+        """Ranks as computed the first time."""
         parts = asked.user, asked.time, asked.action, person
         keys = list(zip(*(part.tolist() for part in parts), strict=True))
         new = torch.tensor([place for place, key in enumerate(keys) if key not in self._known]).long()
         if len(new):
-            ranks = super()._other_side(asked[new], person[new])
+            ranks = super().reverse_ranks(asked[new], person[new])
             self._known.update(zip((keys[place] for place in new), ranks.tolist(), strict=True))
         return torch.tensor([self._known[key] for key in keys], dtype=torch.float64)
 

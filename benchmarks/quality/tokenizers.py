@@ -34,6 +34,7 @@ from graphrec.nn import ResidualQuantizer
 from graphrec.temporal import run_starts
 from graphrec.tokenizer import (
     GNNRQVAE,
+    CodebookFit,
     RandomCodes,
     ResidualKMeans,
     Ties,
@@ -43,7 +44,6 @@ from graphrec.tokenizer import (
     default_codebook_size,
     score_ties,
 )
-from graphrec.tokenizer.fit import RefitStart
 from graphrec.tokenizer.quality.evaluate import REFIT_EVENT_RATIO
 from graphrec.tokenizer.quality.tie_report import BASELINES, MIN_TIES
 
@@ -55,19 +55,17 @@ Figures = dict[str, float | None]
 class Peer(GNNRQVAE):
     """Another library's codebooks: k-means on all vectors, then moving averages; a refit starts cold."""
 
-    def quantize(
-        self, vectors: Tensor, codebook_size: int, generator: torch.Generator, start: RefitStart | None = None
-    ) -> ResidualQuantizer:
+    def quantize(self, vectors: Tensor, fit: CodebookFit) -> ResidualQuantizer:
         """Plain nearest codes."""
         with torch.random.fork_rng(), torch.no_grad():
             torch.manual_seed(self.seed)
-            sizes = {"num_quantizers": self.num_codebooks, "codebook_size": codebook_size}
+            sizes = {"num_quantizers": self.num_codebooks, "codebook_size": fit.codebook_size}
             kind = importlib.import_module(PEER).ResidualVQ
             peer = kind(dim=vectors.size(1), **sizes, kmeans_init=True, threshold_ema_dead_code=2)
             for batch in (len(vectors), *[BATCH] * PASSES):
                 for rows in torch.randperm(len(vectors)).split(batch):
                     peer(vectors[None, rows])
-        out = _Nearest(vectors.size(1), num_codebooks=self.num_codebooks, codebook_size=codebook_size)
+        out = _Nearest(vectors.size(1), num_codebooks=self.num_codebooks, codebook_size=fit.codebook_size)
         out.codebooks.copy_(peer.codebooks)
         return out
 

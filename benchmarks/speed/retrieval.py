@@ -102,8 +102,8 @@ def compared(vectors: Tensor, queries: Tensor) -> list[dict[str, Any]]:
     inverted = ApproximateIndex().build(vectors)
     seconds = time.process_time() - began
     for share in SHARES:
-        inverted._index.nprobe = max(1, round(inverted._index.nlist / share))
-        name = f"IVF {inverted._index.nlist}, 1 in {share}"
+        inverted.num_probes = max(1, round(inverted.num_built_cells / share))
+        name = f"IVF {inverted.num_built_cells}, 1 in {share}"
         rows.append(judged(name, lambda part: inverted.search(part, K)[0], queries, expected, seconds))
     graph = faiss.IndexHNSWFlat(DIM, LINKS, faiss.METRIC_INNER_PRODUCT)
     graph.hnsw.efConstruction = BUILD_BREADTH

@@ -9,6 +9,7 @@ from graphrec.loader.batches import EpochShuffle as EpochShuffle
 from graphrec.loader.batches import TimelineBatches as TimelineBatches
 from graphrec.loader.loaders import EventLoader as EventLoader
 from graphrec.loader.loaders import QueryLoader as QueryLoader
+from graphrec.loader.seeds import LoaderOptions as LoaderOptions
 from graphrec.loader.temporal_sampler import EVENT_TYPE as EVENT_TYPE
 from graphrec.loader.temporal_sampler import TemporalSampler as TemporalSampler
 from graphrec.loader.temporal_sampler import message_graph as message_graph

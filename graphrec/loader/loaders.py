@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Self, Unpack
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch_geometric.sampler import HeteroSamplerOutput
 
 from graphrec.data import USER, FriendGraph, Query
 from graphrec.data.checks import check_index, check_time
-from graphrec.loader.seeds import Seeds, Strategy, Transform
+from graphrec.loader.seeds import LoaderOptions, Seeds
 from graphrec.loader.temporal_sampler import EVENT_TYPE, message_graph
 
 
@@ -31,13 +31,7 @@ class QueryLoader(NodeLoader):
         graph: the whole graph.
         query: the seeds.
         num_neighbors: events drawn for each user, one number a hop; -1 takes the whole timeline.
-        strategy: 'last' or 'uniform' (see `TemporalSampler`).
-        actions: actions whose events are drawn; all by default.
-        num_negatives: users drawn for each seed, uniformly among all but the seed's own user.
-        shuffle: a new order each epoch.
-        seed: with the epoch it fixes order, draws and negatives; workers make no difference.
-        transform: applied to each batch.
-        **kwargs: for `torch.utils.data.DataLoader`, such as batch_size and num_workers.
+        **options: `LoaderOptions`, among them those of `torch.utils.data.DataLoader`.
 
     Attributes:
         graph: the whole graph.
@@ -50,41 +44,23 @@ class QueryLoader(NodeLoader):
         graph: FriendGraph,
         query: Query,
         num_neighbors: Sequence[int],
-        *,
-        strategy: Strategy = "last",
-        actions: Sequence[str] | None = None,
-        num_negatives: int = 0,
-        shuffle: bool = False,
-        seed: int = 0,
-        transform: Transform | None = None,
-        **kwargs: Any,
+        **options: Unpack[LoaderOptions],
     ) -> None:
         self.graph, self.query = graph, query
-        self.seeds = Seeds(
-            graph,
-            query,
-            num_neighbors,
-            strategy=strategy,
-            actions=actions,
-            num_negatives=num_negatives,
-            shuffle=shuffle,
-            seed=seed,
-            transform=transform,
-            loader_options=kwargs,
-        )
+        self.seeds = Seeds(graph, query, num_neighbors, **options)
         super().__init__(
             message_graph(graph, self.seeds.sampler.actions),
             self.seeds.sampler,
             input_nodes=(USER, query.user),
             input_time=query.time,
             sampler=self.seeds.order,
-            **kwargs,
+            **self.seeds.loader_options,
         )
         del self.collate_fn  # of the instance: a reference cycle that keeps the loader and its graph alive
 
     @classmethod
     def of_timelines(
-        cls, graph: FriendGraph, *, until: int, users: Tensor | None = None, **kwargs: Any
+        cls, graph: FriendGraph, *, until: int, users: Tensor | None = None, **options: Unpack[LoaderOptions]
     ) -> QueryLoader:
         """Load whole timelines as they were at a time, for training on every prefix in one causal pass.
 
@@ -92,13 +68,13 @@ class QueryLoader(NodeLoader):
             graph: the whole graph.
             until: seconds; the timelines hold all events strictly before it.
             users: [n] int64 indices; by default all users with an event before `until`.
-            **kwargs: as for `QueryLoader`.
+            **options: as for `QueryLoader`.
         """
         until = check_time("until", until)
         if users is None:
             past = graph.snapshot(until).events()
             users = torch.unique(torch.cat([past.src, past.dst]))
-        return cls(graph, Query.of(graph, users, until), [-1], **kwargs)
+        return cls(graph, Query.of(graph, users, until), [-1], **options)
 
     def rebuild(self, graph: FriendGraph, rows: Tensor, time: int) -> Self:
         """Return such a loader of another graph, for the seeds at `rows` [n] int64, all at `time` (s).
@@ -131,8 +107,7 @@ class EventLoader(LinkLoader):
         graph: the whole graph.
         query: the seeds' users, times and actions.
         target: [n] int64, the other users of the seeds.
-        num_neighbors, strategy, actions, num_negatives, shuffle, seed, transform, **kwargs: as for
-            `QueryLoader`.
+        num_neighbors, **options: as for `QueryLoader`.
 
     Attributes:
         graph: the whole graph.
@@ -147,39 +122,21 @@ class EventLoader(LinkLoader):
         query: Query,
         target: Tensor,
         num_neighbors: Sequence[int],
-        *,
-        strategy: Strategy = "last",
-        actions: Sequence[str] | None = None,
-        num_negatives: int = 0,
-        shuffle: bool = False,
-        seed: int = 0,
-        transform: Transform | None = None,
-        **kwargs: Any,
+        **options: Unpack[LoaderOptions],
     ) -> None:
         if not isinstance(target, Tensor) or target.shape != query.user.shape:
             shape = list(target.shape) if isinstance(target, Tensor) else type(target).__name__
             raise ValueError(f"one target for each seed: {len(query)} seeds, targets {shape}")
         self.graph, self.query = graph, query
         self.target = check_index("target", target, graph.num_users)
-        self.seeds = Seeds(
-            graph,
-            query,
-            num_neighbors,
-            strategy=strategy,
-            actions=actions,
-            num_negatives=num_negatives,
-            shuffle=shuffle,
-            seed=seed,
-            transform=transform,
-            loader_options=kwargs,
-        )
+        self.seeds = Seeds(graph, query, num_neighbors, **options)
         super().__init__(
             message_graph(graph, self.seeds.sampler.actions),
             self.seeds.sampler,
             edge_label_index=(EVENT_TYPE, torch.stack([query.user, self.target])),
             edge_label_time=query.time,
             sampler=self.seeds.order,
-            **kwargs,
+            **self.seeds.loader_options,
         )
         del self.collate_fn  # of the instance: a reference cycle that keeps the loader and its graph alive
 
@@ -190,7 +147,7 @@ class EventLoader(LinkLoader):
         num_neighbors: Sequence[int],
         *,
         event_ids: Tensor | None = None,
-        **kwargs: Any,
+        **options: Unpack[LoaderOptions],
     ) -> EventLoader:
         """Load events of the log as seeds.
 
@@ -198,13 +155,13 @@ class EventLoader(LinkLoader):
             graph: the whole graph.
             num_neighbors: as for `QueryLoader`.
             event_ids: [n] int64 positions in the log; all by default.
-            **kwargs: as for `QueryLoader`.
+            **options: as for `QueryLoader`.
         """
         if event_ids is None:
             event_ids = torch.arange(graph.num_events)
         event_ids = check_index("event_ids", event_ids, graph.num_events)
         target = graph.events().dst[event_ids]
-        return cls(graph, Query.of_events(graph, event_ids), target, num_neighbors, **kwargs)
+        return cls(graph, Query.of_events(graph, event_ids), target, num_neighbors, **options)
 
     def rebuild(self, graph: FriendGraph, rows: Tensor, time: int) -> Self:
         """Return such a loader of another graph, for the seeds at `rows` [n] int64, all at `time` (s).

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import torch
 from torch import Tensor
@@ -38,18 +38,53 @@ EXECUTION_OPTIONS = (
 """Options of `DataLoader` that do not change the content of batches; a rebuilt loader omits them."""
 
 
+class LoaderOptions(TypedDict, total=False):
+    """The keyword arguments of `QueryLoader` and `EventLoader`.
+
+    Attributes:
+        strategy: 'last', the default, or 'uniform' (see `TemporalSampler`).
+        actions: actions whose events are drawn; all by default.
+        num_negatives: users drawn for each seed, uniformly among all but the seed's own user; 0 by default.
+        shuffle: a new order each epoch; no by default.
+        seed: with the epoch it fixes order, draws and negatives; workers make no difference. 0 by default.
+        transform: applied to each batch.
+
+    All others are those of `torch.utils.data.DataLoader`.
+    """
+
+    strategy: Strategy
+    actions: Sequence[str] | None
+    num_negatives: int
+    shuffle: bool
+    seed: int
+    transform: Transform | None
+    batch_size: int | None
+    batch_sampler: Any
+    drop_last: bool
+    generator: torch.Generator | None
+    multiprocessing_context: Any
+    num_workers: int
+    persistent_workers: bool
+    pin_memory: bool
+    prefetch_factor: int | None
+    timeout: float
+    worker_init_fn: Callable[[int], None] | None
+
+
 class Seeds:
     """The seeds of a loader, and how its batches are drawn around them.
 
     Args:
         graph: the whole graph.
         query: the seeds' users, times and actions.
-        num_neighbors, strategy, actions, num_negatives, shuffle, seed, transform: as for `QueryLoader`.
-        loader_options: options of `DataLoader`.
+        num_neighbors: as for `QueryLoader`.
+        strategy, actions, num_negatives, shuffle, seed, transform: see `LoaderOptions`.
+        **loader_options: options of `DataLoader`.
 
     Attributes:
         query: the seeds' users, times and actions.
         sampler: draws the neighborhoods.
+        loader_options: options of `DataLoader`.
         options: keyword arguments of a loader with equal batches, in order and without workers.
 
     Raises:
@@ -62,13 +97,13 @@ class Seeds:
         query: Query,
         num_neighbors: Sequence[int],
         *,
-        strategy: Strategy,
-        actions: Sequence[str] | None,
-        num_negatives: int,
-        shuffle: bool,
-        seed: int,
-        transform: Transform | None,
-        loader_options: dict[str, Any],
+        strategy: Strategy = "last",
+        actions: Sequence[str] | None = None,
+        num_negatives: int = 0,
+        shuffle: bool = False,
+        seed: int = 0,
+        transform: Transform | None = None,
+        **loader_options: Any,
     ) -> None:
         self.sampler = TemporalSampler(graph, num_neighbors, strategy=strategy, actions=actions, seed=seed)
         check_query(graph, query)
@@ -77,7 +112,7 @@ class Seeds:
             raise ValueError("a loader needs at least one seed, got none")
         if graph.num_users < 2 and num_negatives:
             raise ValueError("negatives need a second user, the graph has one")
-        self.query = query
+        self.query, self.loader_options = query, loader_options
         self._num_users = graph.num_users
         self._num_negatives = num_negatives
         self._order = EpochShuffle(len(query), seed=seed) if shuffle else None

@@ -23,7 +23,7 @@ from graphrec.data.saved import (
 from graphrec.models.builders import TwoTower
 from graphrec.models.heads.softmax import BoundSoftmaxHead, SoftmaxHead
 from graphrec.models.mixture.recommender import MixtureRecommender
-from graphrec.models.recommender import Recommender
+from graphrec.models.recommender import Recommender, Wanted
 from graphrec.retrieval import ApproximateIndex, ExactIndex, Index
 from graphrec.retrieval.topk import select_rows
 
@@ -127,20 +127,9 @@ class Nearest(Recommender):
         return out
 
     @single_precision()
-    def recommend(
-        self,
-        query: Query,
-        k: int,
-        exclude: tuple[Tensor, Tensor] | None = None,
-        exclude_users: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """The k users with the largest inner products that the index finds; never the query's own user.
-
-        Args, Returns, Raises: as in `Recommender.recommend`; an approximate index may miss users.
-        """
-        wanted = self._check_wanted(query, k, exclude, exclude_users)
-        k = wanted.k
-        row, user = torch.cat([torch.arange(len(query)), wanted.row]), torch.cat([query.user, wanted.user])
+    def _recommend(self, query: Query, wanted: Wanted) -> tuple[Tensor, Tensor]:
+        """The users that the index finds; an approximate index may miss users."""
+        k, (row, user) = wanted.k, wanted.with_own(query)
         users = torch.full((len(query), k), -1)
         scores = torch.full((len(query), k), -torch.inf, dtype=torch.float64)
         for time, state, rows in self._states(query):

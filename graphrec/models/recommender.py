@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, replace
+from typing import Self, TypedDict
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from graphrec.data.checks import (
     check_until,
 )
 from graphrec.data.precision import single_precision
-from graphrec.retrieval.topk import stable_topk, tie_order, tie_rank
+from graphrec.retrieval.topk import select_rows, stable_topk, tie_order, tie_rank
 from graphrec.tokenizer import Tokenizer
 
 MAX_SCORES = 2**23
@@ -208,7 +208,18 @@ class Recommender(ABC):
                 9999, or a score is not finite.
             IndexError: a user or action is not in the graph, or a row is not below B.
         """
-        wanted = self._check_wanted(query, k, exclude, exclude_users)
+        self._check(query)
+        num_users = self.graph.num_users
+        k = check_list_length(k, num_users)
+        row, user = check_exclude(exclude, len(query), num_users)
+        order = row.argsort(stable=True)
+        nobody = torch.empty(0, dtype=torch.int64)
+        if exclude_users is not None:
+            nobody = check_index("exclude_users", exclude_users, num_users).unique()
+        return self._recommend(query, Wanted(k, row[order], user[order], nobody))
+
+    def _recommend(self, query: Query, wanted: Wanted) -> tuple[Tensor, Tensor]:
+        """Return what `recommend` does, from its checked arguments; by default from scores of all users."""
         num_users = self.graph.num_users
         order = tie_order(num_users)
         users = torch.full((len(query), wanted.k), -1)
@@ -269,24 +280,6 @@ class Recommender(ABC):
             raise ValueError(f"{self.name}: there is no event before until={until} to fit on")
         return until
 
-    def _check_wanted(
-        self,
-        query: Query,
-        k: int,
-        exclude: tuple[Tensor, Tensor] | None,
-        exclude_users: Tensor | None,
-    ) -> Wanted:
-        """The checked arguments of `recommend`; raises what `recommend` raises."""
-        self._check(query)
-        num_users = self.graph.num_users
-        k = check_list_length(k, num_users)
-        row, user = check_exclude(exclude, len(query), num_users)
-        order = row.argsort(stable=True)
-        nobody = torch.empty(0, dtype=torch.int64)
-        if exclude_users is not None:
-            nobody = check_index("exclude_users", exclude_users, num_users).unique()
-        return Wanted(k, row[order], user[order], nobody)
-
     def _check_pairs(self, query: Query, row: Tensor, user: Tensor) -> tuple[Tensor, Tensor]:
         """Rows and users as int64; raises what `score_pairs` raises."""
         self._check(query)
@@ -305,6 +298,13 @@ class Recommender(ABC):
         check_query(self.graph, query)
 
 
+class Exclusions(TypedDict, total=False):
+    """The arguments of `recommend` that exclude users."""
+
+    exclude: tuple[Tensor, Tensor]
+    exclude_users: Tensor
+
+
 @dataclass(frozen=True)
 class Wanted:
     """The checked arguments of `recommend`.
@@ -319,6 +319,21 @@ class Wanted:
     row: Tensor
     user: Tensor
     exclude_users: Tensor
+
+    def select(self, rows: Tensor, num_queries: int) -> Self:
+        """The arguments for some of the queries, `rows` [b] int64 ascending."""
+        row, user = select_rows(self.row, self.user, rows, num_queries)
+        return replace(self, row=row, user=user)
+
+    def exclusions(self) -> Exclusions:
+        """The excluded users as arguments of `recommend`; `exclude_users` only if there are any."""
+        pairs: Exclusions = {"exclude": (self.row, self.user)}
+        return {**pairs, "exclude_users": self.exclude_users} if len(self.exclude_users) else pairs
+
+    def with_own(self, query: Query) -> tuple[Tensor, Tensor]:
+        """The excluded pairs (row, user) [B + M] int64, the B queries' own users first."""
+        own = torch.arange(len(query))
+        return torch.cat([own, self.row]), torch.cat([query.user, self.user])
 
     def between(self, start: int, end: int) -> tuple[Tensor, Tensor]:
         """The excluded pairs of queries start..end-1, their rows renumbered from 0."""

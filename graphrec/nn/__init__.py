@@ -11,6 +11,7 @@ from graphrec.nn.config import EncoderConfig as EncoderConfig
 from graphrec.nn.config import History as History
 from graphrec.nn.config import Interaction as Interaction
 from graphrec.nn.graph_encoder import GraphEncoder as GraphEncoder
+from graphrec.nn.history import EventEmbedding as EventEmbedding
 from graphrec.nn.history import HistoryEncoder as HistoryEncoder
 from graphrec.nn.layers import Activation as Activation
 from graphrec.nn.layers import MixtureOfExperts as MixtureOfExperts

@@ -26,6 +26,8 @@ class EventEmbedding(nn.Module):
 
     def __init__(self, num_kinds: int, in_channels: int, hidden_channels: int) -> None:
         super().__init__()
+        check_counts(num_kinds=num_kinds, in_channels=in_channels, hidden_channels=hidden_channels)
+        self.hidden_channels = hidden_channels
         self.kind = nn.Embedding(num_kinds, hidden_channels)
         self.other = nn.Linear(in_channels, hidden_channels, bias=False)
         self.gap = nn.Linear(2, hidden_channels)
@@ -96,9 +98,7 @@ class HistoryEncoder(nn.Module):
     Attention is masked by time, not by position (see `Blocks`); a layer reaches back over `window` events.
 
     Args:
-        num_kinds: twice the number of actions.
-        in_channels: width of the embeddings of users.
-        hidden_channels: width of the transformer.
+        events: embeds each event; the transformer has its width.
         num_layers, num_heads: of the transformer.
         window: number of latest events that an event attends to in each layer.
         dropout: on the residual branches.
@@ -113,9 +113,7 @@ class HistoryEncoder(nn.Module):
 
     def __init__(
         self,
-        num_kinds: int,
-        in_channels: int,
-        hidden_channels: int,
+        events: EventEmbedding,
         *,
         num_layers: int = 2,
         num_heads: int = 4,
@@ -124,13 +122,12 @@ class HistoryEncoder(nn.Module):
         activation: Activation = "gelu",
     ) -> None:
         super().__init__()
-        check_counts(num_kinds=num_kinds, in_channels=in_channels, num_layers=num_layers, window=window)
+        check_counts(num_layers=num_layers, window=window)
+        width = events.hidden_channels
         self.window, self.context_length = window, num_layers * (window - 1) + 2
-        self.events = EventEmbedding(num_kinds, in_channels, hidden_channels)
-        self.layers = nn.ModuleList(
-            Layer(hidden_channels, num_heads, dropout, activation) for _ in range(num_layers)
-        )
-        self.norm = nn.LayerNorm(hidden_channels)
+        self.events = events
+        self.layers = nn.ModuleList(Layer(width, num_heads, dropout, activation) for _ in range(num_layers))
+        self.norm = nn.LayerNorm(width)
 
     def forward(self, timelines: Timelines, other: Tensor, wanted: Tensor | None = None) -> Tensor:
         """Encode each event together with those before it.

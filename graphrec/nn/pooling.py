@@ -19,26 +19,15 @@ class PooledHistory(nn.Module):
     prefix; each prefix has its own mask (see `Blocks`), and a learned decay with the age of an event.
 
     Args:
-        num_kinds: twice the number of actions.
-        in_channels: width of the embeddings of users.
-        hidden_channels: width of the encoding.
+        events: embeds each event; the encoding has its width.
         num_queries, num_heads: number of learned queries, and of attention heads for each.
         window: number of latest events that are pooled at each event.
-        dropout: on the residual branch.
-        activation: 'gelu' or 'swiglu'.
-
-    Attributes:
-        context_length: events that matter to the last one, and one more, the gap to which matters.
-
-    Shapes:
-        forward: `Timelines` of M events and embeddings [M, in_channels] of their other sides -> [M, hidden].
+        dropout, activation: as for `HistoryEncoder`, whose attribute and shapes it has.
     """
 
     def __init__(
         self,
-        num_kinds: int,
-        in_channels: int,
-        hidden_channels: int,
+        events: EventEmbedding,
         *,
         num_queries: int = 4,
         num_heads: int = 4,
@@ -47,13 +36,13 @@ class PooledHistory(nn.Module):
         activation: Activation = "gelu",
     ) -> None:
         super().__init__()
-        check_counts(num_kinds=num_kinds, in_channels=in_channels, hidden_channels=hidden_channels)
+        hidden_channels = events.hidden_channels
         check_counts(num_queries=num_queries, num_heads=num_heads, window=window)
         check_dropout(dropout)
         check_heads("hidden_channels", hidden_channels, num_heads)
         self.window, self.context_length = window, window + 1
         self.num_queries, self.num_heads = num_queries, num_heads
-        self.events = EventEmbedding(num_kinds, in_channels, hidden_channels)
+        self.events = events
         self.norm_events = nn.LayerNorm(hidden_channels)
         self.score = nn.Linear(hidden_channels, num_queries * num_heads, bias=False)
         self.decay = nn.Parameter(torch.zeros(num_queries, num_heads))
@@ -65,13 +54,7 @@ class PooledHistory(nn.Module):
         self.norm = nn.LayerNorm(hidden_channels)
 
     def forward(self, timelines: Timelines, other: Tensor, wanted: Tensor | None = None) -> Tensor:
-        """Encode each event together with those before it.
-
-        Args:
-            timelines: M events.
-            other: [M, in_channels], embeddings of their other sides.
-            wanted: [W] int64, events whose encoding is needed; all by default.
-        """
+        """Encode each event together with those before it; see `HistoryEncoder.forward`."""
         if not len(timelines):
             return other.new_zeros(0, self.norm.normalized_shape[0])
         blocks = Blocks(timelines, self.window)
@@ -92,26 +75,19 @@ class MeanHistory(nn.Module):
     """At each event, the mean of that event and the strictly older ones of its window: the plain baseline.
 
     Args:
-        num_kinds, in_channels, hidden_channels, window: as of `PooledHistory`.
-
-    Attributes:
-        context_length: events that matter to the last one, and one more, the gap to which matters.
-
-    Shapes:
-        forward: `Timelines` of M events and embeddings [M, in_channels] of their other sides -> [M, hidden].
+        events: embeds each event; the mean has its width.
+        window: as of `HistoryEncoder`, with its attribute and shapes.
     """
 
-    def __init__(self, num_kinds: int, in_channels: int, hidden_channels: int, *, window: int = 64) -> None:
+    def __init__(self, events: EventEmbedding, *, window: int = 64) -> None:
         super().__init__()
-        check_counts(
-            num_kinds=num_kinds, in_channels=in_channels, hidden_channels=hidden_channels, window=window
-        )
+        check_counts(window=window)
         self.window, self.context_length = window, window + 1
-        self.events = EventEmbedding(num_kinds, in_channels, hidden_channels)
-        self.norm = nn.LayerNorm(hidden_channels)
+        self.events = events
+        self.norm = nn.LayerNorm(events.hidden_channels)
 
     def forward(self, timelines: Timelines, other: Tensor, wanted: Tensor | None = None) -> Tensor:
-        """Encode each event together with those before it; see `PooledHistory.forward`."""
+        """Encode each event together with those before it; see `HistoryEncoder.forward`."""
         if not len(timelines):
             return other.new_zeros(0, self.norm.normalized_shape[0])
         blocks = Blocks(timelines, self.window)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from graphrec.features import NUM_QUERY_FEATURES, Timelines
 from graphrec.nn.config import EncoderConfig
-from graphrec.nn.history import HistoryEncoder
+from graphrec.nn.history import EventEmbedding, HistoryEncoder
 from graphrec.nn.layers import MixtureOfExperts, Standardize, feed_forward
 from graphrec.nn.pooling import MeanHistory, PooledHistory
 
@@ -89,23 +89,19 @@ def history_encoder(num_kinds: int, config: EncoderConfig) -> HistoryEncoder | P
         num_kinds: twice the number of actions.
         config: sizes and parts.
     """
-    dim, hidden = config.embedding_dim, config.hidden_channels
+    events = EventEmbedding(num_kinds, config.embedding_dim, config.hidden_channels)
     if config.history == "mean":
-        return MeanHistory(num_kinds, dim, hidden, window=config.window)
+        return MeanHistory(events, window=config.window)
     if config.history == "pooled":
         return PooledHistory(
-            num_kinds,
-            dim,
-            hidden,
+            events,
             num_heads=config.num_heads,
             window=config.window,
             dropout=config.dropout,
             activation=config.activation,
         )
     return HistoryEncoder(
-        num_kinds,
-        dim,
-        hidden,
+        events,
         num_layers=config.num_layers,
         num_heads=config.num_heads,
         window=config.window,

@@ -25,17 +25,32 @@ class ApproximateIndex(Index):
 
     Args:
         num_cells: by default 4 times the root of the number of users.
-        num_probes: cells searched; more find more and take longer.
+        num_probes: cells searched; more find more and take longer. It may be changed at any time.
     """
 
     _index: faiss.IndexIVFFlat
 
     def __init__(self, *, num_cells: int | None = None, num_probes: int = 40) -> None:
-        for what, given in {"num_cells": num_cells, "num_probes": num_probes}.items():
-            if given is not None:
-                check_count(what, given)
+        if num_cells is not None:
+            check_count("num_cells", num_cells)
         self.num_cells, self.num_probes = num_cells, num_probes
         self._exact = ExactIndex()
+
+    @property
+    def num_probes(self) -> int:
+        """Cells searched."""
+        return self._num_probes
+
+    @num_probes.setter
+    def num_probes(self, number: int) -> None:
+        self._num_probes = check_count("num_probes", number)
+        if self.dim:
+            self._index.nprobe = min(self.num_built_cells, self._num_probes)
+
+    @property
+    def num_built_cells(self) -> int:
+        """Cells of the built index; 0 before `build`."""
+        return int(self._index.nlist) if self.dim else 0
 
     def build(self, vectors: Tensor) -> Self:
         """Assign the vectors [N, D] to cells; k-means uses at most 256 vectors a cell. Returns this index."""

@@ -128,7 +128,7 @@ def recall(found: Tensor, expected: Tensor) -> Tensor:
         expected: [B, j] int64, as `found`, such as lists of an `ExactIndex`.
 
     Returns:
-        [B] float64; NaN-free: 1 where excluded is expected.
+        [B] float64; 1 where no user is expected.
     """
     if found.dim() != 2 or expected.dim() != 2 or len(found) != len(expected):
         shapes = f"{list(found.shape)} and {list(expected.shape)}"

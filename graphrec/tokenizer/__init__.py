@@ -1,6 +1,7 @@
 """STUs: every user as a short sequence of codes."""
 
 from graphrec.tokenizer.cluster_codes import ClusterCodes as ClusterCodes
+from graphrec.tokenizer.fit import CodebookFit as CodebookFit
 from graphrec.tokenizer.fit import default_codebook_size as default_codebook_size
 from graphrec.tokenizer.gnn import GNNRQVAE as GNNRQVAE
 from graphrec.tokenizer.quality.evaluate import code_drift as code_drift

@@ -11,7 +11,7 @@ from torch import Tensor
 from graphrec.data import FriendGraph, UserIds
 from graphrec.data.checks import check_graph, check_index
 from graphrec.nn import ResidualQuantizer
-from graphrec.tokenizer.fit import RefitStart, default_codebook_size
+from graphrec.tokenizer.fit import CodebookFit, default_codebook_size
 from graphrec.tokenizer.id_positions import id_positions
 from graphrec.tokenizer.residual_kmeans import ResidualKMeans
 from graphrec.tokenizer.tokenizer import MAX_CODES
@@ -30,23 +30,10 @@ class ClusterCodes(ResidualKMeans):
     cluster that most of their contacts are in, or near.
 
     Args:
-        dim, num_codebooks, codebook_size, unique, seed: as in `ResidualKMeans`; with at least as many
-            codes as clusters.
+        dim, **settings: as in `ResidualKMeans`; with at least as many codes as clusters.
     """
 
-    def __init__(
-        self,
-        *,
-        dim: int = 32,
-        num_codebooks: int = 3,
-        codebook_size: int | None = None,
-        unique: bool = True,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            dim=dim, num_codebooks=num_codebooks, codebook_size=codebook_size, unique=unique, seed=seed
-        )
-        self._assigned: tuple[UserIds, Tensor] | None = None
+    _assigned: tuple[UserIds, Tensor] | None = None
 
     def assign(self, graph: FriendGraph, cluster: Tensor) -> Self:
         """Set the clusters for the next fit.
@@ -90,14 +77,9 @@ class ClusterCodes(ResidualKMeans):
         rest = (1.0 - CLUSTER_NORM**2) ** 0.5 * self._vectors
         self._vectors = F.normalize(torch.cat([CLUSTER_NORM * direction, rest], dim=1), dim=1)
 
-    def quantize(
-        self,
-        vectors: Tensor,
-        codebook_size: int,
-        generator: torch.Generator,
-        start: RefitStart | None = None,
-    ) -> ResidualQuantizer:
+    def quantize(self, vectors: Tensor, fit: CodebookFit) -> ResidualQuantizer:
         """Make the first codebook of the clusters' mean vectors, the others by residual k-means."""
+        codebook_size, generator, _ = fit
         out = ResidualQuantizer(
             vectors.size(1), num_codebooks=self.num_codebooks, codebook_size=codebook_size
         )

@@ -44,6 +44,20 @@ class RefitStart(NamedTuple):
     stus: Tensor
 
 
+class CodebookFit(NamedTuple):
+    """What codebooks are made from, beside the vectors.
+
+    Attributes:
+        codebook_size: K.
+        generator: source of randomness.
+        start: at a refit, the state to start from; None at a fit.
+    """
+
+    codebook_size: int
+    generator: torch.Generator
+    start: RefitStart | None
+
+
 @dataclass(frozen=True)
 class FittedCodes:
     """The result of a fit.
@@ -108,7 +122,7 @@ def fit_codes(tokenizer: Tokenizer, graph: FriendGraph, until: int, old: Tokeniz
     if old is not None and tokenizer.previous is not None:
         start = _refit_start(old, tokenizer.previous, vectors, size)
     generator = torch.Generator().manual_seed(tokenizer.seed)
-    quantizer = tokenizer.quantize(vectors, size, generator, start)
+    quantizer = tokenizer.quantize(vectors, CodebookFit(size, generator, start))
     keep = None if start is None else start.raw_codes
     raw_codes = quantizer.assign(vectors, balanced=tokenizer.balanced, keep=keep)
     codes = raw_codes

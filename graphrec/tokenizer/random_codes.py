@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import torch
 from torch import Tensor
 
 from graphrec.data import USER, FriendGraph
 from graphrec.data.draws import below, hashed
 from graphrec.nn import ResidualQuantizer
-from graphrec.tokenizer.fit import RefitStart, default_codebook_size
-from graphrec.tokenizer.tokenizer import Tokenizer
+from graphrec.tokenizer.fit import CodebookFit, default_codebook_size
+from graphrec.tokenizer.tokenizer import CodeSettings, Tokenizer
 
 
 class RandomCodes(Tokenizer):
     """Random codes: each is drawn uniformly, by a hash of the user's raw id.
 
     Args:
-        num_codebooks, codebook_size, unique, seed: as in `Tokenizer`.
+        **settings: as in `Tokenizer`; not balanced by default.
     """
 
-    def __init__(
-        self,
-        *,
-        num_codebooks: int = 3,
-        codebook_size: int | None = None,
-        unique: bool = True,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            num_codebooks=num_codebooks,
-            codebook_size=codebook_size,
-            unique=unique,
-            balanced=False,
-            seed=seed,
-        )
+    def __init__(self, **settings: Unpack[CodeSettings]) -> None:
+        settings.setdefault("balanced", False)
+        super().__init__(**settings)
         self.size: Tensor
         self.register_buffer("size", torch.zeros((), dtype=torch.int64))
 
@@ -50,19 +40,13 @@ class RandomCodes(Tokenizer):
         salt = hashed(self.seed, raw[:, None], torch.arange(self.num_codebooks))
         return _coordinate(below(salt, self.size), int(self.size))
 
-    def quantize(
-        self,
-        vectors: Tensor,
-        codebook_size: int,
-        generator: torch.Generator,
-        start: RefitStart | None = None,
-    ) -> ResidualQuantizer:
+    def quantize(self, vectors: Tensor, fit: CodebookFit) -> ResidualQuantizer:
         """A lattice of codebooks, which reproduces the random codes."""
         quantizer = ResidualQuantizer(
-            self.num_codebooks, num_codebooks=self.num_codebooks, codebook_size=codebook_size
+            self.num_codebooks, num_codebooks=self.num_codebooks, codebook_size=fit.codebook_size
         )
         level = torch.arange(self.num_codebooks)
-        quantizer.codebooks[level, :, level] = _coordinate(torch.arange(codebook_size), codebook_size)
+        quantizer.codebooks[level, :, level] = _coordinate(torch.arange(fit.codebook_size), fit.codebook_size)
         return quantizer
 
 

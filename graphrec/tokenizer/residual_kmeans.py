@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from torch import Tensor
 from graphrec.data import FriendGraph
 from graphrec.data.checks import check_count
 from graphrec.temporal import SpectralEmbeddings, Timeline
-from graphrec.tokenizer.tokenizer import Tokenizer
+from graphrec.tokenizer.tokenizer import CodeSettings, Tokenizer
 
 MAX_DIM = 2**14
 
@@ -27,26 +27,12 @@ class ResidualKMeans(Tokenizer):
 
     Args:
         dim: D, of the embeddings; fewer if there are fewer users.
-        num_codebooks, codebook_size, unique, balanced, seed: as in `Tokenizer`; plain k-means by default.
+        **settings: as in `Tokenizer`; not balanced, that is plain k-means, by default.
     """
 
-    def __init__(
-        self,
-        *,
-        dim: int = 32,
-        num_codebooks: int = 3,
-        codebook_size: int | None = None,
-        unique: bool = True,
-        balanced: bool = False,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            num_codebooks=num_codebooks,
-            codebook_size=codebook_size,
-            unique=unique,
-            balanced=balanced,
-            seed=seed,
-        )
+    def __init__(self, *, dim: int = 32, **settings: Unpack[CodeSettings]) -> None:
+        settings.setdefault("balanced", False)
+        super().__init__(**settings)
         self.dim = check_count("dim", dim, maximum=MAX_DIM)
         self._vectors = torch.empty(0, dim, dtype=torch.float32)
 

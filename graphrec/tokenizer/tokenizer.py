@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from graphrec.data.precision import single_precision
 from graphrec.nn import ResidualQuantizer
 from graphrec.threads import one_intra_op_thread
 from graphrec.tokenizer import checkpoint
-from graphrec.tokenizer.fit import MIN_DEFAULT_SIZE, RefitStart, fit_codes
+from graphrec.tokenizer.fit import MIN_DEFAULT_SIZE, CodebookFit, fit_codes
 from graphrec.tokenizer.id_positions import id_positions
 from graphrec.tokenizer.members import MemberIndex, Members, floor_to_events
 from graphrec.tokenizer.newcomers import admit_newcomers
@@ -32,6 +32,16 @@ MAX_CODEBOOKS, MAX_CODES = 62, 2**20
 
 TOKENIZER_CLASSES: dict[str, type[Tokenizer]] = {}
 """Every imported class of tokenizers by name, for loading."""
+
+
+class CodeSettings(TypedDict, total=False):
+    """The arguments that all tokenizers share; `Tokenizer` describes them."""
+
+    num_codebooks: int
+    codebook_size: int | None
+    unique: bool
+    balanced: bool
+    seed: int
 
 
 class Tokenizer(nn.Module, ABC):
@@ -122,32 +132,24 @@ class Tokenizer(nn.Module, ABC):
             [n, D] float32, finite; rows of 0 for users with nothing to embed.
         """
 
-    def quantize(
-        self,
-        vectors: Tensor,
-        codebook_size: int,
-        generator: torch.Generator,
-        start: RefitStart | None = None,
-    ) -> ResidualQuantizer:
+    def quantize(self, vectors: Tensor, fit: CodebookFit) -> ResidualQuantizer:
         """Make the codebooks for the vectors of a fit; by default by residual k-means.
 
         Args:
             vectors: [M, D], of all users known at the fit.
-            codebook_size: K.
-            generator: source of randomness.
-            start: at a refit, the state to start from.
+            fit: their size, a generator and, at a refit, the state to start from.
 
         Returns:
             L codebooks of K vectors.
         """
         quantizer = ResidualQuantizer(
-            vectors.size(1), num_codebooks=self.num_codebooks, codebook_size=codebook_size
+            vectors.size(1), num_codebooks=self.num_codebooks, codebook_size=fit.codebook_size
         )
         keep = None
-        if start is not None:
-            quantizer.codebooks.copy_(start.quantizer.codebooks)
-            keep = start.raw_codes
-        quantizer.initialize(vectors, generator, balanced=self.balanced, keep=keep)
+        if fit.start is not None:
+            quantizer.codebooks.copy_(fit.start.quantizer.codebooks)
+            keep = fit.start.raw_codes
+        quantizer.initialize(vectors, fit.generator, balanced=self.balanced, keep=keep)
         return quantizer
 
     def drop(self, stays: Tensor) -> None:

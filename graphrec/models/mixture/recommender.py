@@ -41,9 +41,8 @@ from graphrec.models.mixture.validation import (
     validation_scores,
 )
 from graphrec.models.mixture.view import GraphView
-from graphrec.models.recommender import MAX_SCORES, Recommender
+from graphrec.models.recommender import MAX_SCORES, Recommender, Wanted
 from graphrec.nn import MixtureNetwork
-from graphrec.retrieval.topk import select_rows
 from graphrec.threads import one_intra_op_thread
 from graphrec.tokenizer.id_positions import id_positions
 from graphrec.train import train
@@ -371,29 +370,14 @@ class MixtureRecommender(Recommender, Generic[Bound]):
         return super().score_pairs(query, row, user)
 
     @single_precision()
-    def recommend(
-        self,
-        query: Query,
-        k: int,
-        exclude: tuple[Tensor, Tensor] | None = None,
-        exclude_users: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """The k users with the highest scores for each query; never the query's own user.
-
-        If the head implements `Searches`, only the users that it finds are scored; if these are fewer than k,
-        all users are scored.
-
-        Args, Returns, Raises: as in `Recommender.recommend`.
-        """
-        wanted = self._check_wanted(query, k, exclude, exclude_users)
-        head, k, for_all = self.head, wanted.k, wanted.exclude_users
+    def _recommend(self, query: Query, wanted: Wanted) -> tuple[Tensor, Tensor]:
+        """If the head implements `Searches`, score the users that it finds; if they are fewer than k, all."""
+        head, k = self.head, wanted.k
         if not isinstance(head, Searches):
-            return super().recommend(query, k, exclude, exclude_users)
-        row, user = torch.cat([torch.arange(len(query)), wanted.row]), torch.cat([query.user, wanted.user])
-        users, scores = self.fitted.search(head, query, k, (row, user), for_all)
+            return super()._recommend(query, wanted)
+        users, scores = self.fitted.search(head, query, k, wanted.with_own(query), wanted.exclude_users)
         few = users[:, min(k, self.graph.num_users) - 1] < 0
         if bool(few.any()):
             rows = few.nonzero().squeeze(1)
-            excluded = select_rows(row, user, rows, len(query))
-            users[rows], scores[rows] = super().recommend(query[rows], k, excluded, for_all)
+            users[rows], scores[rows] = super()._recommend(query[rows], wanted.select(rows, len(query)))
         return users, scores

@@ -6,7 +6,7 @@ import copy
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Self, Unpack
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from graphrec.data.saved import (
     write_manifest,
 )
 from graphrec.models.manifest import load_submodels, save_submodels
-from graphrec.models.recommender import Recommender, latest
+from graphrec.models.recommender import Exclusions, Recommender, Wanted, latest
 from graphrec.retrieval.topk import padded_topk
 
 FORMAT, MANIFEST = "graphrec.Hybrid/1", "hybrid.json"
@@ -117,36 +117,20 @@ class Hybrid(Recommender):
         self._check(query)
         return self.scorer.score_pairs(query, row, user)
 
-    def candidates(
-        self,
-        query: Query,
-        k: int,
-        exclude: tuple[Tensor, Tensor] | None = None,
-        exclude_users: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    def candidates(self, query: Query, k: int, **exclusions: Unpack[Exclusions]) -> tuple[Tensor, Tensor]:
         """The best k of each retriever for B queries: (row [M], user [M]) int64, distinct and sorted."""
         num_users, keys = self.graph.num_users, []
         k = check_count("k", k)
-        more = () if exclude_users is None else (exclude_users,)  # some retrievers have no such argument
         for retriever in self.retrievers:
-            users = retriever.recommend(query, min(k, num_users), exclude, *more)[0]
+            users = retriever.recommend(query, min(k, num_users), **exclusions)[0]
             row, column = (users >= 0).nonzero(as_tuple=True)
             keys.append(row * num_users + users[row, column])
         key = torch.cat(keys).unique()
         return key // num_users, key % num_users
 
-    def recommend(
-        self,
-        query: Query,
-        k: int,
-        exclude: tuple[Tensor, Tensor] | None = None,
-        exclude_users: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """The k candidates with the highest scores; never the query's own user.
-
-        Args, Returns, Raises: as in `Recommender.recommend`.
-        """
-        k = self._check_wanted(query, k, exclude, exclude_users).k
-        row, user = self.candidates(query, max(k, self.num_candidates), exclude, exclude_users)
+    def _recommend(self, query: Query, wanted: Wanted) -> tuple[Tensor, Tensor]:
+        """The k candidates with the highest scores."""
+        k = wanted.k
+        row, user = self.candidates(query, max(k, self.num_candidates), **wanted.exclusions())
         score = self.scorer.score_pairs(query, row, user).double()
         return padded_topk(row, user, score, (len(query), k), self.graph.num_users)

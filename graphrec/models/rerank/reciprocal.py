@@ -292,11 +292,14 @@ class ReciprocalReranker(Recommender):
         forth = mean_ranks(best.flip(1), row, new[row, person])
         asked = Query(query.user[row], query.time[row], query.action[row])
         reply = self.reply_model.probability(asked, person)
-        back = self._other_side(asked, person)
+        back = self.reverse_ranks(asked, person)
         return row, person, -forth.log(), reply.clamp(min=MIN_PROBABILITY).log(), -back.log()
 
-    def _other_side(self, asked: Query, person: Tensor) -> Tensor:
-        """Ranks of M queries' users among the new people of people [M], as last computed: [M] float64."""
+    def reverse_ranks(self, asked: Query, person: Tensor) -> Tensor:
+        """Ranks of M queries' users among the new people of people [M], as last computed: [M] float64.
+
+        They do not depend on `weights`, so a subclass may cache them.
+        """
         num_users, num_actions = self.graph.num_users, len(self.graph.actions)
         events = self._timeline.events.time
         renewed = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self, Unpack
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from graphrec.data import USER, FriendGraph, Query
 from graphrec.data.draws import hashed
-from graphrec.loader import EventLoader
+from graphrec.loader import EventLoader, LoaderOptions
 from graphrec.temporal import SpectralEmbeddings, Timeline
 
 NUM_SNAPSHOTS, MIN_SNAPSHOTS = 6, 3
@@ -171,14 +171,15 @@ class SnapshotPairs:
             torch.cat([self.is_tie, torch.zeros(int(kept.sum()), dtype=torch.bool)]),
         )
 
-    def loader(self, snapshots: Snapshots, num_neighbors: Sequence[int], **kwargs: Any) -> EventLoader:
+    def loader(
+        self, snapshots: Snapshots, num_neighbors: Sequence[int], **options: Unpack[LoaderOptions]
+    ) -> EventLoader:
         """Batches of sampled neighborhoods of both users of each pair, at its snapshot."""
         instants = snapshots.history.timeline.instants
         time = instants[snapshots.tick[self.snapshot] - 1] + 1
         query = Query(self.src, time, torch.zeros_like(self.src))
-        return EventLoader(
-            snapshots.history.graph, query, self.dst, num_neighbors, strategy="uniform", **kwargs
-        )
+        options["strategy"] = "uniform"
+        return EventLoader(snapshots.history.graph, query, self.dst, num_neighbors, **options)
 
 
 def rotate_to(vectors: Tensor, target: Tensor) -> Tensor:

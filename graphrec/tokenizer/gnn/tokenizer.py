@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from graphrec.data.checks import check_count, check_counts, check_flags, check_f
 from graphrec.loader import QueryLoader, TimelineBatches
 from graphrec.nn import ResidualQuantizer
 from graphrec.temporal import Timeline
-from graphrec.tokenizer.fit import RefitStart, default_codebook_size, embed_checked
+from graphrec.tokenizer.fit import CodebookFit, default_codebook_size, embed_checked
 from graphrec.tokenizer.gnn.inputs import EncoderInputs, edge_kinds, encoder_inputs, simulate_newcomers
 from graphrec.tokenizer.gnn.network import (
     TieNetwork,
@@ -28,7 +28,7 @@ from graphrec.tokenizer.gnn.network import (
 from graphrec.tokenizer.gnn.newcomers import place_newcomers
 from graphrec.tokenizer.gnn.snapshots import SnapshotPairs, Snapshots, TrainingHistory, rotate_to
 from graphrec.tokenizer.residual_kmeans import MAX_DIM
-from graphrec.tokenizer.tokenizer import Tokenizer
+from graphrec.tokenizer.tokenizer import CodeSettings, Tokenizer
 from graphrec.train import train
 
 MIN_TIES, MAX_TIES = 64, 200_000
@@ -77,9 +77,9 @@ class GNNRQVAE(Tokenizer):
         batch_size: pairs in a batch.
         max_epochs: of training; a refit that starts warm takes a fifth of them.
         lr: learning rate.
-        num_codebooks, codebook_size, unique, balanced, seed: as in `Tokenizer`.
         folder: for checkpoints, so that an interrupted fit can resume (see `graphrec.train.train`).
         progress: show training.
+        **settings: as in `Tokenizer`.
 
     Attributes:
         curve: training and validation of the last fit, one row an epoch.
@@ -94,21 +94,11 @@ class GNNRQVAE(Tokenizer):
         batch_size: int = 512,
         max_epochs: int = 16,
         lr: float = 6e-3,
-        num_codebooks: int = 3,
-        codebook_size: int | None = None,
-        unique: bool = True,
-        balanced: bool = True,
-        seed: int = 0,
         folder: str | os.PathLike[str] | None = None,
         progress: bool = False,
+        **settings: Unpack[CodeSettings],
     ) -> None:
-        super().__init__(
-            num_codebooks=num_codebooks,
-            codebook_size=codebook_size,
-            unique=unique,
-            balanced=balanced,
-            seed=seed,
-        )
+        super().__init__(**settings)
         check_count("dim", dim, maximum=MAX_DIM)
         check_counts(epoch_batches=epoch_batches, batch_size=batch_size, max_epochs=max_epochs)
         if isinstance(num_neighbors, (str, int)) or not num_neighbors:
@@ -194,17 +184,12 @@ class GNNRQVAE(Tokenizer):
             out.append(self.network.encoder(*inputs.encoder_arguments)[: len(snapshot)])
         return torch.cat(out)
 
-    def quantize(
-        self,
-        vectors: Tensor,
-        codebook_size: int,
-        generator: torch.Generator,
-        start: RefitStart | None = None,
-    ) -> ResidualQuantizer:
+    def quantize(self, vectors: Tensor, fit: CodebookFit) -> ResidualQuantizer:
         """Residual k-means, whose first level starts from the learned codebook."""
         assert self.network is not None
-        if start is not None:
-            return super().quantize(vectors, codebook_size, generator, start)
+        if fit.start is not None:
+            return super().quantize(vectors, fit)
+        codebook_size, generator, _ = fit
         first = ResidualQuantizer(vectors.size(1), num_codebooks=1, codebook_size=codebook_size)
         first.codebooks[0] = self.network.objective.codebook.detach()
         new = torch.full((len(vectors), 1), -1)
