@@ -1,10 +1,43 @@
-"""Mutual ties, derived from the events."""
+"""First acts between users, and the mutual ties derived from them."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class FirstActs:
+    """The first event of each of P ordered pairs of users, in order of (src, dst).
+
+    Attributes:
+        src, dst: [P] int64, the acting user and the target.
+        event: [P] int64, position of the pair's first event.
+        back: [P] int64, position of the pair (dst, src) among the P; -1 if dst has not acted on src.
+    """
+
+    src: np.ndarray
+    dst: np.ndarray
+    event: np.ndarray
+    back: np.ndarray
+
+    @classmethod
+    def of(cls, src: np.ndarray, dst: np.ndarray, num_users: int) -> FirstActs:
+        """Find the first act of each pair.
+
+        Args:
+            src: [E] int64, acting users, the first event first.
+            dst: [E] int64, targets.
+            num_users: N.
+        """
+        pair, event = np.unique(src * num_users + dst, return_index=True)
+        src, dst = src[event], dst[event]
+        reverse = dst * num_users + src
+        place = np.minimum(np.searchsorted(pair, reverse), len(pair) - 1)
+        return cls(src, dst, event, np.where(pair[place] == reverse, place, -1))
 
 
 def mutual_ties(src: Tensor, dst: Tensor, time: Tensor, num_users: int) -> tuple[Tensor, Tensor]:
@@ -19,13 +52,10 @@ def mutual_ties(src: Tensor, dst: Tensor, time: Tensor, num_users: int) -> tuple
     Returns:
         (edge_index [2, M] int64, time [M] int64 seconds of the later of the two first acts, ascending).
     """
-    pair, first = np.unique((src * num_users + dst).numpy(), return_index=True)  # first act, events in order
-    u, v = np.divmod(pair, num_users)
-    back = v * num_users + u
-    where = np.minimum(np.searchsorted(pair, back), max(len(pair) - 1, 0))
-    mutual = pair[where] == back if len(pair) else np.zeros(0, dtype=bool)
-    moment = time.numpy()
-    became = np.maximum(moment[first], moment[first[where]])[mutual] if len(pair) else moment
-    u, v = u[mutual], v[mutual]
+    acts = FirstActs.of(src.numpy(), dst.numpy(), num_users)
+    moment = time.numpy()[acts.event]
+    mutual = acts.back >= 0
+    became = np.maximum(moment[mutual], moment[acts.back[mutual]])
     order = np.argsort(became, kind="stable")
-    return torch.from_numpy(np.stack([u[order], v[order]])), torch.from_numpy(became[order])
+    edges = np.stack([acts.src[mutual], acts.dst[mutual]])
+    return torch.from_numpy(edges[:, order]), torch.from_numpy(became[order])

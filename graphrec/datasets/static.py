@@ -19,8 +19,12 @@ from graphrec.datasets.raw import RawFile
 from graphrec.datasets.static_split import BEFRIEND, static_split
 
 
-def _archived(path: str, sha256: str, archive: str) -> RawFile:
-    return RawFile(path, sha256, f"https://snap.stanford.edu/data/{archive}", archive=True)
+def _archived(archive: str, folder: str, checksums: Mapping[str, str]) -> tuple[RawFile, ...]:
+    """The files of an archive of SNAP, from their SHA-256 by name; in a mirror they are in a folder."""
+    source = f"https://snap.stanford.edu/data/{archive}"
+    return tuple(
+        RawFile(f"{folder}/{name}", sha256, source, archive=True) for name, sha256 in checksums.items()
+    )
 
 
 class StaticDataset(FriendDataset):
@@ -76,17 +80,13 @@ class DeezerHungary(StaticDataset):
         "clustering. Proceedings of the 2019 IEEE/ACM International Conference on Advances in Social "
         "Networks Analysis and Mining, 65-72, 2019. https://doi.org/10.1145/3341161.3342890"
     )
-    files = (
-        _archived(
-            "deezer/HU_edges.csv",
-            "4f89a0cba9d89d25d4fe97403097731a0fc909e9fcf03c8b9d9c0ddeb5b4c6c1",
-            "gemsec_deezer_dataset.tar.gz",
-        ),
-        _archived(
-            "deezer/HU_genres.json",
-            "194f2830de93939dc018c0a3c8c0f2a546b2ec584f1134cd2fbba19dbb74738c",
-            "gemsec_deezer_dataset.tar.gz",
-        ),
+    files = _archived(
+        "gemsec_deezer_dataset.tar.gz",
+        "deezer",
+        {
+            "HU_edges.csv": "4f89a0cba9d89d25d4fe97403097731a0fc909e9fcf03c8b9d9c0ddeb5b4c6c1",
+            "HU_genres.json": "194f2830de93939dc018c0a3c8c0f2a546b2ec584f1134cd2fbba19dbb74738c",
+        },
     )
     expected_users = 47_538
     expected_events: ClassVar[Mapping[str, int]] = {BEFRIEND: 2 * 222_887}
@@ -111,17 +111,13 @@ class LastFMAsia(StaticDataset):
         "statistical descriptors to parametric models. Proceedings of the 29th ACM International Conference "
         "on Information and Knowledge Management, 1325-1334, 2020. https://arxiv.org/abs/2005.07959"
     )
-    files = (
-        _archived(
-            "lastfm_asia/lastfm_asia_edges.csv",
-            "548eacff61bff564ab5007831fa4a7a30e1a3956075ffd24e43310ed33555842",
-            "lastfm_asia.zip",
-        ),
-        _archived(
-            "lastfm_asia/lastfm_asia_target.csv",
-            "91f19215f6eca8321feec038bd32900cf13fd4f7e041a9976cf202807c72ac16",
-            "lastfm_asia.zip",
-        ),
+    files = _archived(
+        "lastfm_asia.zip",
+        "lastfm_asia",
+        {
+            "lastfm_asia_edges.csv": "548eacff61bff564ab5007831fa4a7a30e1a3956075ffd24e43310ed33555842",
+            "lastfm_asia_target.csv": "91f19215f6eca8321feec038bd32900cf13fd4f7e041a9976cf202807c72ac16",
+        },
     )
     expected_users = 7_624
     expected_events: ClassVar[Mapping[str, int]] = {BEFRIEND: 2 * 27_806}
@@ -147,22 +143,14 @@ class TwitchGermany(StaticDataset):
         "Benedek Rozemberczki, Carl Allen, Rik Sarkar: Multi-scale attributed node embedding. Journal of "
         "Complex Networks 9(2), cnab014, 2021. https://doi.org/10.1093/comnet/cnab014"
     )
-    files = (
-        _archived(
-            "twitch/DE_edges.csv",
-            "54feaf3e3e70a485fe07f8611e4d2677841b97f77b8358204bcf4a48cc884d86",
-            "twitch.zip",
-        ),
-        _archived(
-            "twitch/DE_target.csv",
-            "2188f58a093bb9db363d3eaf7c3a52c2adc8ff6b23cbcb4f53875f87061c0321",
-            "twitch.zip",
-        ),
-        _archived(
-            "twitch/DE_features.json",
-            "7b39c42570f05cd46017c765df8d8a1bc03f19787c3eb0f9684f50a52476ae3a",
-            "twitch.zip",
-        ),
+    files = _archived(
+        "twitch.zip",
+        "twitch",
+        {
+            "DE_edges.csv": "54feaf3e3e70a485fe07f8611e4d2677841b97f77b8358204bcf4a48cc884d86",
+            "DE_target.csv": "2188f58a093bb9db363d3eaf7c3a52c2adc8ff6b23cbcb4f53875f87061c0321",
+            "DE_features.json": "7b39c42570f05cd46017c765df8d8a1bc03f19787c3eb0f9684f50a52476ae3a",
+        },
     )
     expected_users = 9_498
     expected_events: ClassVar[Mapping[str, int]] = {BEFRIEND: 2 * 153_138}

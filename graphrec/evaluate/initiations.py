@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphrec.data import FriendGraph, Part, TemporalSplit
+from graphrec.data.ties import FirstActs
 
 WEEK_SECONDS = 7 * 86_400
 
@@ -37,13 +38,10 @@ class Initiations:
         events, n = graph.events(), graph.num_users
         src, dst, time, action = (x.numpy() for x in (events.src, events.dst, events.time, events.action))
         # Of tied acts of one pair the lowest action comes first, whatever the order of rows.
-        order = np.lexsort((action, time, src * n + dst))
-        directed, first = np.unique((src * n + dst)[order], return_index=True)
-        first = order[first]
-        back = dst[first] * n + src[first]
-        where = np.minimum(np.searchsorted(directed, back), len(directed) - 1)
-        replied = directed[where] == back
-        reply = np.where(replied, first[where], -1)
+        order = np.lexsort((action, time))
+        acts = FirstActs.of(src[order], dst[order], n)
+        first, replied = order[acts.event], acts.back >= 0
+        reply = np.where(replied, first[acts.back], -1)
         own, theirs = (np.stack([time[i], action[i]]) for i in (first, reply))
         earlier = (own[0] < theirs[0]) | ((own[0] == theirs[0]) & (own[1] < theirs[1]))
         opens = ~replied | earlier | ((own == theirs).all(0) & (src[first] < dst[first]))
