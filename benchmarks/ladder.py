@@ -29,6 +29,7 @@ from graphrec.data import (
     TemporalSplit,
     digest_code,
     digest_graph,
+    digest_source,
     digest_value,
     read_users,
 )
@@ -199,16 +200,13 @@ def run(
     print(f"\nwritten: {out / 'results.json'}, {out / 'report.html'}, {out / 'scores.png'}")
 
 
-def own_code(models: Sequence[str]) -> dict[str, bytes]:
-    """The files that define the builders of those models that are not of graphrec."""
-    out = {}
-    for name in models:
-        builder: Any = MODELS.get(name)
-        while isinstance(builder, partial):
-            builder = builder.func
-        if builder is not None and not builder.__module__.startswith("graphrec."):
-            out[name] = Path(inspect.getfile(builder)).read_bytes()
-    return out
+def own_code(models: Sequence[str]) -> dict[str, str]:
+    """Digests of the files that define the builders of models, by name; '' for those of graphrec."""
+    builders: dict[str, Any] = {name: MODELS[name] for name in models if name in MODELS}
+    return {
+        name: digest_source(builder.func if isinstance(builder, partial) else builder)
+        for name, builder in builders.items()
+    }
 
 
 def _resumed(partial: Path, key: dict[str, str | None], models: list[str]) -> dict[str, dict[str, Any]]:

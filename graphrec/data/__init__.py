@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from graphrec.data.digest import digest_code as digest_code
     from graphrec.data.digest import digest_graph as digest_graph
     from graphrec.data.digest import digest_log as digest_log
+    from graphrec.data.digest import digest_source as digest_source
     from graphrec.data.digest import digest_value as digest_value
     from graphrec.data.errors import DataError as DataError
     from graphrec.data.events import EventLog as EventLog

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,21 @@ def digest_code() -> str:
     package = Path(__file__).parents[1]
     files = sorted(package.rglob("*.py"))
     return digest_value({str(path.relative_to(package)): path.read_bytes() for path in files})
+
+
+def digest_source(definition: Callable[..., Any]) -> str:
+    """Return the SHA-256 of the file that defines a class or function, 64 hexadecimal digits.
+
+    Returns:
+        The digest; '' for definitions in graphrec, which `digest_code` covers, and for those without a file,
+        as in a notebook.
+    """
+    if definition.__module__.partition(".")[0] == __name__.partition(".")[0]:
+        return ""
+    try:
+        return digest_value(Path(inspect.getfile(definition)).read_bytes())
+    except (OSError, TypeError):
+        return ""
 
 
 def _feed(digest: Any, value: Any, path: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphrec.data import FriendGraph, digest_graph
+from graphrec.data import FriendGraph, digest_graph, digest_source
 from graphrec.features import Profiles
 from graphrec.models.heads.head import Head
 from graphrec.models.heads.optional import run_key_of
@@ -126,6 +126,8 @@ def run_key(
     key |= {"components": config.components, "features": config.features}
     key |= {"neighborhood": asdict(config.searched_neighborhood), "graph": digest_graph(graph)}
     key |= {"until": until, "validate_until": validate_until}
+    if code := digest_source(type(head)):
+        key["head_code"] = code
     return key | {f"head.{name}" if name in key else name: value for name, value in run_key_of(head).items()}
 
 
