@@ -21,8 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from graphrec.cli.reading import parse_log
-from graphrec.cli.reading_options import EVENTS_HELP, add_reading_options
+from graphrec.cli import EVENTS_HELP, add_reading_options, parse_log
 from graphrec.data import (
     DataError,
     FriendGraph,
@@ -31,9 +30,9 @@ from graphrec.data import (
     digest_graph,
     digest_source,
     digest_value,
+    printable,
     read_users,
 )
-from graphrec.data.text import printable
 from graphrec.datasets import DATASETS, SyntheticFriends, World, load_dataset
 from graphrec.evaluate import StreamingRanks, evaluate_mutual, evaluate_streaming
 from graphrec.models import (

@@ -133,7 +133,20 @@ def test_benchmarks_use_no_private_names(path: Path) -> None:
     assert not private_names(path.read_text())
 
 
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_benchmarks_import_what_a_package_offers(path: Path) -> None:
+    assert not modules_inside(path.read_text())
+
+
+def modules_inside(source: str) -> list[str]:
+    """Modules of the library below its packages that a program imports from."""
+    found = [node.module or "" for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)]
+    return [name for name in found if name.startswith("graphrec.") and name.count(".") > 1]
+
+
 def test_private_names_would_be_seen() -> None:
+    deep = "from graphrec.data.text import printable\nfrom graphrec.data import Query"
+    assert modules_inside(deep) == ["graphrec.data.text"]
     assert private_names("from a import _b\nc._d()\nself._e\nf.__dict__") == {"_b", "_d"}
 
 

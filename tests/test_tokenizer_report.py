@@ -79,7 +79,7 @@ def test_homophily_equals_a_naive_count(seed: int) -> None:
     verdict = score_ties(codes, ties, past=ties.between(None, 20), scored=judged, generator=generator())
     kept = judged & (codes[ties.src, 0] >= 0) & (codes[ties.dst, 0] >= 0)
     assert verdict.num_ties == kept.sum()
-    if verdict.num_ties < module.MIN_TIES:
+    if verdict.num_ties < module.MIN_SCORED_TIES:
         assert verdict.auc == {"uniform": None, "matched": None}
         return
     src, dst = ties.src[kept], ties.dst[kept]

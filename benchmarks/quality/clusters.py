@@ -47,8 +47,7 @@ from benchmarks.speed.scale import LOG, in_own_process, write_log
 from graphrec.data import FriendGraph, Part, Query, TemporalSplit, read_events
 from graphrec.datasets import load_dataset
 from graphrec.evaluate import evaluate_mutual, evaluate_streaming
-from graphrec.models import Clustered, MixtureRecommender, Recommender, TwoTower
-from graphrec.models.heads.clusters.head import BoundClusterHead
+from graphrec.models import BoundClusterHead, Clustered, MixtureRecommender, Recommender, TwoTower
 from graphrec.temporal import Timeline, run_starts
 
 Figures = dict[str, Any]

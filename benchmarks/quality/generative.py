@@ -31,12 +31,12 @@ from graphrec.models import (
     GENERATIVE_PRESETS,
     HEURISTICS,
     TWO_TOWER_PRESETS,
+    BoundCodeHead,
     GenerativeSTU,
     MixtureRecommender,
     TwoTower,
+    unconstrained_validity,
 )
-from graphrec.models.heads.codes.diagnostics import unconstrained_validity
-from graphrec.models.heads.codes.head import BoundCodeHead
 from graphrec.nn import COMPONENTS
 from graphrec.temporal import Timeline
 from graphrec.tokenizer import GNNRQVAE, RandomCodes, ResidualKMeans

@@ -46,19 +46,18 @@ from graphrec.models import (
     GENERATIVE_PRESETS,
     HEURISTICS,
     TWO_TOWER_PRESETS,
+    BoundCodeHead,
+    BoundSoftmaxHead,
     GenerativeSTU,
     Hybrid,
     MixtureRecommender,
+    MixtureScorer,
     Nearest,
     Recommender,
     TwoTower,
+    generators,
 )
-from graphrec.models.heads.codes.diagnostics import generators
-from graphrec.models.heads.codes.head import BoundCodeHead
-from graphrec.models.heads.codes.mixture_scorer import MixtureScorer
-from graphrec.models.heads.softmax import BoundSoftmaxHead
-from graphrec.retrieval import ApproximateIndex, ExactIndex
-from graphrec.retrieval.topk import select_rows
+from graphrec.retrieval import ApproximateIndex, ExactIndex, select_rows
 from graphrec.temporal import Neighborhood, NeighborhoodConfig, SpectralEmbeddings, Timeline, contains
 from graphrec.tokenizer import GNNRQVAE, RandomCodes, ResidualKMeans, Tokenizer, TokenizerQualityWarning
 

@@ -12,10 +12,8 @@ import torch
 from torch import Tensor
 
 from graphrec.data import FriendGraph, Part, Query, TemporalSplit
-from graphrec.evaluate.protocol import SAMPLE_SIZE
-from graphrec.models import MixtureRecommender
-from graphrec.models.heads.clusters.head import BoundClusterHead
-from graphrec.models.heads.clusters.index import ClusterIndex
+from graphrec.evaluate import SAMPLE_SIZE
+from graphrec.models import BoundClusterHead, ClusterIndex, MixtureRecommender
 from graphrec.nn import CLUSTERS_PER_USER
 from graphrec.temporal import contains
 from graphrec.tokenizer import ResidualKMeans, TokenizerQualityWarning

@@ -27,13 +27,14 @@ from tabulate import tabulate
 from torch import Tensor
 
 from benchmarks.speed.scale import in_own_process, measure
-from graphrec.data import USER, EventLog, FriendGraph, TemporalSplit
-from graphrec.data.draws import hashed
+from graphrec.data import USER, EventLog, FriendGraph, TemporalSplit, hashed
 from graphrec.datasets import load_dataset
 from graphrec.nn import ResidualQuantizer
 from graphrec.temporal import run_starts
 from graphrec.tokenizer import (
     GNNRQVAE,
+    MIN_SCORED_TIES,
+    REFIT_EVENT_RATIO,
     CodebookFit,
     RandomCodes,
     ResidualKMeans,
@@ -44,8 +45,6 @@ from graphrec.tokenizer import (
     default_codebook_size,
     score_ties,
 )
-from graphrec.tokenizer.quality.evaluate import REFIT_EVENT_RATIO
-from graphrec.tokenizer.quality.tie_report import BASELINES, MIN_TIES
 
 PEER, PASSES, BATCH = "vector_quantize_pytorch", 20, 8192
 FIRST_TIES, KEPT_OUT = 3, 20
@@ -131,7 +130,7 @@ def figures(dataset: str, sizes: dict[str, int], part: str, row: str, seed: int,
 
     hosts = cold
     first, later = _of_newcomers(graph, ties, seen)
-    if int(later.sum()) < MIN_TIES:
+    if int(later.sum()) < MIN_SCORED_TIES:
         drawn = known.nonzero().squeeze(1)
         drawn = drawn[torch.randperm(len(drawn), generator=torch.Generator().manual_seed(seed))]
         known[drawn[: len(drawn) // KEPT_OUT]] = False
@@ -154,9 +153,9 @@ def figures(dataset: str, sizes: dict[str, int], part: str, row: str, seed: int,
 def _judged(codes: Tensor, ties: Ties, past: Tensor, judged: Tensor) -> Figures:
     verdict = score_ties(codes, ties, past=past, scored=judged, generator=torch.Generator().manual_seed(0))
     out: Figures = {"ties": float(verdict.num_ties)}
-    for kind in BASELINES:
+    for kind, auc in verdict.auc.items():
         names = [f"homophily {length}, {kind}" for length in range(1, codes.size(1) + 1)]
-        values = [*verdict.homophily[kind], verdict.auc[kind]]
+        values = [*verdict.homophily[kind], auc]
         for name, one in zip([*names, f"AUC, {kind}"], values, strict=True):
             out[name] = None if one is None else one.value
     return out

@@ -30,13 +30,16 @@ from torch import Tensor, nn
 
 from benchmarks.speed.scale import in_own_process
 from graphrec.data import FriendGraph, Query, TemporalSplit
-from graphrec.datasets import SyntheticFriends, load_dataset
-from graphrec.datasets.raw import replacing
+from graphrec.datasets import SyntheticFriends, load_dataset, replacing
 from graphrec.decode import Beam, PrefixTree, beam_search, score_all, validity
-from graphrec.models import GenerativeSTU, MixtureRecommender
-from graphrec.models.heads.codes.diagnostics import generators, unconstrained_validity
-from graphrec.models.heads.codes.head import BoundCodeHead
-from graphrec.nn.code_decoder import CodeTables, CodeTowers
+from graphrec.models import (
+    BoundCodeHead,
+    GenerativeSTU,
+    MixtureRecommender,
+    generators,
+    unconstrained_validity,
+)
+from graphrec.nn import CodeTables, CodeTowers
 from graphrec.temporal import Timeline, ragged
 from graphrec.tokenizer import ResidualKMeans, TokenizerQualityWarning
 

@@ -19,8 +19,7 @@ from torch import Tensor
 from graphrec.data import FriendGraph, TemporalSplit
 from graphrec.datasets import load_dataset
 from graphrec.evaluate import Scorer, StreamingRanks, rank_events
-from graphrec.models import HEURISTICS, TwoTower
-from graphrec.models.mixture.validation import validation_ranks
+from graphrec.models import HEURISTICS, TwoTower, validation_ranks
 
 
 class Timed:

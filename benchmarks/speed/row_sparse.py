@@ -18,8 +18,7 @@ import torch
 from tabulate import tabulate
 from torch import nn
 
-from graphrec.train import adamw
-from graphrec.train.optim import clip_gradients
+from graphrec.train import adamw, clip_gradients
 
 WIDTH = 128
 LOOKED_UP = 2048

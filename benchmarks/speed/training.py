@@ -23,8 +23,7 @@ from torch_geometric.data import HeteroData
 from graphrec.data import TemporalSplit
 from graphrec.datasets import load_dataset
 from graphrec.features import Timelines
-from graphrec.models import TWO_TOWER_PRESETS, TwoTower
-from graphrec.models.builders import Preset
+from graphrec.models import TWO_TOWER_PRESETS, Preset, TwoTower
 from graphrec.train import adamw
 
 REFERENCE: dict[str, Any] = {

@@ -1,1 +1,13 @@
 """The command line: parses arguments, calls `graphrec.service`, and prints."""
+
+import sys
+from typing import TYPE_CHECKING
+
+from graphrec.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from graphrec.cli.reading import parse_log as parse_log
+    from graphrec.cli.reading_options import EVENTS_HELP as EVENTS_HELP
+    from graphrec.cli.reading_options import add_reading_options as add_reading_options
+else:
+    __getattr__, __dir__ = lazy_names(sys.modules[__name__])

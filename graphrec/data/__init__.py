@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from graphrec.data.digest import digest_log as digest_log
     from graphrec.data.digest import digest_source as digest_source
     from graphrec.data.digest import digest_value as digest_value
+    from graphrec.data.draws import hashed as hashed
     from graphrec.data.errors import DataError as DataError
     from graphrec.data.events import EventLog as EventLog
     from graphrec.data.events import reverse_of as reverse_of
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from graphrec.data.read import read_users as read_users
     from graphrec.data.split import Part as Part
     from graphrec.data.split import TemporalSplit as TemporalSplit
+    from graphrec.data.text import printable as printable
     from graphrec.data.users import UserTable as UserTable
 else:
     __getattr__, __dir__ = lazy_names(sys.modules[__name__])

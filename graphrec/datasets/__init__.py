@@ -5,6 +5,7 @@ from graphrec.datasets.catalog import DATASETS as DATASETS
 from graphrec.datasets.catalog import load_dataset as load_dataset
 from graphrec.datasets.copenhagen import CopenhagenNetworks as CopenhagenNetworks
 from graphrec.datasets.raw import RawFile as RawFile
+from graphrec.datasets.raw import replacing as replacing
 from graphrec.datasets.snap import AskUbuntu as AskUbuntu
 from graphrec.datasets.snap import CollegeMsg as CollegeMsg
 from graphrec.datasets.snap import EmailEuCore as EmailEuCore

@@ -5,6 +5,7 @@ from graphrec.evaluate.initiations import Initiations as Initiations
 from graphrec.evaluate.initiations import default_reply_window as default_reply_window
 from graphrec.evaluate.mutual import evaluate_mutual as evaluate_mutual
 from graphrec.evaluate.mutual import mutual_ranks as mutual_ranks
+from graphrec.evaluate.protocol import SAMPLE_SIZE as SAMPLE_SIZE
 from graphrec.evaluate.protocol import EvaluationError as EvaluationError
 from graphrec.evaluate.protocol import Row as Row
 from graphrec.evaluate.protocol import Scorer as Scorer

@@ -5,7 +5,14 @@ from graphrec.models.builders import GENERATIVE_PRESETS as GENERATIVE_PRESETS
 from graphrec.models.builders import TWO_TOWER_PRESETS as TWO_TOWER_PRESETS
 from graphrec.models.builders import Clustered as Clustered
 from graphrec.models.builders import GenerativeSTU as GenerativeSTU
+from graphrec.models.builders import Preset as Preset
 from graphrec.models.builders import TwoTower as TwoTower
+from graphrec.models.heads.clusters.head import BoundClusterHead as BoundClusterHead
+from graphrec.models.heads.clusters.index import ClusterIndex as ClusterIndex
+from graphrec.models.heads.codes.diagnostics import generators as generators
+from graphrec.models.heads.codes.diagnostics import unconstrained_validity as unconstrained_validity
+from graphrec.models.heads.codes.head import BoundCodeHead as BoundCodeHead
+from graphrec.models.heads.codes.mixture_scorer import MixtureScorer as MixtureScorer
 from graphrec.models.heads.full_softmax import FullSoftmax as FullSoftmax
 from graphrec.models.heads.full_softmax import UserScores as UserScores
 from graphrec.models.heads.head import BoundHead as BoundHead
@@ -17,6 +24,7 @@ from graphrec.models.heads.optional import Refreshes as Refreshes
 from graphrec.models.heads.optional import Saves as Saves
 from graphrec.models.heads.optional import ScoresPairs as ScoresPairs
 from graphrec.models.heads.optional import Searches as Searches
+from graphrec.models.heads.softmax import BoundSoftmaxHead as BoundSoftmaxHead
 from graphrec.models.heuristics import HEURISTICS as HEURISTICS
 from graphrec.models.heuristics import Heuristic as Heuristic
 from graphrec.models.heuristics import Random as Random
@@ -27,6 +35,7 @@ from graphrec.models.mixture.encoded import EncodedQuery as EncodedQuery
 from graphrec.models.mixture.encoded import GlobalLikelihood as GlobalLikelihood
 from graphrec.models.mixture.profile_parts import add_person_logits as add_person_logits
 from graphrec.models.mixture.recommender import MixtureRecommender as MixtureRecommender
+from graphrec.models.mixture.validation import validation_ranks as validation_ranks
 from graphrec.models.mixture.view import GraphView as GraphView
 from graphrec.models.nearest import Nearest as Nearest
 from graphrec.models.oracle import Oracle as Oracle

@@ -6,6 +6,8 @@ from graphrec.nn.cluster_table import ClusterTable as ClusterTable
 from graphrec.nn.cluster_table import balanced_assignment as balanced_assignment
 from graphrec.nn.cluster_table import largest_memberships as largest_memberships
 from graphrec.nn.code_decoder import CodeDecoder as CodeDecoder
+from graphrec.nn.code_decoder import CodeTables as CodeTables
+from graphrec.nn.code_decoder import CodeTowers as CodeTowers
 from graphrec.nn.code_decoder import Decoder as Decoder
 from graphrec.nn.config import EncoderConfig as EncoderConfig
 from graphrec.nn.config import History as History

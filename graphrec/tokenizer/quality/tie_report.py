@@ -12,7 +12,7 @@ from torch import Tensor
 from graphrec.metrics import bootstrap_interval
 from graphrec.tokenizer.quality.ties import Ties, pair_key, shared_prefix_length
 
-MIN_TIES, MAX_TIES = 30, 200_000
+MIN_SCORED_TIES, MAX_TIES = 30, 200_000
 """Number of ties to score: fewer give no figures, of more a random sample is taken."""
 
 PAIRS_PER_TIE, MIN_PAIRS, MAX_PAIRS = 20, 10_000, 200_000
@@ -47,9 +47,9 @@ class TieReport:
         num_ties: number of ties scored.
         homophily: for each baseline and each prefix length 1..L, the ratio of the shares of ties and of
             comparison pairs with a common prefix. None where no comparison pair has one, or with fewer than
-            `MIN_TIES` ties.
+            `MIN_SCORED_TIES` ties.
         auc: for each baseline, the probability that a tie scores higher than a comparison pair. None with
-            fewer than `MIN_TIES` ties, or without comparison pairs.
+            fewer than `MIN_SCORED_TIES` ties, or without comparison pairs.
     """
 
     num_ties: int
@@ -99,7 +99,7 @@ def score_ties(
     if len(rows) > MAX_TIES:
         rows = rows[torch.randperm(len(rows), generator=generator)[:MAX_TIES]]
     length = codes.size(1)
-    if len(rows) < MIN_TIES:
+    if len(rows) < MIN_SCORED_TIES:
         none: list[Estimate | None] = [None] * length
         return TieReport(len(rows), dict.fromkeys(BASELINES, none), dict.fromkeys(BASELINES))
     shared = shared_prefix_length(codes, ties.src, ties.dst)
