@@ -10,6 +10,7 @@ import graphrec
 
 ROOMS = (
     "threads",
+    "jit",
     "data",
     "datasets",
     "temporal",

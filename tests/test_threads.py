@@ -16,8 +16,8 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from torch import Tensor, nn
 
 import graphrec.threads
-from graphrec.temporal import Timeline
 from graphrec.threads import cgroup_quota, granted_cpus, num_workers, one_intra_op_thread
+from graphrec.tokenizer import RandomCodes
 from graphrec.train import train
 
 
@@ -174,7 +174,7 @@ def test_small_operations_outside_of_fits_use_one_thread_too(monkeypatch: pytest
     )
     graph = graph_of(random_rows(0, users=20, events=200))
     seen.clear()
-    Timeline(graph)
+    RandomCodes(num_codebooks=1, codebook_size=64).fit(graph, until=int(graph.events().time[-1]) + 1)
     assert set(seen) == {1}
     assert torch.get_num_threads() == 2
 

@@ -73,8 +73,8 @@ def index_of(rows: Sequence[Row]) -> tuple[FriendGraph, Timeline]:
 
 def half_edges(timeline: Timeline, graph: FriendGraph, half: Tensor) -> list[tuple[int, int, bool, str]]:
     """(time, other, outgoing, action) of half-edges."""
-    event = timeline.event[half].long()
-    columns = (timeline.events.time[event], timeline.half_edges.other[half], timeline.outgoing[half])
+    event = timeline.event_of(half)
+    columns = (timeline.events.time[event], timeline.other_of(half), timeline.is_outgoing(half))
     names = [graph.actions[code] for code in timeline.events.action[event].tolist()]
     return list(zip(*(column.tolist() for column in columns), names, strict=True))
 
@@ -375,16 +375,15 @@ def test_the_index_of_a_snapshot_answers_alike(rows: list[Row], time: int) -> No
 def story(timeline: Timeline, user: int, tick: int, k: int) -> list[tuple[object, ...]]:
     """The last k half-edges of a user by content: everything known of them but who the other person is."""
     _, half = timeline.last_half_edges(torch.tensor([user]), torch.tensor([tick]), k)
-    event = timeline.event[half].long()
-    other = timeline.half_edges.other[half].long()
+    event = timeline.event_of(half)
+    other = timeline.other_of(half)
     moment = timeline.event_tick[event]
     last = torch.maximum(timeline.last_act(other, moment), timeline.last_received(other, moment))
     columns = (
         moment,
-        timeline.outgoing[half],
+        timeline.is_outgoing(half),
         timeline.events.action[event],
-        timeline._num_out[half],
-        timeline._num_in[half],
+        *timeline.pair_counts(half),
         timeline.half_edges.count(other, moment),
         last,
     )

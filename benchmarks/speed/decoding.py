@@ -215,9 +215,10 @@ def prepare(file: Path, users: int, codebook_size: int | None) -> None:
     codes, contacts = tokenizer.codes_before(graph, until), Timeline.of(graph).contacts
     places = tokenizer.quantizer.decode(codes.clamp(min=0)).detach() * (codes[:, :1] >= 0)
     towers = Towers(places.size(1), tokenizer.table.codebook_size)
-    one = torch.repeat_interleave(torch.arange(users), contacts.ptr.diff())
+    one = torch.repeat_interleave(torch.from_numpy(contacts.lists.length).long())
     loss = towers.learn(places, (one, contacts.other.long()), codes)
-    kept = {"codes": codes, "places": places, "ptr": contacts.ptr, "other": contacts.other}
+    ptr = torch.cat([contacts.start, torch.tensor([len(contacts.other)])])
+    kept = {"codes": codes, "places": places, "ptr": ptr, "other": contacts.other}
     with replacing(file) as partial:
         torch.save(kept | {"towers": towers.state_dict(), "loss": loss}, partial)
 

@@ -62,10 +62,10 @@ def initiation_features(
     met = timeline.degree(user, tick) + timeline.degree(person, tick)
     columns += [common.log1p(), none.index_add(0, row, weight).log1p(), common / (met - common).clamp(min=1)]
 
-    seen = torch.searchsorted(timeline.event_tick, tick)
+    seen = timeline.num_events_before(tick)
     last = len(timeline.event_tick) - 1
     for size in ACTIVITY_WINDOWS:
-        since = timeline.event_tick[(seen - size).clamp(min=0, max=last)]
+        since = timeline.tick_of((seen - size).clamp(min=0, max=last))
         for who in (user, person):
             both = zip(timeline.counts(who, tick), timeline.counts(who, since), strict=True)
             columns += [(now - then).clamp(min=0).double().log1p() for now, then in both]

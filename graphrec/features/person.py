@@ -35,9 +35,9 @@ def person_features(
     """
     row, tick = around.row, timeline.tick(query.time)
     time, pace = query.time[row], query_pace(timeline, query)[row]
-    seen, ticks = torch.searchsorted(timeline.event_tick, tick), timeline.event_tick
+    seen = timeline.num_events_before(tick)
     recent = [
-        _counts_since(timeline, around.user, now, ticks[(seen - size).clamp(min=0)][row])
+        _counts_since(timeline, around.user, now, timeline.tick_of((seen - size).clamp(min=0))[row])
         for size in ACTIVITY_WINDOWS
     ]
     ranks = []

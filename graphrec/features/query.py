@@ -39,8 +39,8 @@ def query_features(timeline: Timeline, query: Query) -> Tensor:
 
 def _first_contact_rate(timeline: Timeline, tick: Tensor) -> Tensor:
     """The share of the network's last events that were a first event from user to user: [B] float32."""
-    seen = torch.searchsorted(timeline.event_tick, tick)
-    since = timeline.event_tick[(seen - RATE_EVENTS).clamp(min=0)]
+    seen = timeline.num_events_before(tick)
+    since = timeline.tick_of((seen - RATE_EVENTS).clamp(min=0))
     opened = timeline.acted_on.chronological[0]
     number = torch.searchsorted(opened, tick) - torch.searchsorted(opened, since)
-    return number.float() / (seen - torch.searchsorted(timeline.event_tick, since)).clamp(min=1).float()
+    return number.float() / (seen - timeline.num_events_before(since)).clamp(min=1).float()

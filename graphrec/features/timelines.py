@@ -55,10 +55,10 @@ class Timelines:
         row, half = row.flip(0), half.flip(0)
         order = row.argsort(stable=True)
         row, half = row[order], half[order]
-        event = timeline.event[half].long()
+        event = timeline.event_of(half)
         return cls(
             row,
-            timeline.half_edges.other[half].long(),
+            timeline.other_of(half),
             timeline.kind(half),
             timeline.events.time[event],
             user.numel(),

@@ -103,13 +103,14 @@ class TemporalSampler(BaseSampler):
         else:
             self._timeline = Timeline(graph.select_actions(self.actions))
         # For each half-edge: its edge type (2 x action + outgoing), and its place among the edges of it.
-        action, event = self._timeline.events.action, self._timeline.event.long()
+        half_edge = torch.arange(2 * len(self._timeline.events))
+        action, event = self._timeline.events.action, self._timeline.event_of(half_edge)
         order = action.argsort(stable=True)
         sizes = torch.bincount(action, minlength=len(self.actions))
         place = torch.empty_like(action)
         place[order] = torch.arange(len(action)) - (sizes.cumsum(0) - sizes)[action[order]]
         self._place = place[event].int()
-        self._kind = (2 * action[event] + self._timeline.outgoing).to(torch.int32)
+        self._kind = self._timeline.kind(half_edge).to(torch.int32)
 
     @property
     def edge_permutation(self) -> None:
@@ -162,11 +163,11 @@ class TemporalSampler(BaseSampler):
         half, row, col = [], [], []
         for hop, k in enumerate(self.num_neighbors):
             if k == -1 or self.strategy == "last":
-                longest = len(timeline.outgoing) if k == -1 else k
+                longest = 2 * len(timeline.events) if k == -1 else k
                 drawn, edges = timeline.last_half_edges(user, tick[tree], longest)
             else:
                 salt = hashed(self.seed, self.epoch, input_id)[tree]
-                start = timeline.half_edges.ptr[user]
+                start = timeline.half_edges.start[user]
                 length = timeline.half_edges.end(user, tick[tree]) - start
                 drawn, edges = distinct_below(hashed(salt, user, hop), length, k)
                 edges += start.index_select(0, drawn)

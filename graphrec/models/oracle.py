@@ -49,7 +49,7 @@ class Oracle(Recommender):
         self._check_past(graph, until)
         timeline = Timeline.of(graph)
         self._graph, self._timeline = graph, timeline
-        events, tick = timeline.events, timeline.event_tick
+        events, tick = timeline.events, timeline.event_tick.long()
         self._contacts = _by_owner(timeline, *_both_ways(events.src, events.dst, tick))
         accepts, requests = events.action == ACCEPT, events.action == REQUEST
         one, other, when = events.src[accepts], events.dst[accepts], tick[accepts]
@@ -92,7 +92,7 @@ class Oracle(Recommender):
             chance.view(-1).index_add_(0, row * num_users + person, amount)
 
         end, memory = self._contacts.end(user, tick), world.recency_weights
-        row, back = ragged(torch.zeros_like(end), (end - self._contacts.ptr[user]).clamp(max=len(memory)))
+        row, back = ragged(torch.zeros_like(end), (end - self._contacts.start[user]).clamp(max=len(memory)))
         add(row, self._contacts.other[end[row] - 1 - back].long(), (recency[row] * memory[back]))
 
         row, friend = self._friends.before(user, tick)
@@ -187,5 +187,4 @@ def _both_ways(src: Tensor, dst: Tensor, tick: Tensor) -> tuple[Tensor, Tensor, 
 def _by_owner(timeline: Timeline, owner: Tensor, other: Tensor, tick: Tensor) -> TimedAdjacency:
     """Edges [M] sorted by (owner, tick, other), with an index by owner."""
     order = torch.from_numpy(np.lexsort((other.numpy(), tick.numpy(), owner.numpy())))
-    num_users, num_ticks = timeline.num_users, timeline.instants.numel()
-    return TimedAdjacency(owner[order], tick[order], other[order], num_users=num_users, num_ticks=num_ticks)
+    return TimedAdjacency.of_sorted(owner[order], tick[order], other[order], num_users=timeline.num_users)

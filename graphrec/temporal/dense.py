@@ -131,7 +131,7 @@ class ContactGraph:
 
     def __init__(self, timeline: Timeline, ticks: Tensor) -> None:
         num_users, contacts = timeline.num_users, timeline.contacts
-        start, end = contacts.ptr[:-1], contacts.end(torch.arange(num_users), ticks[0])
+        start, end = contacts.start, contacts.end(torch.arange(num_users), ticks[0])
         _, known = ragged(start, end)
         ptr = np.zeros(num_users + 1, dtype=np.int32)
         np.cumsum((end - start).numpy(), out=ptr[1:])
@@ -153,8 +153,8 @@ class ContactGraph:
 
 def _between(timeline: Timeline, ticks: Tensor) -> tuple[slice, Tensor]:
     """Events from the first tick to before the last, and for each the first row that knows it."""
-    low, high = torch.searchsorted(timeline.event_tick, ticks[[0, -1]]).tolist()
-    return slice(low, high), torch.searchsorted(ticks, timeline.event_tick[low:high], right=True)
+    low, high = timeline.num_events_before(ticks[[0, -1]]).tolist()
+    return slice(low, high), torch.searchsorted(ticks, timeline.event_tick[low:high].long(), right=True)
 
 
 def _fresh_contacts(timeline: Timeline, ticks: Tensor) -> tuple[Tensor, Tensor, Tensor]:

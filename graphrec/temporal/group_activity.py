@@ -53,9 +53,9 @@ class GroupActivity:
 
         start, end = (timeline.half_edges.end(user, tick[group]) for tick in (since, until))
         member, half = ragged(start, end)
-        owner, tick = group[member], timeline.event_tick[timeline.event[half].long()]
+        owner, tick = group[member], timeline.tick_of(timeline.event_of(half))
         self._key, order = (owner * self._base + tick).sort()
-        outgoing = timeline.outgoing[half[order]]
+        outgoing = timeline.is_outgoing(half[order])
         self._tick = tick[order].int()
         self._acts = torch.cat([torch.zeros(1, dtype=torch.int64), outgoing.cumsum(0)])
         place = torch.arange(len(order))

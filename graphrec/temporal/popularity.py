@@ -75,10 +75,10 @@ class DecayedPopularity:
 
     def __init__(self, timeline: Timeline, half_life: float) -> None:
         self.half_life = half_life
-        half = (~timeline.outgoing).nonzero().squeeze(1)
-        self._ptr = torch.searchsorted(half, timeline.half_edges.ptr)
-        owner = torch.repeat_interleave(self._ptr.diff())
-        self._totals = DecayedSums(owner, timeline.events.time[timeline.event[half].long()], half_life)
+        half = timeline.incoming_half_edges
+        self._ptr = torch.searchsorted(half, timeline.half_edges.start)
+        owner = torch.repeat_interleave(torch.bincount(timeline.events.dst, minlength=timeline.num_users))
+        self._totals = DecayedSums(owner, timeline.events.time[timeline.event_of(half)], half_life)
 
     def of(self, user: Tensor, num_received: Tensor, time: Tensor) -> Tensor:
         """Return the popularity of users just before given times.

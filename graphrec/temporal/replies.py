@@ -77,7 +77,7 @@ class ReplyIndex:
             [M] each.
         """
         (initiations, _), (replies, total) = self._by_role[role]
-        start, end = replies.ptr[user], replies.end(user, tick)
+        start, end = replies.start[user], replies.end(user, tick)
         return ReplyHistory(initiations.count(user, tick), end - start, total[end] - total[start])
 
     def recent_reply_rate(self, time: Tensor, *, reply_window: int, count: int) -> Tensor:
@@ -112,8 +112,7 @@ class ReplyIndex:
         """Ticks by owner, in order of time, and running totals of their amounts."""
         num_users, num_ticks = self._timeline.num_users, self._timeline.instants.numel()
         order = (owner * (num_ticks + 1) + tick).argsort(stable=True)
-        grouped = TimedAdjacency(
-            owner[order], tick[order], owner[order].int(), num_users=num_users, num_ticks=num_ticks
-        )
+        sides = owner[order], tick[order], owner[order]
+        grouped = TimedAdjacency.of_sorted(*sides, num_users=num_users)
         zero = torch.zeros(1, dtype=torch.float64)
         return grouped, zero if amount is None else torch.cat([zero, amount[order].cumsum(0)])

@@ -23,7 +23,7 @@ def snapshot_ticks(timeline: Timeline, every: int) -> Tensor:
 
     Never the tick of the next event: when that comes is the future of queries in between.
     """
-    after = timeline.event_tick[torch.arange(every - 1, len(timeline.events), every)].unique() + 1
+    after = timeline.tick_of(torch.arange(every - 1, len(timeline.events), every)).unique() + 1
     return torch.cat([torch.zeros(1, dtype=torch.int64), after])
 
 
@@ -84,7 +84,7 @@ class SpectralEmbeddings:
         snapshot = torch.searchsorted(self.tick, tick.contiguous(), right=True) - 1
         own = self.embedding[snapshot, user]
         row, half_edge = self._timeline.last_half_edges(user, tick, FALLBACK_CONTACTS)
-        other = self.embedding[snapshot[row], self._timeline.half_edges.other[half_edge].long()]
+        other = self.embedding[snapshot[row], self._timeline.other_of(half_edge)]
         contacts = torch.zeros_like(own).index_add_(0, row, other)
         vector = torch.where(own.any(1, keepdim=True), own, F.normalize(contacts, dim=1))
         return SpectralQuery(self.embedding, snapshot, vector)
@@ -133,7 +133,7 @@ def _orthonormal(basis: np.ndarray) -> np.ndarray:
 
 def _affinity(timeline: Timeline, tick: int, half_life: float) -> csr_array:
     """The normalized log weights of decayed contacts before a tick, [N, N] float64."""
-    size = int(torch.searchsorted(timeline.event_tick, tick))
+    size = int(timeline.num_events_before(tick))
     events, num_users = timeline.events, timeline.num_users
     src, dst = events.src[:size].numpy(), events.dst[:size].numpy()
     # Age in ticks of the log, so that tied events weigh the same and pace does not matter.

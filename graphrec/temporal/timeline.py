@@ -10,15 +10,25 @@ from __future__ import annotations
 
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from graphrec.data import Events, FriendGraph
 from graphrec.temporal.adjacency import TimedAdjacency
+from graphrec.temporal.build import build_index
+from graphrec.temporal.columns import IndexColumns, TimedLists
 from graphrec.temporal.contacts import NEVER, Contacts, UserActivity
-from graphrec.temporal.half_edges import HalfEdges
-from graphrec.temporal.ragged import ragged, run_starts
-from graphrec.threads import one_intra_op_thread
+from graphrec.temporal.lookups import (
+    count_acts,
+    fill_activity,
+    last_ticks,
+    link_appearances,
+    list_contacts,
+    list_recently_seen,
+    number_ticks,
+)
+from graphrec.temporal.ragged import ragged
 
 
 class Timeline:
@@ -34,40 +44,33 @@ class Timeline:
     Attributes:
         num_users: N.
         events: the log, in order of time.
+        columns: the arrays of the index, for kernels.
         instants: [T] int64, the distinct times, ascending.
-        event_tick: [E] int64, tick of each event.
+        event_tick: [E] int32, tick of each event.
         half_edges: all 2E half-edges (`TimedAdjacency`).
         contacts: for each user the distinct contacts, at the first event either way.
         acted_on: for each user the distinct users acted on, at the first act.
-        event: [2E] int32, position in the log of each half-edge.
-        outgoing: [2E] bool, whether the owner acted.
     """
 
-    @one_intra_op_thread()
     def __init__(self, graph: FriendGraph) -> None:
         self.num_users = graph.num_users
         self.events: Events = graph.events()
-        self.instants, self.event_tick = torch.unique_consecutive(self.events.time, return_inverse=True)
-        num_ticks = self.instants.numel()
-
-        sizes = {"num_users": self.num_users, "num_ticks": num_ticks}
-        half = HalfEdges.of(self.events, self.event_tick, num_actions=len(graph.actions), **sizes)
-        self.outgoing, self.event = half.outgoing, half.event
-        self._num_out, self._last_out = half.num_out, half.last_out
-        self._num_in, self._last_in = half.num_in, half.last_in
-        self._next_tick, self._first_tick = half.next_tick, half.first_tick
-        self.half_edges = TimedAdjacency(half.owner, half.tick, half.other.int(), **sizes)
-        first = half.opens
-        self.contacts = TimedAdjacency(half.owner[first], half.tick[first], half.other[first].int(), **sizes)
-        first = half.outgoing & (half.num_out == 1)
-        self.acted_on = TimedAdjacency(half.owner[first], half.tick[first], half.other[first].int(), **sizes)
-
-        # Running totals over all half-edges, from which any prefix of a timeline is a difference.
-        position, zero = torch.arange(len(half.event)), torch.zeros(1, dtype=torch.int64)
-        self._acts = torch.cat([zero, self.outgoing.cumsum(0)])
-        self._met = torch.cat([zero, half.opens.cumsum(0)])
-        self._latest_act = torch.where(self.outgoing, position, -1).cummax(0).values.int()
-        self._latest_received = torch.where(self.outgoing, -1, position).cummax(0).values.int()
+        time = self.events.time.numpy()
+        self.event_tick = torch.empty(len(time), dtype=torch.int32)
+        num_ticks = number_ticks(time, self.event_tick.numpy())
+        self.instants = self.events.time[torch.searchsorted(self.event_tick, torch.arange(num_ticks).int())]
+        self.columns: IndexColumns = build_index(
+            self.events.src.numpy(),
+            self.events.dst.numpy(),
+            self.events.action.numpy(),
+            self.event_tick.numpy(),
+            num_users=self.num_users,
+            num_actions=len(graph.actions),
+        )
+        half = self.columns.half_edges
+        self.half_edges = TimedAdjacency(TimedLists(half.start, half.length, half.other, half.tick))
+        self.contacts = TimedAdjacency(self.columns.contacts)
+        self.acted_on = TimedAdjacency(self.columns.acted_on)
 
     @classmethod
     def of(cls, graph: FriendGraph) -> Timeline:
@@ -80,9 +83,9 @@ class Timeline:
     @cached_property
     def first_tick(self) -> Tensor:
         """The tick of each user's first event, or the number of ticks where there is none: [N] int64."""
-        start, end = self.half_edges.ptr[:-1], self.half_edges.ptr[1:]
-        out = torch.full_like(start, self.instants.numel())
-        out[end > start] = self.event_tick[self.event[start[end > start]].long()]
+        some = torch.from_numpy(self.columns.half_edges.length) > 0
+        out = torch.full((self.num_users,), self.instants.numel())
+        out[some] = torch.from_numpy(self.columns.half_edges.tick)[self.half_edges.start[some]].long()
         return out
 
     def first_event_time(self, user: Tensor, tick: Tensor) -> Tensor:
@@ -92,7 +95,15 @@ class Timeline:
 
     def first_contact_time(self, half_edge: Tensor) -> Tensor:
         """Return the time of the first event between the two users of half-edges: int64 seconds."""
-        return self._moment(self._first_tick[half_edge])
+        return self._moment(torch.from_numpy(self.columns.pair)[self.event_of(half_edge), 3])
+
+    def num_events_before(self, tick: Tensor | int) -> Tensor:
+        """Count the events of the network before each tick (int64, same shape)."""
+        return torch.searchsorted(self.event_tick, torch.as_tensor(tick, dtype=torch.int32).contiguous())
+
+    def tick_of(self, event: Tensor) -> Tensor:
+        """Return the ticks of events, given by their positions in the log (int64, same shape)."""
+        return self.event_tick[event].long()
 
     def tick(self, time: Tensor) -> Tensor:
         """Count the distinct times strictly before each time (int64, same shape)."""
@@ -100,9 +111,11 @@ class Timeline:
 
     def counts(self, user: Tensor, tick: Tensor) -> tuple[Tensor, Tensor]:
         """Count the acts by and on each user before its tick (int64 each, broadcast shape)."""
-        start, end = self.half_edges.ptr[user], self.half_edges.end(user, tick)
-        acts = self._acts[end] - self._acts[start]
-        return acts, end - start - acts
+        shape, keys = self._queries(user, tick)
+        out = torch.empty(2, *shape, dtype=torch.int64)
+        count_acts(self.columns.half_edges, *keys, out.view(2, -1).numpy())
+        acts, received = out
+        return acts, received
 
     def num_acts(self, user: Tensor, tick: Tensor) -> Tensor:
         """Count the acts by each user before its tick (int64, broadcast shape)."""
@@ -114,11 +127,11 @@ class Timeline:
 
     def last_act(self, user: Tensor, tick: Tensor) -> Tensor:
         """Return the time of each user's last act before its tick: int64 seconds, or `NEVER`."""
-        return self._last(self._latest_act, user, tick)
+        return self._last(user, tick)[0]
 
     def last_received(self, user: Tensor, tick: Tensor) -> Tensor:
         """Return the time of the last act on each user before its tick: int64 seconds, or `NEVER`."""
-        return self._last(self._latest_received, user, tick)
+        return self._last(user, tick)[1]
 
     def degree(self, user: Tensor, tick: Tensor) -> Tensor:
         """Count each user's distinct contacts before its tick (int64, broadcast shape)."""
@@ -126,15 +139,11 @@ class Timeline:
 
     def activity(self, user: Tensor, tick: Tensor) -> UserActivity:
         """Return counts and latest times of users before their ticks, from one search for each."""
-        start, end = self.half_edges.ptr[user], self.half_edges.end(user, tick)
-        acts = self._acts[end] - self._acts[start]
-        return UserActivity(
-            num_acts=acts,
-            num_received=end - start - acts,
-            degree=self._met[end] - self._met[start],
-            last_act=self._last_before(self._latest_act, start, end),
-            last_received=self._last_before(self._latest_received, start, end),
-        )
+        shape, keys = self._queries(user, tick)
+        out = torch.empty(5, *shape, dtype=torch.int64)
+        columns, instants = self.columns, self.instants.numpy()
+        fill_activity(columns.half_edges, columns.contacts, *keys, instants, out.view(5, -1).numpy())
+        return UserActivity(*out)
 
     @cached_property
     def _first_contacts(self) -> tuple[Tensor, Tensor]:
@@ -162,9 +171,33 @@ class Timeline:
         """Count the common contacts of M pairs before their ticks: [M] int64."""
         return torch.bincount(self.common_contacts(one, other, tick)[0], minlength=len(one))
 
+    @property
+    def incoming_half_edges(self) -> Tensor:
+        """Positions of the half-edges whose owners were acted on: [E] int64, ascending."""
+        return (self._code & 1 == 0).nonzero().squeeze(1)
+
+    def event_of(self, half_edge: Tensor) -> Tensor:
+        """Return the positions in the log of the events of half-edges (int64, same shape)."""
+        return self._code[half_edge].long() >> 1
+
+    def is_outgoing(self, half_edge: Tensor) -> Tensor:
+        """Tell of which half-edges the owner acted (bool, same shape)."""
+        return (self._code[half_edge] & 1).bool()
+
+    def other_of(self, half_edge: Tensor) -> Tensor:
+        """Return the other users of half-edges (int64, same shape)."""
+        return self.half_edges.other[half_edge].long()
+
+    def pair_counts(self, half_edge: Tensor) -> tuple[Tensor, Tensor]:
+        """Count the acts of the owner on the other, and back, until and at the tick of half-edges (int32)."""
+        counts = torch.from_numpy(self.columns.pair)[self.event_of(half_edge), :2]
+        counts = torch.where(self.is_outgoing(half_edge)[..., None], counts, counts.flip(-1))
+        return counts[..., 0], counts[..., 1]
+
     def kind(self, half_edge: Tensor) -> Tensor:
         """Return 2 x action + (1 if the owner acted) of half-edges (int64, same shape)."""
-        return 2 * self.events.action[self.event[half_edge].long()] + self.outgoing[half_edge].long()
+        code = self._code[half_edge].long()
+        return 2 * self.events.action[code >> 1] + (code & 1)
 
     def last_half_edges(self, user: Tensor, tick: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """List the last k half-edges of users [B] before ticks [B], latest first.
@@ -173,7 +206,7 @@ class Timeline:
             (row [M], half-edge [M]) int64, rows ascending.
         """
         end = self.half_edges.end(user, tick)
-        length = (end - self.half_edges.ptr[user]).clamp(max=k)
+        length = (end - self.half_edges.start[user]).clamp(max=k)
         row, back = ragged(torch.zeros_like(end), length)
         return row, end[row] - 1 - back
 
@@ -183,16 +216,7 @@ class Timeline:
         Returns:
             (row [M], half-edge [M]) int64, rows ascending.
         """
-        return ragged(self.half_edges.ptr[user], self.half_edges.end(user, tick))
-
-    @cached_property
-    def _next_position(self) -> Tensor:
-        """For both ends of each event, in order of time, the position of the same user's next: [2E] int32."""
-        end = torch.stack([self.events.src, self.events.dst], dim=1).flatten()
-        user, order = end.sort(stable=True)
-        again = torch.full_like(order, 2 * len(self.events))
-        again[order[:-1]] = torch.where(user[1:] == user[:-1], order[1:], 2 * len(self.events))
-        return again.int()
+        return ragged(self.half_edges.start[user], self.half_edges.end(user, tick))
 
     def recently_seen(self, tick: Tensor, *, k: int, window: int) -> tuple[Tensor, Tensor]:
         """List the distinct users last active in the network before each of B ticks, in either role.
@@ -205,19 +229,14 @@ class Timeline:
         Returns:
             (row [M], user [M]) int64, latest first.
         """
-        if not len(self.events):
-            return tick[:0], tick[:0]
-        size = 2 * torch.searchsorted(self.event_tick, tick.contiguous())
-        place = size[:, None] - 1 - torch.arange(window)  # [B, W]
-        when = self.event_tick[place.clamp(min=0) >> 1]
-        border = self.event_tick[(size - 1 - window).clamp(min=0) >> 1]
-        inside = (place >= 0) & ((when > border[:, None]) | (size <= window)[:, None])
-        latest = inside & (self._next_position[place.clamp(min=0)] >= size[:, None])
-        row, column = latest.nonzero(as_tuple=True)
-        rank = run_starts(row, when[row, column]) - run_starts(row)
-        row, column = row[rank < k], column[rank < k]
-        place = place[row, column]
-        return row, torch.where(place % 2 == 0, self.events.src[place >> 1], self.events.dst[place >> 1])
+        num_before = self.num_events_before(tick)
+        out = torch.empty(2, int((2 * num_before).clamp(max=window).sum()), dtype=torch.int64)
+        src, dst, event_tick = (x.numpy() for x in (self.events.src, self.events.dst, self.event_tick))
+        size = list_recently_seen(
+            src, dst, event_tick, self._following, num_before.numpy(), k, window, out.numpy()
+        )
+        row, user = out[:, :size]
+        return row, user
 
     def distinct_contacts(
         self, user: Tensor, tick: Tensor, *, k: int | None = None, window: int | None = None
@@ -231,35 +250,38 @@ class Timeline:
             window: half-edges of a row looked back on; all by default.
         """
         longest = 2 * len(self.events)
-        row, half = self.last_half_edges(user, tick, longest if window is None else window)
-        latest = self._next_tick[half] >= tick[row]
-        row, half = row[latest], half[latest]
-        start = run_starts(row)
-        rank = run_starts(row, self.event_tick[self.event[half].long()]) - start
-        if k is not None:
-            kept = torch.arange(row.numel()) - start < k
-            row, half, rank = row[kept], half[kept], rank[kept]
-        return Contacts(
-            row=row,
-            user=self.half_edges.other[half].long(),
-            last_out=self._moment(self._last_out[half]),
-            last_in=self._moment(self._last_in[half]),
-            num_out=self._num_out[half].long(),
-            num_in=self._num_in[half].long(),
-            rank=rank,
-            half_edge=half,
-        )
+        k, window = longest if k is None else k, longest if window is None else window
+        most = self.half_edges.count(user, tick).clamp(max=min(k, window))
+        out = torch.empty(8, int(most.sum()), dtype=torch.int64)
+        _, keys = self._queries(user, tick)
+        columns, instants = self.columns, self.instants.numpy()
+        size = list_contacts(columns.half_edges, columns.pair, instants, *keys, k, window, out.numpy())
+        return Contacts(*out[:, :size])
 
-    def _last(self, latest: Tensor, user: Tensor, tick: Tensor) -> Tensor:
-        return self._last_before(latest, self.half_edges.ptr[user], self.half_edges.end(user, tick))
+    @cached_property
+    def _code(self) -> Tensor:
+        return torch.from_numpy(self.columns.half_edges.code)
 
-    def _last_before(self, latest: Tensor, start: Tensor, end: Tensor) -> Tensor:
-        if not len(latest):
-            return torch.full_like(end, NEVER)
-        half = latest[(end - 1).clamp(min=0)].long()
-        happened = (end > 0) & (half >= start)
-        time = self.events.time[self.event[half.clamp(min=0)].long()]
-        return torch.where(happened, time, NEVER)
+    @cached_property
+    def _following(self) -> np.ndarray:
+        """For both users of each event, the place of the same user's next appearance: [2E] int32."""
+        src, dst = self.events.src.numpy(), self.events.dst.numpy()
+        out = np.empty(2 * len(src), np.int32)
+        link_appearances(src, dst, self.num_users, out)
+        return out
+
+    def _queries(self, user: Tensor, tick: Tensor) -> tuple[torch.Size, tuple[np.ndarray, np.ndarray]]:
+        """The broadcast shape of users and ticks, and both flat for kernels."""
+        user, tick = torch.broadcast_tensors(user, tick)
+        flat_user, flat_tick = (key.reshape(-1).long().contiguous().numpy() for key in (user, tick))
+        return user.shape, (flat_user, flat_tick)
+
+    def _last(self, user: Tensor, tick: Tensor) -> Tensor:
+        """Times of last acts by users, and on users, before ticks: [2, *shape] int64 seconds or `NEVER`."""
+        shape, keys = self._queries(user, tick)
+        out = torch.empty(2, *shape, dtype=torch.int64)
+        last_ticks(self.columns.half_edges, *keys, self.instants.numpy(), out.view(2, -1).numpy())
+        return out
 
     def _moment(self, tick: Tensor) -> Tensor:
         if not len(self.instants):

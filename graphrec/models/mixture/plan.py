@@ -48,7 +48,7 @@ def plan_training(graph: FriendGraph, until: int, config: MixtureConfig) -> tupl
     """
     timeline = Timeline.of(graph)
     tick = timeline.tick(torch.tensor(until))
-    num_events = int(torch.searchsorted(timeline.event_tick, tick))
+    num_events = int(timeline.num_events_before(tick))
     parts = max(1, min(MAX_SNAPSHOTS, MAX_SNAPSHOT_ROWS // graph.num_users))
     period = TrainingPeriod(
         until=until,

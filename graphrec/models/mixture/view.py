@@ -114,7 +114,7 @@ class GraphView:
     def target_share(self) -> Tensor:
         """Each user's share of the targets of all training events: [N] float64."""
         tick = self.timeline.tick(torch.tensor(self.period.until))
-        size = int(torch.searchsorted(self.timeline.event_tick, tick))
+        size = int(self.timeline.num_events_before(tick))
         count = torch.bincount(self.timeline.events.dst[:size], minlength=self.graph.num_users)
         return count.double() / size
 

@@ -27,7 +27,7 @@ def place_newcomers(spectral: Tensor, timeline: Timeline) -> Tensor:
     fresh = (~spectral.any(1)).nonzero().squeeze(1)
     end = torch.tensor(len(timeline.instants))
     row, contact = timeline.last_half_edges(fresh, end.expand(len(fresh)), MAX_CONTACTS)
-    other = timeline.half_edges.other[contact].long()
+    other = timeline.other_of(contact)
     degree = timeline.activity(other, end.expand(len(other))).degree
     near = spectral[other] / (1.0 + degree[:, None]).sqrt()
     mean = F.normalize(torch.zeros(len(fresh), spectral.size(1)).index_add_(0, row, near), dim=1)

@@ -192,7 +192,7 @@ def rotate_to(vectors: Tensor, target: Tensor) -> Tensor:
 
 def _smooth_over_contacts(vectors: Tensor, timeline: Timeline, tick: int) -> Tensor:
     """Vectors [N, D], each moved half-way to those of contacts before a tick; hubs weigh less: [N, D]."""
-    size = int(torch.searchsorted(timeline.event_tick, tick))
+    size = int(timeline.num_events_before(tick))
     events, num_users = timeline.events, timeline.num_users
     src, dst = events.src[:size].numpy(), events.dst[:size].numpy()
     weight = csr_array((np.ones(size, dtype=np.float32), (src, dst)), shape=(num_users, num_users))

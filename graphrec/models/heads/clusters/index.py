@@ -60,7 +60,7 @@ class ClusterIndex:
         for side in (events.dst, events.src):
             event, slot = inside[side].nonzero(as_tuple=True)
             user = side[event]
-            tick = torch.maximum(timeline.event_tick[event], self.since[user])
+            tick = torch.maximum(timeline.tick_of(event), self.since[user])
             sums = GroupSums(self.cluster[user, slot], tick, self.share[user, slot], self._never)
             self._recent.append(sums)
 
@@ -86,17 +86,17 @@ class ClusterIndex:
         tick = timeline.tick(query.time)
         moment, at = tick.unique(return_inverse=True)
         every = self._all_clusters(moment)
-        seen = torch.searchsorted(timeline.event_tick, moment)
+        seen = timeline.num_events_before(moment)
         activity = []
         for window in ACTIVITY_WINDOWS:
-            since = timeline.event_tick[(seen - window).clamp(min=0).clamp(max=len(timeline.events) - 1)]
+            since = timeline.tick_of((seen - window).clamp(min=0).clamp(max=len(timeline.events) - 1))
             since = torch.minimum(since, moment)
             for sums in self._recent:
                 old = sums.before(every, since[:, None])
                 activity.append((sums.before(every, moment[:, None]) - old).clamp(min=0).log1p())
         size = self.sizes(moment)
         row, half_edge = timeline.last_half_edges(query.user, tick, NUM_CONTACTS)
-        contact = timeline.half_edges.other[half_edge].long()
+        contact = timeline.other_of(half_edge)
         queries = torch.arange(len(query))
         return torch.stack(
             [
@@ -122,7 +122,7 @@ class ClusterIndex:
 
     def _assign_newcomers(self, known: Tensor) -> None:
         """Assign newcomers to the clusters of their first contacts, in place."""
-        events, tick = self._timeline.events, self._timeline.event_tick
+        events, tick = self._timeline.events, self._timeline.event_tick.long()
         user, other = torch.cat([events.dst, events.src]), torch.cat([events.src, events.dst])
         new = ~known[user]
         user, other, tick = user[new], other[new], tick.repeat(2)[new]

@@ -1,0 +1,284 @@
+"""Build the index of a log: a counting sort by owner, then one pass over each timeline.
+
+Work and memory grow with the number of events. Nothing is sorted by comparison but half-edges of one owner
+and tick.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from graphrec.jit import inlined, kernel
+from graphrec.temporal.columns import (
+    LAST_TICK,
+    HalfEdges,
+    IndexColumns,
+    TimedLists,
+    end_before,
+)
+
+NOTHING = np.uint8(0)
+OPENS_CONTACT = np.uint8(1)
+OPENS_DIRECTION = np.uint8(2)
+
+
+def build_index(
+    src: np.ndarray,
+    dst: np.ndarray,
+    action: np.ndarray,
+    tick: np.ndarray,
+    *,
+    num_users: int,
+    num_actions: int,
+) -> IndexColumns:
+    """Index E events.
+
+    Args:
+        src: [E] int64, the acting users, in order of time.
+        dst: [E] int64, the users acted on.
+        action: [E] int64.
+        tick: [E] int32, rank of each event's time among the distinct times.
+        num_users: N.
+        num_actions: number of actions.
+    """
+    num_events = len(src)
+    length = np.bincount(src, minlength=num_users) + np.bincount(dst, minlength=num_users)
+    half = HalfEdges(
+        _starts(length), length.astype(np.int32), *(np.empty(2 * num_events, np.int32) for _ in range(6))
+    )
+    fill_timelines(src, dst, tick, half)
+    contacts, acted_on = (
+        TimedLists(np.zeros(num_users, np.int64), np.zeros(num_users, np.int32), *_int32_columns(size, 2))
+        for size in (2 * num_events, num_events)
+    )
+    pair = np.empty((num_events, 4), np.int32)
+    derive_columns(half, pair, contacts, acted_on, action, num_actions)
+    return IndexColumns(half, _trim(contacts), _trim(acted_on), pair)
+
+
+def _starts(length: np.ndarray) -> np.ndarray:
+    """Positions of consecutive lists of given lengths: [N] int64."""
+    starts: np.ndarray = np.cumsum(length, dtype=np.int64) - length
+    return starts
+
+
+def _int32_columns(size: int, number: int) -> tuple[np.ndarray, ...]:
+    return tuple(np.empty(size, np.int32) for _ in range(number))
+
+
+def _trim(lists: TimedLists) -> TimedLists:
+    """Copy what is used of columns that were allocated for the most there could be."""
+    size = int(lists.length.sum())
+    return TimedLists(lists.start, lists.length, lists.other[:size].copy(), lists.tick[:size].copy())
+
+
+@kernel
+def fill_timelines(src: np.ndarray, dst: np.ndarray, tick: np.ndarray, half: HalfEdges) -> None:
+    """Place both half-edges of each event on the timelines, in order of events."""
+    place = half.start.copy()
+    others, ticks, codes = half.other, half.tick, half.code
+    for event in range(len(src)):
+        for outgoing in range(2):
+            owner, other = (src[event], dst[event]) if outgoing else (dst[event], src[event])
+            at = place[owner]
+            place[owner] = at + 1
+            others[at], ticks[at], codes[at] = other, tick[event], 2 * event + outgoing
+
+
+@kernel
+def derive_columns(
+    half: HalfEdges,
+    pair: np.ndarray,
+    contacts: TimedLists,
+    acted_on: TimedLists,
+    action: np.ndarray,
+    num_actions: int,
+) -> None:
+    """Order tied half-edges, and fill all other columns, of timelines that are in order of events."""
+    starts, lengths, others, ticks, codes, num_acts, last_opposite, next_tick = half
+    contact_start, contact_length, contact_other, contact_tick = contacts
+    acted_on_start, acted_on_length, acted_on_other, acted_on_tick = acted_on
+    num_users = len(starts)
+    # For each user, the pair with the owner so far; see `update_pair`.
+    state = np.full((num_users, 6), -1, np.int32)
+    opened = np.empty(max(1, lengths.max()), np.uint8) if num_users else np.empty(1, np.uint8)
+    num_contacts = num_acted_on = 0
+    for owner in range(num_users):
+        begin, end = starts[owner], starts[owner] + lengths[owner]
+        contact_start[owner], acted_on_start[owner] = num_contacts, num_acted_on
+        acts, last_act, last_received = 0, -1, -1
+        first = begin
+        while first < end:
+            tick, last = ticks[first], first + 1
+            while last < end and ticks[last] == tick:
+                last += 1
+            if last == first + 1:
+                opened[0] = update_pair(state, next_tick, others[first], begin, first, tick, codes[first] & 1)
+                if codes[first] & 1:
+                    keep_pair(state, pair, others[first], codes[first] >> 1)
+            else:
+                derive_tie(
+                    starts,
+                    lengths,
+                    others,
+                    ticks,
+                    codes,
+                    next_tick,
+                    pair,
+                    state,
+                    action,
+                    num_actions,
+                    begin,
+                    first,
+                    last,
+                    opened,
+                )
+            for at in range(first, last):
+                if codes[at] & 1:
+                    acts, last_act = acts + 1, tick
+                    last_opposite[at] = last_received
+                else:
+                    last_received = tick
+                    last_opposite[at] = last_act
+                num_acts[at] = acts
+                if opened[at - first] & OPENS_CONTACT:
+                    contact_other[num_contacts], contact_tick[num_contacts] = others[at], tick
+                    num_contacts += 1
+                if opened[at - first] & OPENS_DIRECTION:
+                    acted_on_other[num_acted_on], acted_on_tick[num_acted_on] = others[at], tick
+                    num_acted_on += 1
+            first = last
+        contact_length[owner] = num_contacts - contact_start[owner]
+        acted_on_length[owner] = num_acted_on - acted_on_start[owner]
+
+
+@inlined
+def update_pair(
+    state: np.ndarray, next_tick: np.ndarray, other: int, begin: int, at: int, tick: int, outgoing: int
+) -> np.uint8:
+    """Bring the state of the owner's pair with another user up to a half-edge.
+
+    Args:
+        state: [N, 6] int32: acts of the owner, acts on the owner, ticks of the last of these or -1, tick of
+            the first contact, position of the latest half-edge; stale where the last is below `begin`.
+        next_tick: of `HalfEdges`; the one of the pair's half-edge before is set.
+        other: the user.
+        begin: the owner's first half-edge.
+        at: the half-edge.
+        tick: of the half-edge.
+        outgoing: whether the owner acted.
+
+    Returns:
+        What it opens: `OPENS_CONTACT`, `OPENS_DIRECTION`, their sum or `NOTHING`.
+    """
+    opens = NOTHING
+    if state[other, 5] < begin:
+        state[other, 0] = state[other, 1] = 0
+        state[other, 2] = state[other, 3] = -1
+        state[other, 4] = tick
+        opens = OPENS_CONTACT
+    else:
+        next_tick[state[other, 5]] = tick
+    side = 1 - outgoing
+    if outgoing and state[other, 0] == 0:
+        opens |= OPENS_DIRECTION
+    state[other, side] += 1
+    state[other, 2 + side] = tick
+    state[other, 5] = at
+    next_tick[at] = LAST_TICK
+    return opens
+
+
+@inlined
+def keep_pair(state: np.ndarray, pair: np.ndarray, other: int, event: int) -> None:
+    """Write the state of the owner's pair with another user beside an event in which the owner acted."""
+    pair[event, 0], pair[event, 1] = state[other, 0], state[other, 1]
+    pair[event, 2], pair[event, 3] = state[other, 3], state[other, 4]
+
+
+@kernel
+def derive_tie(
+    starts: np.ndarray,
+    lengths: np.ndarray,
+    others: np.ndarray,
+    ticks: np.ndarray,
+    codes: np.ndarray,
+    next_tick: np.ndarray,
+    pair: np.ndarray,
+    state: np.ndarray,
+    action: np.ndarray,
+    num_actions: int,
+    begin: int,
+    first: int,
+    last: int,
+    opened: np.ndarray,
+) -> None:
+    """Order the half-edges `first` to before `last`, of one owner and tick; fill their pairs and next ticks.
+
+    Half-edges of one pair come together, in order of their kinds (acts on the owner first, then by action).
+    Pairs follow one another by a hash of what is known of them at the tick: the pair's acts until and at it,
+    number and time of the other user's earlier half-edges. Where all this is the same, the index decides.
+
+    Args:
+        starts: of `HalfEdges`, as the next five.
+        lengths: of each timeline.
+        others: of each half-edge, as the next three.
+        ticks: ascending for each owner.
+        codes: reordered.
+        next_tick: filled.
+        pair: of `IndexColumns`.
+        state: of `update_pair`.
+        action: [E] int64.
+        num_actions: number of actions.
+        begin: the owner's first half-edge.
+        first: the first half-edge of the tick.
+        last: the position after the last.
+        opened: [last - first] uint8, filled with what each half-edge opens.
+    """
+    size, tick = last - first, ticks[first]
+    kind, key = np.empty(size, np.int64), np.empty(size, np.int64)
+    for i in range(size):
+        code = codes[first + i]
+        kind[i] = (code & 1) * num_actions + action[code >> 1]
+        key[i] = others[first + i] * np.int64(2 * num_actions) + kind[i]
+    order = np.argsort(key, kind="mergesort")
+    kind = kind[order]
+    others[first:last] = others[first:last].copy()[order]
+    codes[first:last] = codes[first:last].copy()[order]
+    content, at = np.empty(size, np.int64), first
+    while at < last:
+        other, end, done = others[at], at, np.int64(0)
+        while end < last and others[end] == other:
+            done += multiply_hash(np.int64(2 * kind[end - first] + 1))
+            opened[end - first] = update_pair(state, next_tick, other, begin, end, tick, codes[end] & 1)
+            end += 1
+        for i in range(at, end):
+            if codes[i] & 1:
+                keep_pair(state, pair, other, codes[i] >> 1)
+        start = starts[other]
+        known = end_before(start, lengths[other], ticks, tick)
+        recent = ticks[known - 1] if known > start else -1
+        mixed = multiply_hash(done)
+        counts = np.int64(state[other, 0]), np.int64(state[other, 1])
+        for part in (counts[0], counts[1], np.int64(known - start), np.int64(recent)):
+            mixed = multiply_hash(mixed ^ part)
+        content[at - first : end - first] = mixed
+        at = end
+    order = np.argsort(content, kind="mergesort")
+    others[first:last] = others[first:last].copy()[order]
+    codes[first:last] = codes[first:last].copy()[order]
+    next_tick[first:last] = next_tick[first:last].copy()[order]
+    opened[:size] = opened[:size].copy()[order]
+    for at in range(first, last):  # a pair's half-edges have stayed in order
+        state[others[at], 5] = at
+
+
+@inlined
+def multiply_hash(x: np.int64) -> np.int64:
+    """Hash int64: an odd multiplier spreads every bit upward, the shift brings the high ones down.
+
+    The order of tied half-edges, and so every saved score, depends on these values: `draws.mix`, which is
+    stronger and slower, would give another.
+    """
+    x = x * np.int64(0x9E3779B97F4A7C1)
+    return x ^ (x >> np.int64(29))

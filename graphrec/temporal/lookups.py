@@ -1,0 +1,208 @@
+"""Kernels that read the index: users before ticks, and what is known of them there.
+
+Arrays of queries are contiguous int64; results are written into arrays given by the caller.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from graphrec.jit import kernel
+from graphrec.temporal.columns import HalfEdges, TimedLists, end_before, pair_state
+from graphrec.temporal.contacts import NEVER
+
+
+@kernel
+def number_ticks(time: np.ndarray, tick: np.ndarray) -> int:
+    """Fill the rank of each time [E], ascending, among the distinct times; return the number of these."""
+    number = -1
+    for event in range(len(time)):
+        if event == 0 or time[event] != time[event - 1]:
+            number += 1
+        tick[event] = number
+    return number + 1
+
+
+@kernel
+def ends_before(
+    start: np.ndarray,
+    length: np.ndarray,
+    tick: np.ndarray,
+    user: np.ndarray,
+    bound: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Fill the positions after each user's last entry before a tick: [M] each."""
+    for i in range(len(user)):
+        out[i] = end_before(start[user[i]], length[user[i]], tick, bound[i])
+
+
+@kernel
+def count_acts(half: HalfEdges, user: np.ndarray, bound: np.ndarray, out: np.ndarray) -> None:
+    """Fill the numbers of acts by users, and on users, before ticks: out [2, M]."""
+    start, length, tick, num_acts = half.start, half.length, half.tick, half.num_acts
+    for i in range(len(user)):
+        begin = start[user[i]]
+        end = end_before(begin, length[user[i]], tick, bound[i])
+        acts = num_acts[end - 1] if end > begin else 0
+        out[0, i], out[1, i] = acts, end - begin - acts
+
+
+@kernel
+def last_ticks(
+    half: HalfEdges, user: np.ndarray, bound: np.ndarray, instants: np.ndarray, out: np.ndarray
+) -> None:
+    """Fill the times of users' last acts, and of the last acts on them, before ticks: out [2, M]."""
+    start, length, tick, code, last_opposite = (
+        half.start,
+        half.length,
+        half.tick,
+        half.code,
+        half.last_opposite,
+    )
+    for i in range(len(user)):
+        begin = start[user[i]]
+        end = end_before(begin, length[user[i]], tick, bound[i])
+        out[0, i] = out[1, i] = NEVER
+        if end > begin:
+            side = 1 - (code[end - 1] & 1)
+            out[side, i] = instants[tick[end - 1]]
+            if last_opposite[end - 1] >= 0:
+                out[1 - side, i] = instants[last_opposite[end - 1]]
+
+
+@kernel
+def fill_activity(
+    half: HalfEdges,
+    contacts: TimedLists,
+    user: np.ndarray,
+    bound: np.ndarray,
+    instants: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Fill counts and latest times of users before ticks: out [5, M], in the order of `UserActivity`."""
+    start, length, tick, code = half.start, half.length, half.tick, half.code
+    num_acts, last_opposite = half.num_acts, half.last_opposite
+    met_start, met_length, met_tick = contacts.start, contacts.length, contacts.tick
+    for i in range(len(user)):
+        begin = start[user[i]]
+        end = end_before(begin, length[user[i]], tick, bound[i])
+        out[0, i] = out[1, i] = out[2, i] = 0
+        out[3, i] = out[4, i] = NEVER
+        if end > begin:
+            acts = num_acts[end - 1]
+            out[0, i], out[1, i] = acts, end - begin - acts
+            met = met_start[user[i]]
+            out[2, i] = end_before(met, met_length[user[i]], met_tick, bound[i]) - met
+            side = 4 - (code[end - 1] & 1)
+            out[side, i] = instants[tick[end - 1]]
+            if last_opposite[end - 1] >= 0:
+                out[7 - side, i] = instants[last_opposite[end - 1]]
+
+
+@kernel
+def list_contacts(
+    half: HalfEdges,
+    pair: np.ndarray,
+    instants: np.ndarray,
+    user: np.ndarray,
+    bound: np.ndarray,
+    k: int,
+    window: int,
+    out: np.ndarray,
+) -> int:
+    """Fill users' distinct contacts before ticks, latest first, and return how many there are.
+
+    Args:
+        half: the timelines.
+        pair: of `IndexColumns`.
+        instants: [T] int64 seconds, the distinct times.
+        user: [B].
+        bound: [B] ticks.
+        k: contacts of a row at most.
+        window: half-edges of a row looked back on at most.
+        out: [8, M], large enough, filled in the order of `Contacts`.
+    """
+    start, length, other, tick, code, next_tick = (
+        half.start,
+        half.length,
+        half.other,
+        half.tick,
+        half.code,
+        half.next_tick,
+    )
+    size = 0
+    for b in range(len(user)):
+        begin = start[user[b]]
+        end = end_before(begin, length[user[b]], tick, bound[b])
+        first, oldest = size, max(begin, end - window)
+        rank = 0
+        at = end - 1
+        while at >= oldest and size - first < k:
+            if next_tick[at] >= bound[b]:
+                if size > first and tick[at] != tick[out[7, size - 1]]:
+                    rank = size - first
+                num_out, num_in, last_out, last_in, _ = pair_state(code, tick, pair, at)
+                out[0, size], out[1, size] = b, other[at]
+                out[2, size] = instants[last_out] if last_out >= 0 else NEVER
+                out[3, size] = instants[last_in] if last_in >= 0 else NEVER
+                out[4, size], out[5, size], out[6, size], out[7, size] = num_out, num_in, rank, at
+                size += 1
+            at -= 1
+    return size
+
+
+@kernel
+def link_appearances(src: np.ndarray, dst: np.ndarray, num_users: int, out: np.ndarray) -> None:
+    """Fill, for both users of each event in order, the place of the same user's next: out [2E] int32.
+
+    The places of event e are 2 e, of its `src`, and 2 e + 1; the last of each user gets 2 E.
+    """
+    following = np.full(num_users, 2 * len(src), np.int64)  # place of the next appearance so far
+    for event in range(len(src) - 1, -1, -1):
+        out[2 * event + 1], following[dst[event]] = following[dst[event]], 2 * event + 1
+        out[2 * event], following[src[event]] = following[src[event]], 2 * event
+
+
+@kernel
+def list_recently_seen(
+    src: np.ndarray,
+    dst: np.ndarray,
+    event_tick: np.ndarray,
+    following: np.ndarray,
+    num_before: np.ndarray,
+    k: int,
+    window: int,
+    out: np.ndarray,
+) -> int:
+    """Fill the distinct users last active in the network, latest first, and return how many there are.
+
+    Args:
+        src: [E], of the events.
+        dst: [E], of the events.
+        event_tick: [E], of the events.
+        following: of `link_appearances`.
+        num_before: [B] int64, events before each query.
+        k: users of a row, or more where a tie crosses it.
+        window: half-edges of the network looked back on; a tie that reaches beyond is left out.
+        out: [2, M] int64, large enough, filled with rows and users.
+    """
+    size = 0
+    for b in range(len(num_before)):
+        last = 2 * num_before[b]
+        border = event_tick[(last - 1 - window) >> 1] if last > window else -1
+        first = counted = size
+        place = last - 1
+        while place >= max(0, last - window) and event_tick[place >> 1] > border:
+            if following[place] >= last:
+                if size > first and event_tick[place >> 1] != event_tick[out[1, size - 1] >> 1]:
+                    counted = size
+                if counted - first >= k:
+                    break
+                out[0, size], out[1, size] = b, place
+                size += 1
+            place -= 1
+    for i in range(size):
+        place = out[1, i]
+        out[1, i] = src[place >> 1] if place % 2 == 0 else dst[place >> 1]
+    return size
