@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from graphs import Row, checked, graph_of, logs, permuted, rewritten, shuffled_in_ties
+from graphs import Row, checked, graph_of, logs, permuted, random_rows, rewritten, shuffled_in_ties
 from hypothesis import given
 from hypothesis import strategies as st
+from readable_neighborhood import readable_neighborhood
 
 from graphrec.data import Query
 from graphrec.features import path_features, person_features
@@ -79,6 +80,57 @@ def test_a_wide_neighborhood_equals_the_naive_sets(rows: list[Row], time: int) -
             strict=True,
         )
         assert sorted(steps) == sorted((m, e) for m in contacts for e in met(past, m) if e != user)
+
+
+LIMITS = st.builds(
+    NeighborhoodConfig,
+    max_contacts=st.integers(1, 9),
+    contact_window=st.integers(1, 20),
+    max_bridges=st.integers(0, 9),
+    max_per_bridge=st.integers(1, 9),
+    bridge_window=st.integers(1, 20),
+    max_recent=st.integers(1, 9),
+    recent_window=st.integers(0, 20),
+)
+
+
+def assert_equals_the_readable_one(timeline: Timeline, query: Query, reach: NeighborhoodConfig) -> None:
+    tick = timeline.tick(query.time)
+    found = Neighborhood.of(timeline, query.user, tick, reach)
+    expected = readable_neighborhood(timeline, query.user, tick, reach)
+    for one, other in ((found, expected), *((getattr(found, x), getattr(expected, x)) for x in PARTS)):
+        for name, value in vars(one).items():
+            if name not in PARTS:
+                assert value.dtype == torch.int64, name
+                assert torch.equal(value, getattr(other, name)), name
+
+
+PARTS = ("contacts", "path_pair")
+QUERIES = st.lists(st.tuples(st.integers(0, USERS - 1), st.integers(-3, 8)), max_size=12)
+
+
+@checked
+@given(logs(), QUERIES, LIMITS)
+def test_a_neighborhood_equals_the_readable_one(
+    rows: list[Row], asked: list[tuple[int, int]], reach: NeighborhoodConfig
+) -> None:
+    """Every field in the same order, in any order of queries, with repeated ones."""
+    user, time = torch.tensor(asked, dtype=torch.int64).view(-1, 2).T.contiguous()
+    timeline = Timeline(graph_of(rows, USERS))
+    assert_equals_the_readable_one(timeline, Query(user, time, torch.zeros_like(user)), reach)
+
+
+@pytest.mark.parametrize("users", [70, 900, 70_000])
+def test_a_large_neighborhood_equals_the_readable_one(users: int) -> None:
+    """Of more people than the first table holds, and of indices of one, two and three bytes."""
+    log = random_rows(3, users=users, events=4000, times=700)
+    log += [Row(0, other, 700) for other in range(1, users, max(1, users // 1500))]
+    timeline = Timeline(graph_of(log, users))
+    user = torch.tensor([0, 5, 0, 69, 1])
+    query = Query(user, torch.tensor([900, 900, 500, 900, 300]), torch.zeros_like(user))
+    wide = NeighborhoodConfig(max_contacts=2000, contact_window=3000, max_recent=900, recent_window=4000)
+    for reach in (NeighborhoodConfig(), wide):
+        assert_equals_the_readable_one(timeline, query, reach)
 
 
 @checked

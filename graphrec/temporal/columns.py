@@ -77,6 +77,8 @@ class IndexColumns(NamedTuple):
 def end_before(start: int, length: int, tick: np.ndarray, bound: int) -> int:
     """Return the position after the last entry of a list whose tick is below a bound."""
     low, high = start, start + length
+    if length and tick[high - 1] < bound:  # a query at present: all of the list
+        return high
     while low < high:
         middle = (low + high) >> 1
         if tick[middle] < bound:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from graphrec.jit import kernel
-from graphrec.temporal.columns import HalfEdges, TimedLists, end_before, pair_state
+from graphrec.temporal.columns import LAST_TICK, HalfEdges, TimedLists, end_before, pair_state
 from graphrec.temporal.contacts import NEVER
 
 
@@ -107,6 +107,7 @@ def list_contacts(
     instants: np.ndarray,
     user: np.ndarray,
     bound: np.ndarray,
+    left_out: np.ndarray,
     k: int,
     window: int,
     out: np.ndarray,
@@ -119,6 +120,7 @@ def list_contacts(
         instants: [T] int64 seconds, the distinct times.
         user: [B].
         bound: [B] ticks.
+        left_out: [B], a user for each row who is counted and ranked like the others, but not listed; or -1.
         k: contacts of a row at most.
         window: half-edges of a row looked back on at most.
         out: [8, M], large enough, filled in the order of `Contacts`.
@@ -135,20 +137,26 @@ def list_contacts(
     for b in range(len(user)):
         begin = start[user[b]]
         end = end_before(begin, length[user[b]], tick, bound[b])
-        first, oldest = size, max(begin, end - window)
-        rank = 0
+        oldest = max(begin, end - window)
+        number, rank, latest = 0, 0, LAST_TICK
         at = end - 1
-        while at >= oldest and size - first < k:
+        while at >= oldest and number < k:
             if next_tick[at] >= bound[b]:
-                if size > first and tick[at] != tick[out[7, size - 1]]:
-                    rank = size - first
-                num_out, num_in, last_out, last_in, _ = pair_state(code, tick, pair, at)
-                out[0, size], out[1, size] = b, other[at]
-                out[2, size] = instants[last_out] if last_out >= 0 else NEVER
-                out[3, size] = instants[last_in] if last_in >= 0 else NEVER
-                out[4, size], out[5, size], out[6, size], out[7, size] = num_out, num_in, rank, at
-                size += 1
+                if tick[at] != latest:
+                    rank, latest = number, tick[at]
+                number += 1
+                if other[at] != left_out[b]:
+                    out[0, size], out[6, size], out[7, size] = b, rank, at
+                    size += 1
             at -= 1
+    # Apart and without branches, so that the machine waits for many of these look-ups at once.
+    for i in range(size):
+        at = out[7, i]
+        num_out, num_in, last_out, last_in, _ = pair_state(code, tick, pair, at)
+        time_out, time_in = instants[max(last_out, 0)], instants[max(last_in, 0)]
+        out[1, i], out[4, i], out[5, i] = other[at], num_out, num_in
+        out[2, i] = time_out if last_out >= 0 else NEVER
+        out[3, i] = time_in if last_in >= 0 else NEVER
     return size
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from graphrec.data.checks import check_count
 from graphrec.temporal.contacts import Contacts
-from graphrec.temporal.ragged import run_starts
+from graphrec.temporal.neighbor_lists import list_neighbors
 from graphrec.temporal.timeline import Timeline
 
 
@@ -72,38 +73,31 @@ class Neighborhood:
     @classmethod
     def of(cls, timeline: Timeline, user: Tensor, tick: Tensor, config: NeighborhoodConfig) -> Neighborhood:
         """Find the neighbors of users [B] int64 from events strictly before ticks [B] int64."""
-        num_users = timeline.num_users
-        contacts = timeline.distinct_contacts(user, tick, k=config.max_contacts, window=config.contact_window)
-        place = torch.arange(len(contacts)) - run_starts(contacts.row)
-        bridge = (place < config.max_bridges).nonzero().squeeze(1)
-        pair = timeline.distinct_contacts(
-            contacts.user[bridge],
-            tick[contacts.row[bridge]],
-            k=config.max_per_bridge,
-            window=config.bridge_window,
+        columns, events = timeline.columns, timeline.events
+        contacts, num_contacts, paths, num_paths, recent, num_recent, union, size = list_neighbors(
+            columns.half_edges,
+            columns.pair,
+            timeline.instants.numpy(),
+            events.src.numpy(),
+            events.dst.numpy(),
+            timeline.event_tick.numpy(),
+            timeline.following,
+            user.contiguous().numpy(),
+            tick.contiguous().numpy(),
+            np.array(tuple(vars(config).values()), np.int64),
         )
-        path_bridge = bridge[pair.row]
-        path_row = contacts.row[path_bridge]
-        onward = pair.user != user[path_row]
-        path_bridge, path_row, pair = path_bridge[onward], path_row[onward], pair.select(onward)
-
-        row, seen = timeline.recently_seen(tick, k=config.max_recent, window=config.recent_window)
-        contact_key = contacts.row * num_users + contacts.user
-        key = (row * num_users + seen)[seen != user[row]]
-        key = key[~torch.isin(key, contact_key)]
-
-        path_key = path_row * num_users + pair.user
-        union, at = torch.unique(torch.cat([contact_key, path_key, key]), return_inverse=True)
-        contact, end, recent = at.split([len(contact_key), len(path_key), len(key)])
+        row, people = torch.from_numpy(union)[:, :size]
+        *contact, contact_position = torch.from_numpy(contacts)[:, :num_contacts]
+        *pair, bridge, end = torch.from_numpy(paths)[:, :num_paths]
         return cls(
-            row=union // num_users,
-            user=union % num_users,
-            contacts=contacts,
-            contact_position=contact,
-            path_bridge=path_bridge,
-            path_pair=pair,
+            row=row,
+            user=people,
+            contacts=Contacts(*contact),
+            contact_position=contact_position,
+            path_bridge=bridge,
+            path_pair=Contacts(*pair),
             path_end=end,
-            recent_position=recent,
+            recent_position=torch.from_numpy(recent)[0, :num_recent],
         )
 
     def to(self, device: torch.device) -> Neighborhood:

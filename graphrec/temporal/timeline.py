@@ -233,7 +233,7 @@ class Timeline:
         out = torch.empty(2, int((2 * num_before).clamp(max=window).sum()), dtype=torch.int64)
         src, dst, event_tick = (x.numpy() for x in (self.events.src, self.events.dst, self.event_tick))
         size = list_recently_seen(
-            src, dst, event_tick, self._following, num_before.numpy(), k, window, out.numpy()
+            src, dst, event_tick, self.following, num_before.numpy(), k, window, out.numpy()
         )
         row, user = out[:, :size]
         return row, user
@@ -255,7 +255,10 @@ class Timeline:
         out = torch.empty(8, int(most.sum()), dtype=torch.int64)
         _, keys = self._queries(user, tick)
         columns, instants = self.columns, self.instants.numpy()
-        size = list_contacts(columns.half_edges, columns.pair, instants, *keys, k, window, out.numpy())
+        nobody = np.full(len(keys[0]), -1)
+        size = list_contacts(
+            columns.half_edges, columns.pair, instants, *keys, nobody, k, window, out.numpy()
+        )
         return Contacts(*out[:, :size])
 
     @cached_property
@@ -263,8 +266,8 @@ class Timeline:
         return torch.from_numpy(self.columns.half_edges.code)
 
     @cached_property
-    def _following(self) -> np.ndarray:
-        """For both users of each event, the place of the same user's next appearance: [2E] int32."""
+    def following(self) -> np.ndarray:
+        """For both users of each event, the place of the same user's next, see `link_appearances`: [2E]."""
         src, dst = self.events.src.numpy(), self.events.dst.numpy()
         out = np.empty(2 * len(src), np.int32)
         link_appearances(src, dst, self.num_users, out)
