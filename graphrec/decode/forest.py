@@ -73,6 +73,10 @@ class Forest:
         """The children of nodes [R]: (row [T], child [T]) int64, in order of their codes."""
         return ragged(self._child_ptr[node], self._child_ptr[node] + self._num_children[node])
 
+    def num_children(self, node: Tensor) -> Tensor:
+        """Number of children of nodes (int64, same shape)."""
+        return self._num_children[node]
+
     def first_child(self, node: Tensor) -> Tensor:
         """The first child of inner nodes (int64, same shape)."""
         return self._child_ptr[node]

@@ -9,6 +9,7 @@ from graphrec.nn.code_decoder import CodeDecoder as CodeDecoder
 from graphrec.nn.code_decoder import CodeTables as CodeTables
 from graphrec.nn.code_decoder import CodeTowers as CodeTowers
 from graphrec.nn.code_decoder import Decoder as Decoder
+from graphrec.nn.code_decoder import PrefixScore as PrefixScore
 from graphrec.nn.config import EncoderConfig as EncoderConfig
 from graphrec.nn.config import History as History
 from graphrec.nn.config import Interaction as Interaction

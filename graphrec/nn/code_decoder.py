@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -152,6 +152,22 @@ class _CachedLayer(nn.Module):
         return x + self.dropout(self.mlp(self.norm_mlp(x))), cache
 
 
+class PrefixScoreParts(NamedTuple):
+    """The layers of a `PrefixScore` for B queries: `output @ relu(features @ x + query[b]) + bias`.
+
+    Attributes:
+        features: [H, NUM_PREFIX_FEATURES], weights of the features, which include their standardization.
+        query: [B, H], what each query adds to the hidden layer.
+        output: [H], weights of the output.
+        bias: [1], of the output.
+    """
+
+    features: Tensor
+    query: Tensor
+    output: Tensor
+    bias: Tensor
+
+
 class PrefixScore(nn.Module):
     """A logit for a code prefix, from group features of the users who share it and from the query vector.
 
@@ -183,6 +199,13 @@ class PrefixScore(nn.Module):
         hidden = torch.relu(weight @ features + query.index_select(1, row))
         out: Tensor = (self.score.weight @ hidden + self.score.bias).squeeze(0)
         return out
+
+    def parts(self, vector: Tensor) -> PrefixScoreParts:
+        """The layers for query vectors [B, D], once the standardization is learned."""
+        mean, deviation = self.standardize.statistics
+        weight = self.group.weight / deviation
+        query = self.query(vector) + (self.group.bias - weight @ mean)
+        return PrefixScoreParts(weight, query, self.score.weight.squeeze(0), self.score.bias)
 
 
 class CodeDecoder(nn.Module):

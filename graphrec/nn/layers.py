@@ -47,6 +47,11 @@ class Standardize(nn.Module):
             self.seen = self.seen + 1  # not in place: autograd may still need the old value
             self.mean = self.mean + (flat.mean(0) - self.mean) / self.seen
             self.square = self.square + (flat.square().mean(0) - self.square) / self.seen
+        return self.statistics
+
+    @property
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation, [F] each."""
         return self.mean, (self.square - self.mean.square()).clamp(min=1e-4).sqrt()
 
 

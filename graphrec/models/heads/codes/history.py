@@ -195,8 +195,11 @@ class CodeHistory:
         """
         if place is None or self._spectral is None:
             return torch.zeros(len(node))
+        return (place * self.embeddings(number, node, leaves=leaves)).sum(1)
+
+    def embeddings(self, number: Tensor, node: Tensor, *, leaves: bool) -> Tensor:
+        """Spectral embeddings of groups, or of the first users of leaves; see `cosine`: [T, dim] float32."""
+        assert self._spectral is not None
         if leaves:
-            other = self._spectral.embedding[self._snapshot[number], self.forest.first_user[node]]
-        else:
-            other = self._centroid[self._inner[node]]
-        return (place * other).sum(1)
+            return self._spectral.embedding[self._snapshot[number], self.forest.first_user[node]]
+        return self._centroid[self._inner[node]]

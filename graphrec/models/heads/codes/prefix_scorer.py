@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -10,9 +11,10 @@ from torch import Tensor
 
 from graphrec.decode import Forest
 from graphrec.features import prefix_features, query_pace
+from graphrec.models.heads.codes.child_scores import ChildScores
 from graphrec.models.heads.codes.history import CodeHistory
 from graphrec.models.mixture.encoded import EncodedQuery
-from graphrec.nn import CodeDecoder, segment_logsumexp
+from graphrec.nn import CodeDecoder, PrefixScore, segment_logsumexp
 from graphrec.temporal import Timeline
 
 MIN_WEIGHT = 1e-12
@@ -140,18 +142,36 @@ class PrefixScorer:
     def step(self, prefixes: Prefixes) -> Children:
         """The children of R prefixes, all of one length, with their probabilities."""
         row, node, codes, state = prefixes
-        decoder, forest, level = self._decoder, self.history.forest, codes.size(1)
+        decoder, forest = self._decoder, self.history.forest
         logits, state = decoder(self.encoded.vector, row, codes, state)
         at, child = forest.children(node)
         logit = logits[at, forest.code[child]]
         if decoder.prefix_scores is not None:
-            features = self._prefix_features(row[at], child, leaves=level == forest.num_codebooks - 1)
-            logit = logit + decoder.prefix_scores[level](features, self.encoded.vector, row[at])
+            logit = self._with_prefix_scores(logit, prefixes, at, child)
         log_p, votes = logit - segment_logsumexp(logit, at, len(row))[at], None
         if self._vote_weight is not None:
             votes = self.votes_below(prefixes, at)
             log_p = self._with_votes(self._vote_weight, prefixes, at, log_p, votes)
         return Children(at, child, log_p, state, votes)
+
+    def _with_prefix_scores(self, logit: Tensor, prefixes: Prefixes, at: Tensor, child: Tensor) -> Tensor:
+        """Add the scores of T children by the users who share them to their logits [T]: [T]."""
+        decoder, row, level = self._decoder, prefixes.row, prefixes.codes.size(1)
+        assert decoder.prefix_scores is not None
+        score, vector = decoder.prefix_scores[level], self.encoded.vector
+        assert isinstance(score, PrefixScore)
+        leaves = level == self.history.forest.num_codebooks - 1
+        if self._dense is None and not torch.is_grad_enabled() and logit.device.type == "cpu":
+            self._child_scores.add_to(logit, score, vector, row, prefixes.node, leaves=leaves)
+            return logit
+        features = self._prefix_features(row[at], child, leaves=leaves)
+        out: Tensor = logit + score(features, vector, row[at])
+        return out
+
+    @cached_property
+    def _child_scores(self) -> ChildScores:
+        query, tick = self.encoded.query, self.encoded.tick
+        return ChildScores(self.history, query, tick, self._pace, self.number, self._place)
 
     def votes_below(self, prefixes: Prefixes, at: Tensor) -> PrefixVotes:
         """Find the neighbors whose STU begins with one of R prefixes, and the child that it goes on to.
