@@ -41,9 +41,10 @@ class TimedAdjacency:
     @cached_property
     def chronological(self) -> tuple[Tensor, Tensor, Tensor]:
         """All edges in order of time: (tick [M] ascending, owner [M], other [M]), int64."""
-        order = torch.from_numpy(np.argsort(self.lists.tick, kind="stable"))
-        owner = torch.repeat_interleave(torch.from_numpy(self.lists.length).long())
-        return torch.from_numpy(self.lists.tick)[order].long(), owner[order], self.other[order].long()
+        owner, place = ragged(self.start, self.start + torch.from_numpy(self.lists.length))
+        tick = torch.from_numpy(self.lists.tick)[place]
+        order = torch.from_numpy(np.argsort(tick.numpy(), kind="stable"))
+        return tick[order].long(), owner[order], self.other[place[order]].long()
 
     def end(self, user: Tensor, tick: Tensor) -> Tensor:
         """Return the position after each user's last edge before its tick (int64, broadcast shape)."""

@@ -235,42 +235,76 @@ def derive_tie(
         last: the position after the last.
         opened: [last - first] uint8, filled with what each half-edge opens.
     """
-    size, tick = last - first, ticks[first]
+    tick = ticks[first]
+    kind = group_pairs(others, codes, action, num_actions, first, last)
+    content, at = np.empty(last - first, np.int64), first
+    while at < last:
+        other, end = others[at], at
+        while end < last and others[end] == other:
+            opened[end - first] = update_pair(state, next_tick, other, begin, end, tick, codes[end] & 1)
+            end += 1
+        for i in range(at, end):
+            if codes[i] & 1:
+                keep_pair(state, pair, other, codes[i] >> 1)
+        kinds = pair_kinds(kind, at - first, end - first)
+        content[at - first : end - first] = content_hash(
+            starts, lengths, ticks, kinds, state[other, 0], state[other, 1], other, tick
+        )
+        at = end
+    order = np.argsort(content, kind="mergesort")
+    others[first:last] = others[first:last].copy()[order]
+    codes[first:last] = codes[first:last].copy()[order]
+    next_tick[first:last] = next_tick[first:last].copy()[order]
+    opened[: last - first] = opened[: last - first].copy()[order]
+    for at in range(first, last):  # a pair's half-edges have stayed in order
+        state[others[at], 5] = at
+
+
+@kernel
+def group_pairs(
+    others: np.ndarray, codes: np.ndarray, action: np.ndarray, num_actions: int, first: int, last: int
+) -> np.ndarray:
+    """Sort half-edges of one owner and tick by (other, kind, event); return their kinds [last - first]."""
+    size = last - first
     kind, key = np.empty(size, np.int64), np.empty(size, np.int64)
     for i in range(size):
         code = codes[first + i]
         kind[i] = (code & 1) * num_actions + action[code >> 1]
         key[i] = others[first + i] * np.int64(2 * num_actions) + kind[i]
     order = np.argsort(key, kind="mergesort")
-    kind = kind[order]
     others[first:last] = others[first:last].copy()[order]
     codes[first:last] = codes[first:last].copy()[order]
-    content, at = np.empty(size, np.int64), first
-    while at < last:
-        other, end, done = others[at], at, np.int64(0)
-        while end < last and others[end] == other:
-            done += multiply_hash(np.int64(2 * kind[end - first] + 1))
-            opened[end - first] = update_pair(state, next_tick, other, begin, end, tick, codes[end] & 1)
-            end += 1
-        for i in range(at, end):
-            if codes[i] & 1:
-                keep_pair(state, pair, other, codes[i] >> 1)
-        start = starts[other]
-        known = end_before(start, lengths[other], ticks, tick)
-        recent = ticks[known - 1] if known > start else -1
-        mixed = multiply_hash(done)
-        counts = np.int64(state[other, 0]), np.int64(state[other, 1])
-        for part in (counts[0], counts[1], np.int64(known - start), np.int64(recent)):
-            mixed = multiply_hash(mixed ^ part)
-        content[at - first : end - first] = mixed
-        at = end
-    order = np.argsort(content, kind="mergesort")
-    others[first:last] = others[first:last].copy()[order]
-    codes[first:last] = codes[first:last].copy()[order]
-    next_tick[first:last] = next_tick[first:last].copy()[order]
-    opened[:size] = opened[:size].copy()[order]
-    for at in range(first, last):  # a pair's half-edges have stayed in order
-        state[others[at], 5] = at
+    return kind[order]
+
+
+@kernel
+def pair_kinds(kind: np.ndarray, first: int, last: int) -> np.int64:
+    """Hash the kinds of a pair's half-edges of one tick."""
+    out = np.int64(0)
+    for i in range(first, last):
+        out += multiply_hash(np.int64(2 * kind[i] + 1))
+    return out
+
+
+@kernel
+def content_hash(
+    starts: np.ndarray,
+    lengths: np.ndarray,
+    ticks: np.ndarray,
+    kinds: np.int64,
+    num_out: np.int32,
+    num_in: np.int32,
+    other: int,
+    tick: int,
+) -> np.int64:
+    """Hash what is known of a pair and of the other user at a tick: the order of the owner's tied pairs."""
+    start = starts[other]
+    known = end_before(start, lengths[other], ticks, tick)
+    recent = ticks[known - 1] if known > start else -1
+    mixed = multiply_hash(kinds)
+    for part in (np.int64(num_out), np.int64(num_in), np.int64(known - start), np.int64(recent)):
+        mixed = multiply_hash(mixed ^ part)
+    return mixed
 
 
 @inlined

@@ -11,6 +11,9 @@ from graphrec.jit import kernel
 LAST_TICK = np.iinfo(np.int32).max
 """The next tick of a pair's last half-edge: later than any query's."""
 
+LAST_PLACE = np.iinfo(np.int32).max
+"""The place after a user's last appearance in the log."""
+
 
 class HalfEdges(NamedTuple):
     """Both half-edges of E events, grouped by owner; each owner's in order of tick (22 bytes a half-edge).
@@ -91,7 +94,7 @@ def end_before(start: int, length: int, tick: np.ndarray, bound: int) -> int:
 @kernel
 def pair_state(
     code: np.ndarray, tick: np.ndarray, pair: np.ndarray, at: int
-) -> tuple[int, int, int, int, int]:
+) -> tuple[np.int32, np.int32, np.int32, np.int32, np.int32]:
     """Return the state of a half-edge's pair just after its tick, as its owner sees it (int32 each).
 
     Args:

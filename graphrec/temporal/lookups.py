@@ -8,7 +8,14 @@ from __future__ import annotations
 import numpy as np
 
 from graphrec.jit import kernel
-from graphrec.temporal.columns import LAST_TICK, HalfEdges, TimedLists, end_before, pair_state
+from graphrec.temporal.columns import (
+    LAST_PLACE,
+    LAST_TICK,
+    HalfEdges,
+    TimedLists,
+    end_before,
+    pair_state,
+)
 from graphrec.temporal.contacts import NEVER
 
 
@@ -161,12 +168,31 @@ def list_contacts(
 
 
 @kernel
+def fill_met(
+    contacts: TimedLists, one: np.ndarray, other: np.ndarray, bound: np.ndarray, out: np.ndarray
+) -> None:
+    """Fill which pairs had contact before ticks, looking through the shorter list: out [M] bool."""
+    start, length, user, tick = contacts.start, contacts.length, contacts.other, contacts.tick
+    for i in range(len(one)):
+        few, many = one[i], other[i]
+        if length[few] > length[many]:
+            few, many = many, few
+        out[i] = False
+        for at in range(start[few], start[few] + length[few]):
+            if tick[at] >= bound[i]:
+                break
+            if user[at] == many:
+                out[i] = True
+                break
+
+
+@kernel
 def link_appearances(src: np.ndarray, dst: np.ndarray, num_users: int, out: np.ndarray) -> None:
     """Fill, for both users of each event in order, the place of the same user's next: out [2E] int32.
 
-    The places of event e are 2 e, of its `src`, and 2 e + 1; the last of each user gets 2 E.
+    The places of event e are 2 e, of its `src`, and 2 e + 1; the last of each user gets `LAST_PLACE`.
     """
-    following = np.full(num_users, 2 * len(src), np.int64)  # place of the next appearance so far
+    following = np.full(num_users, LAST_PLACE, np.int64)  # place of the next appearance so far
     for event in range(len(src) - 1, -1, -1):
         out[2 * event + 1], following[dst[event]] = following[dst[event]], 2 * event + 1
         out[2 * event], following[src[event]] = following[src[event]], 2 * event

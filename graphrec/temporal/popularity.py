@@ -76,8 +76,8 @@ class DecayedPopularity:
     def __init__(self, timeline: Timeline, half_life: float) -> None:
         self.half_life = half_life
         half = timeline.incoming_half_edges
-        self._ptr = torch.searchsorted(half, timeline.half_edges.start)
-        owner = torch.repeat_interleave(torch.bincount(timeline.events.dst, minlength=timeline.num_users))
+        received = torch.bincount(timeline.events.dst, minlength=timeline.num_users)
+        self._ptr, owner = received.cumsum(0) - received, torch.repeat_interleave(received)
         self._totals = DecayedSums(owner, timeline.events.time[timeline.event_of(half)], half_life)
 
     def of(self, user: Tensor, num_received: Tensor, time: Tensor) -> Tensor:

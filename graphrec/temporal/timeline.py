@@ -8,7 +8,9 @@ therefore see neither each other nor the query that shares their time.
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,12 +18,15 @@ from torch import Tensor
 
 from graphrec.data import Events, FriendGraph
 from graphrec.temporal.adjacency import TimedAdjacency
+from graphrec.temporal.append import GrowingIndex, append_events, grow, growing
 from graphrec.temporal.build import build_index
 from graphrec.temporal.columns import IndexColumns, TimedLists
 from graphrec.temporal.contacts import NEVER, Contacts, UserActivity
+from graphrec.temporal.files import open_index, save_index
 from graphrec.temporal.lookups import (
     count_acts,
     fill_activity,
+    fill_met,
     last_ticks,
     link_appearances,
     list_contacts,
@@ -29,6 +34,9 @@ from graphrec.temporal.lookups import (
     number_ticks,
 )
 from graphrec.temporal.ragged import ragged
+
+MIN_HEADROOM = 2**16
+"""Events that an index has room for after its first append, at least."""
 
 
 class Timeline:
@@ -67,10 +75,112 @@ class Timeline:
             num_users=self.num_users,
             num_actions=len(graph.actions),
         )
+        self._num_actions = len(graph.actions)
+        self._growing: GrowingIndex | None = None
+        self._read_columns()
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str]) -> Timeline:
+        """Map an index that `save` wrote: nothing is read but what is asked for.
+
+        Appending to it leaves the files as they are.
+
+        Raises:
+            DataError: the folder holds no index, one of another version, or damaged files.
+        """
+        out = cls.__new__(cls)
+        index, out._num_actions = open_index(Path(folder))
+        out.num_users = len(index.columns.half_edges.start)
+        out._use(index)
+        return out
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the index to a folder, as files that `open` maps.
+
+        Raises:
+            FileExistsError: the folder holds an index already.
+        """
+        events = self._headroom(0)
+        save_index(Path(folder), self._index(), events=events, num_actions=self._num_actions)
+
+    def _index(self) -> GrowingIndex:
+        """The arrays of the index, with the room that they have."""
+        if self._growing is not None:
+            return self._growing
+        log = tuple(x.numpy() for x in vars(self.events).values())
+        event_tick, instants = self.event_tick.numpy(), self.instants.numpy()
+        return growing(self.columns, log, event_tick, self._following, instants)
+
+    def _use(self, index: GrowingIndex) -> None:
+        """Read everything from these arrays from now on."""
+        self._growing, self.columns = index, index.columns
+        num_events, num_ticks = index.used[:2].tolist()
+        self.events = Events(
+            *(torch.from_numpy(x[:num_events]) for x in (index.src, index.dst, index.time, index.action))
+        )
+        self.event_tick = torch.from_numpy(index.event_tick[:num_events])
+        self.instants = torch.from_numpy(index.instants[:num_ticks])
+        self._read_columns()
+        for name in ("first_tick", "_code"):
+            self.__dict__.pop(name, None)
+        self._following = index.following[:num_events].reshape(-1)
+
+    def _read_columns(self) -> None:
         half = self.columns.half_edges
         self.half_edges = TimedAdjacency(TimedLists(half.start, half.length, half.other, half.tick))
         self.contacts = TimedAdjacency(self.columns.contacts)
         self.acted_on = TimedAdjacency(self.columns.acted_on)
+
+    def append(self, events: Events, *, num_users: int | None = None) -> None:
+        """Add events to the index in place; it then is what an index of all events would be.
+
+        The graph that was indexed is left as it is. The first append, and one after very many, copies the
+        index to make room; positions of half-edges are valid until the next append.
+
+        Args:
+            events: [M] events in order of time, none before the last event of the index.
+            num_users: users there are now, if more than before.
+
+        Raises:
+            ValueError: an event is older than one before it, has an unknown user or action, or joins a user
+                with themselves; then nothing is appended.
+        """
+        num_users = self.num_users if num_users is None else num_users
+        self._check_later(events, num_users)
+        index, done = self._index(), 0
+        if self._growing is None or num_users > self.num_users:
+            index = grow(index, events=self._headroom(len(events)), num_users=num_users)
+        while done < len(events):
+            src, dst, time, action = (x[done:].contiguous().numpy() for x in vars(events).values())
+            done += append_events(index, src, dst, time, action, self._num_actions)
+            if done < len(events):
+                index = grow(index, events=self._headroom(len(events)), num_users=num_users)
+        self.num_users = num_users
+        self._use(index)
+
+    def _headroom(self, wanted: int) -> int:
+        return max(wanted, len(self.events) // 2, MIN_HEADROOM)
+
+    def _check_later(self, events: Events, num_users: int) -> None:
+        if num_users < self.num_users:
+            raise ValueError(f"num_users must be at least {self.num_users}, got {num_users}")
+        before = self.events.time[-1:]
+        steps = torch.cat([before, events.time]).diff()
+        for place in (steps < 0).nonzero()[:1].flatten().tolist():
+            raise ValueError(
+                f"appended events must be in order of time: event {place} is {-int(steps[place])} s too early"
+            )
+        for name, column, limit in (
+            ("src", events.src, num_users),
+            ("dst", events.dst, num_users),
+            ("action", events.action, self._num_actions),
+        ):
+            for place in ((column < 0) | (column >= limit)).nonzero()[:1].flatten().tolist():
+                raise ValueError(
+                    f"event {place}: {name} must be below {limit} and not negative, got {int(column[place])}"
+                )
+        for place in (events.src == events.dst).nonzero()[:1].flatten().tolist():
+            raise ValueError(f"event {place} joins user {int(events.src[place])} with themselves")
 
     @classmethod
     def of(cls, graph: FriendGraph) -> Timeline:
@@ -145,19 +255,12 @@ class Timeline:
         fill_activity(columns.half_edges, columns.contacts, *keys, instants, out.view(5, -1).numpy())
         return UserActivity(*out)
 
-    @cached_property
-    def _first_contacts(self) -> tuple[Tensor, Tensor]:
-        """Pairs with any contact, owner * N + other, ascending, and their first ticks: [2P] int64 each."""
-        tick, owner, other = self.contacts.chronological
-        key, order = (owner * self.num_users + other).sort()
-        return key, tick[order]
-
     def had_contact(self, one: Tensor, other: Tensor, tick: Tensor) -> Tensor:
         """Tell which pairs of users [M] had contact, either way, before ticks [M]: [M] bool."""
-        key, first = self._first_contacts
-        pair = one * self.num_users + other
-        place = torch.searchsorted(key, pair).clamp(max=len(key) - 1)
-        return (key[place] == pair) & (first[place] < tick)
+        out = torch.empty(one.shape, dtype=torch.bool)
+        users, others, ticks = (key.long().contiguous().numpy() for key in (one, other, tick))
+        fill_met(self.columns.contacts, users, others, ticks, out.numpy())
+        return out
 
     def common_contacts(self, one: Tensor, other: Tensor, tick: Tensor) -> tuple[Tensor, Tensor]:
         """List the common contacts of M pairs before their ticks: (row [K] ascending, user [K]) int64."""
@@ -173,8 +276,10 @@ class Timeline:
 
     @property
     def incoming_half_edges(self) -> Tensor:
-        """Positions of the half-edges whose owners were acted on: [E] int64, ascending."""
-        return (self._code & 1 == 0).nonzero().squeeze(1)
+        """Positions of the half-edges whose owners were acted on, owner after owner in order of time: [E]."""
+        start = self.half_edges.start
+        _, half_edge = ragged(start, start + torch.from_numpy(self.columns.half_edges.length))
+        return half_edge[self._code[half_edge] & 1 == 0]
 
     def event_of(self, half_edge: Tensor) -> Tensor:
         """Return the positions in the log of the events of half-edges (int64, same shape)."""
