@@ -35,7 +35,7 @@ def content(timeline: Timeline) -> dict[str, list[object]]:
         "event_tick": timeline.event_tick.tolist(),
         "instants": timeline.instants.tolist(),
         "pair": columns.pair[: len(timeline.events)].tolist(),
-        "following": timeline._following.tolist(),
+        "following": timeline.following.tolist(),
         "first_tick": [int(tick) for tick in timeline.first_tick if tick < len(timeline.instants)],
     }
     for name in ("half_edges", "contacts", "acted_on"):

@@ -160,7 +160,7 @@ def list_contacts(
     for i in range(size):
         at = out[7, i]
         num_out, num_in, last_out, last_in, _ = pair_state(code, tick, pair, at)
-        time_out, time_in = instants[max(last_out, 0)], instants[max(last_in, 0)]
+        time_out, time_in = instants[max(int(last_out), 0)], instants[max(int(last_in), 0)]
         out[1, i], out[4, i], out[5, i] = other[at], num_out, num_in
         out[2, i] = time_out if last_out >= 0 else NEVER
         out[3, i] = time_in if last_in >= 0 else NEVER

@@ -109,7 +109,7 @@ class Timeline:
             return self._growing
         log = tuple(x.numpy() for x in vars(self.events).values())
         event_tick, instants = self.event_tick.numpy(), self.instants.numpy()
-        return growing(self.columns, log, event_tick, self._following, instants)
+        return growing(self.columns, log, event_tick, self.following, instants)
 
     def _use(self, index: GrowingIndex) -> None:
         """Read everything from these arrays from now on."""
@@ -123,7 +123,7 @@ class Timeline:
         self._read_columns()
         for name in ("first_tick", "_code"):
             self.__dict__.pop(name, None)
-        self._following = index.following[:num_events].reshape(-1)
+        self.following = index.following[:num_events].reshape(-1)
 
     def _read_columns(self) -> None:
         half = self.columns.half_edges
