@@ -178,16 +178,6 @@ def test_permuting_ids_permutes_the_batch(num_neighbors: list[int]) -> None:
             assert (*value[:3], *map(renamed, value[3:])) == right[key]
 
 
-def test_users_whose_keys_need_more_than_64_bits_are_told_apart() -> None:
-    graph = graph_of(random_rows(0), 11)
-    query = Query.of(graph, torch.arange(11).repeat(20), 30)
-    batch = one_batch(graph, query, [4, 3])
-    wide = QueryLoader(graph, query, [4, 3], batch_size=len(query))
-    wide.seeds.sampler._num_users = 2**55  # user indices as large as they can be: keys cannot be packed
-    (other,) = wide
-    assert by_seed(batch) == by_seed(other)
-
-
 def test_the_message_graph() -> None:
     rows = random_rows(0)
     graph = graph_of(rows, 11)

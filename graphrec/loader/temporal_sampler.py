@@ -12,9 +12,16 @@ from torch_geometric.data import HeteroData
 from torch_geometric.sampler import BaseSampler, EdgeSamplerInput, HeteroSamplerOutput, NodeSamplerInput
 
 from graphrec.data import USER, FriendGraph, reverse_of
-from graphrec.data.checks import check_count, check_graph, check_names, check_seed
+from graphrec.data.checks import check_count, check_graph, check_index, check_names, check_seed
 from graphrec.data.columns import edge_columns
-from graphrec.data.draws import distinct_below, hashed
+from graphrec.data.draws import hashed
+from graphrec.loader.tree_kernels import (
+    find_pasts,
+    group_edges,
+    locate_half_edges,
+    number_nodes,
+    read_edges,
+)
 from graphrec.temporal.timeline import Timeline
 
 EVENT_TYPE = (USER, "event", USER)
@@ -102,15 +109,14 @@ class TemporalSampler(BaseSampler):
             self._timeline = Timeline.of(graph)
         else:
             self._timeline = Timeline(graph.select_actions(self.actions))
-        # For each half-edge: its edge type (2 x action + outgoing), and its place among the edges of it.
-        half_edge = torch.arange(2 * len(self._timeline.events))
-        action, event = self._timeline.events.action, self._timeline.event_of(half_edge)
-        order = action.argsort(stable=True)
-        sizes = torch.bincount(action, minlength=len(self.actions))
-        place = torch.empty_like(action)
-        place[order] = torch.arange(len(action)) - (sizes.cumsum(0) - sizes)[action[order]]
-        self._place = place[event].int()
-        self._kind = self._timeline.kind(half_edge).to(torch.int32)
+        # The columns of now: an append to the index makes others, and leaves these as the graph is.
+        self._half_edges = self._timeline.columns.half_edges
+        action, code = self._timeline.events.action.numpy(), self._half_edges.code
+        self._action_bits, self._spot = (len(self.actions) - 1).bit_length(), code
+        if self._action_bits:
+            fits = len(action) << self._action_bits + 1 <= np.iinfo(np.int32).max
+            self._spot = np.empty(len(code), np.int32 if fits else np.int64)
+            locate_half_edges(action, self._action_bits, code, self._spot)
 
     @property
     def edge_permutation(self) -> None:
@@ -146,107 +152,77 @@ class TemporalSampler(BaseSampler):
         seeds = torch.cat([inputs.row, inputs.col])
         out = self._sample(seeds, time.repeat(2), _require_ids(inputs).repeat(2))
         assert out.batch is not None
-        out.batch = {USER: out.batch[USER] % size}
+        tree = out.batch[USER]
+        out.batch = {USER: torch.where(tree < size, tree, tree - size)}
         label_index = torch.arange(2 * size).view(2, size)
         out.metadata = (inputs.input_id, label_index, inputs.label, inputs.time)
         return out
 
     def _sample(self, seed: Tensor, time: Tensor, input_id: Tensor) -> HeteroSamplerOutput:
-        timeline, n = self._timeline, self._num_users
-        tick, size = timeline.tick(time), seed.numel()
-        user, tree = (
-            seed,
-            torch.arange(size),
-        )  # of the nodes of the last hop, which are numbered from `first` on
-        first, known = 0, tree * n + seed
-        nodes, trees = [user], [tree]
-        half, row, col = [], [], []
+        if not seed.shape == time.shape == input_id.shape:
+            shapes = ", ".join(str(list(x.shape)) for x in (seed, time, input_id))
+            raise ValueError(f"users, times and input_ids of seeds must be [n] each, got {shapes}")
+        half = self._half_edges
+        size, num_hops, num_kinds = seed.numel(), len(self.num_neighbors), 2 * len(self.actions)
+        bound, ids = self._timeline.tick(time).numpy(), input_id.long().contiguous().numpy()
+        salt = int(hashed(self.seed, self.epoch))
+        node, tree = check_index("users", seed, self._num_users).contiguous().numpy(), np.arange(size)
+        span = np.empty((num_hops + 1, size + 1), np.int64)
+        span[0] = np.arange(size + 1)
+        counts, hops = np.zeros((num_hops, num_kinds), np.int64), []
         for hop, k in enumerate(self.num_neighbors):
-            if k == -1 or self.strategy == "last":
-                longest = 2 * len(timeline.events) if k == -1 else k
-                drawn, edges = timeline.last_half_edges(user, tick[tree], longest)
-            else:
-                salt = hashed(self.seed, self.epoch, input_id)[tree]
-                start = timeline.half_edges.start[user]
-                length = timeline.half_edges.end(user, tick[tree]) - start
-                drawn, edges = distinct_below(hashed(salt, user, hop), length, k)
-                edges += start.index_select(0, drawn)
-            # One node for each user of a tree, found again by (tree, user).
-            base = tree.index_select(0, drawn) * n
-            place, fresh = _number_keys(known, base + timeline.half_edges.other.index_select(0, edges))
-            half.append(edges)
-            row.append(place)
-            col.append(first + drawn)
-            first, known = known.numel(), torch.cat([known, fresh])
-            tree = fresh // n
-            user = fresh - tree * n
-            nodes.append(user)
-            trees.append(tree)
-        return self._output(nodes, trees, half, row, col)
+            longest, uniform = (half.tick.size, False) if k == -1 else (k, self.strategy == "uniform")
+            first = int(span[hop, 0])
+            past = np.empty((2, len(node) - first), np.int64)
+            total = find_pasts(half, node[first:], tree[first:], bound, longest, past)
+            edges = np.empty((4, total), np.int64)
+            read_edges(
+                half.other,
+                self._spot,
+                self._action_bits,
+                node,
+                tree,
+                past,
+                longest,
+                uniform,
+                salt,
+                ids,
+                hop,
+                first,
+                counts[hop],
+                edges,
+            )
+            more = np.empty(total, np.int64)  # as many nodes as there can be
+            node, tree = np.append(node, more), np.append(tree, more)
+            num_nodes = number_nodes(past, longest, hop, self._num_users, node, tree, span, edges)
+            node, tree = node[:num_nodes], tree[:num_nodes]
+            hops.append(edges)
+        # Edges of one type together, hop by hop, as trimming after each layer needs them.
+        flat = counts.T.ravel()
+        place = np.ascontiguousarray((flat.cumsum() - flat).reshape(num_kinds, num_hops).T)
+        grouped = np.empty((3, int(flat.sum())), np.int64)
+        for edges, begins in zip(hops, place, strict=True):
+            group_edges(edges, begins, grouped)
+        return self._output(node, tree, np.diff(span[:, [0, -1]]).ravel(), grouped, counts)
 
     def _output(
-        self,
-        nodes: list[Tensor],
-        trees: list[Tensor],
-        half: list[Tensor],
-        row: list[Tensor],
-        col: list[Tensor],
+        self, node: np.ndarray, tree: np.ndarray, num_nodes: np.ndarray, edges: np.ndarray, counts: np.ndarray
     ) -> HeteroSamplerOutput:
-        edges, num_kinds, num_hops = torch.cat(half), 2 * len(self.actions), len(half)
-        kind = self._kind.index_select(0, edges)
-        hop = torch.repeat_interleave(torch.tensor([part.numel() for part in half]))
-        # Edges of one type together, hop by hop, as trimming after each layer needs them.
-        order = torch.from_numpy(np.argsort(kind.numpy(), kind="stable"))
-        source, target = torch.cat(row).index_select(0, order), torch.cat(col).index_select(0, order)
-        place = self._place.index_select(0, edges.index_select(0, order)).long()
-        sizes = torch.bincount(hop + kind * num_hops, minlength=num_kinds * num_hops).view(
-            num_kinds, num_hops
-        )
-        titles = [title for name in self.actions for title in (name, reverse_of(name))]
-        parts = sizes.sum(1).tolist()
-        rows, cols, ids, counts = {}, {}, {}, {}
-        for number, (title, *ends) in enumerate(
-            zip(titles, source.split(parts), target.split(parts), place.split(parts), strict=True)
-        ):
-            edge_type = (USER, title, USER)
-            rows[edge_type], cols[edge_type], ids[edge_type] = ends
-            counts[edge_type] = sizes[number].tolist()
+        """Name edge types: of nodes and trees [V], nodes and edges [3, M] and [hops, kinds] of each hop."""
+        source, target, place = torch.from_numpy(edges).split(1)
+        parts = counts.sum(0).tolist()
+        columns = (column.squeeze(0).split(parts) for column in (source, target, place))
+        titles = [(USER, title, USER) for name in self.actions for title in (name, reverse_of(name))]
+        rows, cols, ids = (dict(zip(titles, column, strict=True)) for column in columns)
         return HeteroSamplerOutput(
-            node={USER: torch.cat(nodes)},
+            node={USER: torch.from_numpy(node)},
             row=rows,
             col=cols,
             edge=ids,
-            batch={USER: torch.cat(trees)},
-            num_sampled_nodes={USER: [part.numel() for part in nodes]},
-            num_sampled_edges=counts,
+            batch={USER: torch.from_numpy(tree)},
+            num_sampled_nodes={USER: num_nodes.tolist()},
+            num_sampled_edges=dict(zip(titles, counts.T.tolist(), strict=True)),
         )
-
-
-def _number_keys(known: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-    """Number keys [M] by their place among distinct known keys [K], or behind them if they are new.
-
-    Returns:
-        (place [M] int64, new keys [F] int64 ascending, whose places are K .. K+F-1).
-    """
-    size, total = known.numel(), known.numel() + key.numel()
-    both, bits = torch.cat([known, key]).numpy(), total.bit_length()
-    if int(both.max(initial=0)) >> (63 - bits):
-        order = both.argsort(kind="stable")
-        both = both[order]
-    else:  # key and position in one integer: NumPy sorts these several times faster than it finds an order
-        both = np.sort(both << bits | np.arange(total))
-        order = both & ((1 << bits) - 1)
-        both >>= bits
-    opens = np.ones(total, dtype=bool)
-    np.not_equal(both[1:], both[:-1], out=opens[1:])
-    starts = np.flatnonzero(opens)
-    earliest = torch.from_numpy(order[starts])
-    fresh = earliest >= size
-    place = torch.where(fresh, size - 1 + fresh.cumsum(0), earliest)
-    run = torch.from_numpy(opens).cumsum(0) - 1
-    out = torch.empty(total, dtype=torch.int64)
-    out[torch.from_numpy(order)] = place.index_select(0, run)
-    return out[size:], torch.from_numpy(both[starts])[fresh]
 
 
 def _require_time(time: Tensor | None) -> Tensor:
