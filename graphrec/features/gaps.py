@@ -2,15 +2,20 @@
 
 Gaps are log1p seconds against the network's own pace (log1p of the mean gap between its last 200 events), so
 that one configuration fits networks of different tempo. Something that never happened has the gap `NO_GAP`.
+
+Kernels gather raw numbers of a whole batch, a row for each feature; torch takes log1p of all of them at once,
+and `write_columns` scales the gaps and lays the features out by entry.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from graphrec.data import Query
-from graphrec.temporal import NEVER, Timeline, run_starts
+from graphrec.jit import inlined, kernel
+from graphrec.temporal import NEVER, Timeline
 
 NO_GAP = 2.0
 """The gap of something that never happened."""
@@ -21,12 +26,15 @@ PACE_EVENTS = 200
 ACTIVITY_WINDOWS = (300, 3000)
 """Events of the network over which recent activity is counted."""
 
+LOG_SCALE = np.float32(10.0)
+"""Log seconds are divided by it."""
+
 
 def query_pace(timeline: Timeline, query: Query) -> Tensor:
     """log1p of the mean gap between the network's last events before each query, over 10: [B] float32."""
-    seen = torch.searchsorted(timeline.events.time, query.time.contiguous())
-    first = timeline.events.time[(seen - PACE_EVENTS).clamp(min=0)]
-    return ((query.time - first).clamp(min=0).float() / PACE_EVENTS).log1p() / 10.0
+    out = torch.empty(len(query))
+    fill_pace(timeline.events.time.numpy(), query.time.contiguous().numpy(), out.numpy())
+    return out.log1p_().div_(float(LOG_SCALE))
 
 
 def gap(time: Tensor, last: Tensor, pace: Tensor) -> Tensor:
@@ -37,18 +45,53 @@ def gap(time: Tensor, last: Tensor, pace: Tensor) -> Tensor:
         last: int64 seconds, of an earlier event or `NEVER`; of a shape that broadcasts.
         pace: of `query_pace`.
     """
-    out = (time - last).clamp(min=0).float().log1p() / 10.0 - pace
+    out = (time - last).clamp(min=0).float().log1p() / float(LOG_SCALE) - pace
     return torch.where(last > NEVER, out, NO_GAP)
 
 
-def rank_forms(rank: Tensor) -> list[Tensor]:
-    """A rank from 0 on as two features: log1p(rank) and 1 / (1 + rank), float32 each."""
-    return [rank.float().log1p(), 1.0 / (1.0 + rank.float())]
+@kernel
+def fill_pace(event_time: np.ndarray, time: np.ndarray, out: np.ndarray) -> None:
+    """Fill the mean gap in seconds between the last `PACE_EVENTS` of events [E] before each time: [B]."""
+    for b in range(len(time)):
+        seen = np.searchsorted(event_time, time[b])
+        first = event_time[max(seen - PACE_EVENTS, 0)] if len(event_time) else time[b]
+        out[b] = np.float32(max(time[b] - first, 0)) / np.float32(PACE_EVENTS)
 
 
-def recency_rank(time: Tensor, row: Tensor) -> Tensor:
-    """How many entries of the same row [M] have a later time [M] than each entry: [M] int64."""
-    order = time.argsort(descending=True, stable=True)
-    order = order[row[order].argsort(stable=True)]
-    rank = run_starts(row[order], time[order]) - run_starts(row[order])
-    return torch.empty_like(row).index_copy_(0, order, rank)
+@inlined
+def seconds_since(time: int, last: int) -> np.float32:
+    """Return the seconds from a time to another that is not earlier; -1, whose log1p is below 0, if never."""
+    return np.float32(max(time - last, 0)) if last > NEVER else np.float32(-1)
+
+
+@inlined
+def scaled_gap(log_seconds: np.float32, pace: np.float32) -> np.float32:
+    """Return the gap of log1p of `seconds_since`."""
+    return log_seconds / LOG_SCALE - pace if log_seconds >= 0 else np.float32(NO_GAP)
+
+
+@kernel
+def write_columns(
+    log: np.ndarray,
+    num_gaps: int,
+    row: np.ndarray,
+    pace: np.ndarray,
+    column: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Write log1p of raw numbers as features, gaps scaled.
+
+    Args:
+        log: [L, M] float32; the first rows are gaps.
+        num_gaps: number of these.
+        row: [M] int64, the query of each entry.
+        pace: [B] float32, of `query_pace`.
+        column: [L] int64, the feature of each row of `log`.
+        out: [M, F] float32, filled in these columns.
+    """
+    for m in range(len(row)):
+        own_pace = pace[row[m]]
+        for i in range(num_gaps):
+            out[m, column[i]] = scaled_gap(log[i, m], own_pace)
+        for i in range(num_gaps, len(column)):
+            out[m, column[i]] = log[i, m]

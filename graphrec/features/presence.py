@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from graphrec.data import Query
-from graphrec.features.gaps import gap, query_pace
-from graphrec.temporal import SpectralQuery, Timeline, UserActivity, dense
+from graphrec.features.gaps import query_pace, scaled_gap, seconds_since
+from graphrec.jit import kernel
+from graphrec.temporal import SpectralQuery, Timeline, dense
+from graphrec.temporal.columns import HalfEdges, TimedLists, end_before
 
 NUM_PRESENCE_FEATURES = 5
 
@@ -31,26 +34,92 @@ def presence_features(
     Yields:
         [NUM_PRESENCE_FEATURES, b, C] float32 for a few consecutive queries at a time.
     """
-    tick, time, pace = timeline.tick(query.time), query.time[:, None], query_pace(timeline, query)[:, None]
+    time, pace = query.time.contiguous(), query_pace(timeline, query)
+    tick = timeline.tick(time)
     if user is None:
-        acted, heard = (dense.last_time(timeline, tick, role=role) for role in ("src", "dst"))
-        received, degree = dense.num_received(timeline, tick), dense.degree(timeline, tick)
-    else:
-        moment, at = tick.unique(return_inverse=True)  # in service, all queries have one time
-        now: UserActivity = timeline.activity(user, moment[:, None])
-        parts = now.last_act, now.last_received, now.num_received, now.degree
-        acted, heard, received, degree = (part[at] for part in parts)
+        last = [dense.last_time(timeline, tick, role=role) for role in ("src", "dst")]
+        counts = [dense.num_received(timeline, tick), dense.degree(timeline, tick)]
     people = slice(None) if user is None else user
-    near = torch.zeros(acted.shape) if spectral is None else spectral.cosines(people)
-    rows = max(1, SCORES_PER_BLOCK // acted.size(1))
+    width = timeline.num_users if user is None else len(user)
+    near = None if spectral is None else spectral.cosines(people)
+    rows = max(1, SCORES_PER_BLOCK // max(1, width))
     for start in range(0, max(1, len(query)), rows):
         block = slice(start, start + rows)
-        yield torch.stack(
-            [
-                gap(time[block], acted[block], pace[block]),
-                gap(time[block], heard[block], pace[block]),
-                received[block].float().log1p(),
-                degree[block].float().log1p(),
-                near[block],
-            ]
-        )
+        out = torch.zeros(NUM_PRESENCE_FEATURES, len(time[block]), width)
+        if user is None:
+            for number in range(2):
+                fill_seconds(time[block].numpy(), last[number][block].numpy(), out[number].numpy())
+                out[2 + number] = counts[number][block]
+        else:
+            gather_presence(
+                timeline.columns.half_edges,
+                timeline.columns.contacts,
+                timeline.instants.numpy(),
+                time[block].numpy(),
+                tick[block].numpy(),
+                user.contiguous().numpy(),
+                out.numpy(),
+            )
+        out[:4].log1p_()
+        scale_gaps(pace[block].numpy(), out[:2].numpy())
+        if near is not None:
+            out[4] = near[block]
+        yield out
+
+
+@kernel
+def fill_seconds(time: np.ndarray, last: np.ndarray, out: np.ndarray) -> None:
+    """Fill the seconds from times [B] to earlier ones [B, N], or -1 where these are `NEVER`: out [B, N]."""
+    for b in range(len(time)):
+        for n in range(last.shape[1]):
+            out[b, n] = seconds_since(time[b], last[b, n])
+
+
+@kernel
+def scale_gaps(pace: np.ndarray, out: np.ndarray) -> None:
+    """Turn log1p of seconds, [2, B, C] float32, into gaps against the paces of the queries [B]."""
+    for side in range(2):
+        for b in range(len(pace)):
+            for c in range(out.shape[2]):
+                out[side, b, c] = scaled_gap(out[side, b, c], pace[b])
+
+
+@kernel
+def gather_presence(
+    half: HalfEdges,
+    contacts: TimedLists,
+    instants: np.ndarray,
+    time: np.ndarray,
+    tick: np.ndarray,
+    user: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Fill seconds since the last acts by and on users, and counts of acts on them and of contacts.
+
+    Args:
+        half: the timelines.
+        contacts: of `IndexColumns`.
+        instants: [T] int64 seconds, the distinct times.
+        time: [B] int64 seconds, of the queries.
+        tick: [B], of the queries.
+        user: [C].
+        out: [4 or more, B, C] float32, filled.
+    """
+    start, length, half_tick, code = half.start, half.length, half.tick, half.code
+    num_acts, last_opposite = half.num_acts, half.last_opposite
+    met_start, met_length, met_tick = contacts.start, contacts.length, contacts.tick
+    for c in range(len(user)):  # whose timeline stays in the cache for all queries
+        begin, met = start[user[c]], met_start[user[c]]
+        end = num_met = 0
+        for b in range(len(time)):
+            if b == 0 or tick[b] != tick[b - 1]:
+                end = end_before(begin, length[user[c]], half_tick, tick[b])
+                num_met = end_before(met, met_length[user[c]], met_tick, tick[b]) - met
+            out[0, b, c] = out[1, b, c] = np.float32(-1)
+            out[2, b, c], out[3, b, c] = np.float32(0), num_met
+            if end > begin:
+                side = 1 - (code[end - 1] & 1)
+                out[side, b, c] = seconds_since(time[b], instants[half_tick[end - 1]])
+                if last_opposite[end - 1] >= 0:
+                    out[1 - side, b, c] = seconds_since(time[b], instants[last_opposite[end - 1]])
+                out[2, b, c] = end - begin - num_acts[end - 1]

@@ -7,14 +7,10 @@ import numpy as np
 from graphrec.jit import inlined, kernel
 from graphrec.temporal.columns import HalfEdges, end_before
 from graphrec.temporal.lookups import list_contacts, list_recently_seen
+from graphrec.temporal.sorting import sort_pairs
 
 HASH_FACTOR = 0x9E3779B97F4A7C1
 """An odd number of 60 bits: products with it spread consecutive users over a table."""
-
-ENTRY_BITS = 32
-"""A key to sort by is a user, then the number of an entry in so many bits."""
-
-ENTRY_MASK = (1 << ENTRY_BITS) - 1
 
 
 @kernel
@@ -138,11 +134,7 @@ def unite(
     """
     bits = 10
     table = np.full((1 << bits, 2), -1, np.int64)  # user and entry number, by hash
-    key, other, slot = (
-        np.empty(1 << bits, np.int64),
-        np.empty(1 << bits, np.int64),
-        np.empty(1 << bits, np.int64),
-    )
+    scratch = np.empty((5, 1 << bits), np.int64)
     size = num_recent = contact = path = at = 0
     for b in range(len(user)):
         contact_end, path_end, seen_end = contact, path, at
@@ -157,11 +149,8 @@ def unite(
             while 2 * most > 1 << bits:
                 bits += 1
             table = np.full((1 << bits, 2), -1, np.int64)
-            key, other, slot = (
-                np.empty(1 << bits, np.int64),
-                np.empty(1 << bits, np.int64),
-                np.empty(1 << bits, np.int64),
-            )
+            scratch = np.empty((5, 1 << bits), np.int64)
+        key, slot = scratch[0], scratch[1]
 
         number, first_recent = 0, num_recent
         for i in range(contact, contact_end):
@@ -178,10 +167,13 @@ def unite(
 
         for entry in range(number):
             table[slot[entry], 0] = -1
-        sort_by_user(key, other, number)
+        ordered = scratch[2, :number]
+        for entry in range(number):
+            ordered[entry] = entry
+        sort_pairs(key[:number], ordered, scratch[3, :number], scratch[4, :number])
         for place in range(number):
-            slot[key[place] & ENTRY_MASK] = size + place
-            union[0, size + place], union[1, size + place] = b, key[place] >> ENTRY_BITS
+            slot[ordered[place]] = size + place
+            union[0, size + place], union[1, size + place] = b, key[place]
         for i in range(contact, contact_end):
             contacts[8, i] = slot[contacts[8, i]]
         for i in range(path, path_end):
@@ -202,7 +194,7 @@ def number_entry(
     Args:
         table: [2**bits, 2], users and entry numbers; -1 for users where empty.
         bits: logarithm of the size.
-        key: filled with user and entry number in one, by entry number.
+        key: filled with the user, by entry number.
         slot: filled with the place in the table, by entry number.
         user: the user.
         number: entries so far.
@@ -216,37 +208,6 @@ def number_entry(
         place = (place + 1) & mask
     if table[place, 0] < 0:
         table[place, 0], table[place, 1] = user, number
-        key[number], slot[number] = (user << ENTRY_BITS) | number, place
+        key[number], slot[number] = user, place
         number += 1
     return table[place, 1], number
-
-
-@kernel
-def sort_by_user(key: np.ndarray, other: np.ndarray, size: int) -> None:
-    """Sort the first keys by user, by counting byte after byte.
-
-    Args:
-        key: users and entry numbers, see `ENTRY_BITS`.
-        other: of the same length, overwritten.
-        size: number of keys.
-    """
-    count = np.empty(256, np.int64)
-    all_bits = np.int64(0)
-    for i in range(size):
-        all_bits |= key[i]
-    one, two, shift = key, other, ENTRY_BITS
-    while all_bits >> shift:
-        count[:] = 0
-        for i in range(size):
-            count[(one[i] >> shift) & 255] += 1
-        start = 0
-        for value in range(256):
-            start, count[value] = start + count[value], start
-        for i in range(size):
-            value = (one[i] >> shift) & 255
-            two[count[value]] = one[i]
-            count[value] += 1
-        one, two = two, one
-        shift += 8
-    if (shift - ENTRY_BITS) & 8:  # an odd number of passes
-        key[:size] = other[:size]

@@ -12,10 +12,14 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from graphrec.data.checks import check_counts
+from graphrec.jit import kernel
 from graphrec.temporal.timeline import Timeline
 
 FALLBACK_CONTACTS = 16
 """Latest contacts whose embeddings stand in for that of a user who has none yet."""
+
+PRODUCTS_PER_BLOCK = 2**11
+"""Pairs of users multiplied at once, few enough for a processor's cache."""
 
 
 def snapshot_ticks(timeline: Timeline, every: int) -> Tensor:
@@ -110,7 +114,15 @@ class SpectralQuery:
 
     def cosine(self, row: Tensor, other: Tensor) -> Tensor:
         """Cosines of the users of rows [M] with others [M]: [M] float32; 0 where an embedding is zero."""
-        return (self.vector[row] * self.embedding[self.snapshot[row], other]).sum(1)
+        out = torch.empty(len(row))
+        product = torch.empty(min(len(row), PRODUCTS_PER_BLOCK), self.vector.size(1))
+        vector, embedding, snapshot = (x.numpy() for x in (self.vector, self.embedding, self.snapshot))
+        for begin in range(0, len(row), PRODUCTS_PER_BLOCK):
+            block = slice(begin, begin + PRODUCTS_PER_BLOCK)
+            rows, others = row[block].contiguous().numpy(), other[block].contiguous().numpy()
+            multiply_rows(vector, embedding, snapshot, rows, others, product.numpy())
+            torch.sum(product[: len(rows)], 1, out=out[block])
+        return out
 
     def cosines(self, others: Tensor | slice = slice(None)) -> Tensor:
         """Cosines of every row with the same others [C], by default all N users: [B, C] float32."""
@@ -119,6 +131,31 @@ class SpectralQuery:
             rows = (self.snapshot == number).nonzero().squeeze(1)
             out[rows] = self.vector[rows] @ self.embedding[number, others].T
         return out
+
+
+@kernel
+def multiply_rows(
+    vector: np.ndarray,
+    embedding: np.ndarray,
+    snapshot: np.ndarray,
+    row: np.ndarray,
+    other: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Fill the products of the vectors of rows with the embeddings of others, element by element.
+
+    Args:
+        vector: [B, dim], of `SpectralQuery`.
+        embedding: [S, N, dim], of `SpectralQuery`.
+        snapshot: [B], of `SpectralQuery`.
+        row: [M].
+        other: [M].
+        out: [M or more, dim] float32.
+    """
+    for m in range(len(row)):
+        b, number, user = row[m], snapshot[row[m]], other[m]
+        for d in range(out.shape[1]):
+            out[m, d] = vector[b, d] * embedding[number, user, d]
 
 
 def _orthonormal(basis: np.ndarray) -> np.ndarray:
