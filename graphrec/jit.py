@@ -27,3 +27,7 @@ def kernel(function: Function) -> Function:
 def inlined(function: Function) -> Function:
     """Compile a small function into each kernel that calls it."""
     return cast(Function, numba.njit(inline="always", nogil=True, error_model="numpy")(function))
+
+
+int64: Any = numba.int64
+"""Casts in kernels. A bare 0 is a type of its own there: functions called with it are compiled once more."""

@@ -10,7 +10,7 @@ import json
 import os
 from copy import copy
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
@@ -20,7 +20,9 @@ from graphrec.data.checks import check_count, check_number
 from graphrec.data.draws import hashed, mix
 from graphrec.data.precision import single_precision
 from graphrec.data.saved import make_folder
-from graphrec.models.recommender import Recommender
+from graphrec.models.direct_lists import COMMON_CONTACTS, JACCARD, LAST_ACT, LAST_EVENT
+from graphrec.models.heuristic_lists import DirectRule, HeuristicLists, Measured
+from graphrec.models.recommender import Recommender, Wanted
 from graphrec.temporal import NEVER, Timeline, dense, popularity_half_life
 
 MAX_FRESH = 2**21
@@ -45,11 +47,22 @@ class Heuristic(Recommender):
     numbers: tuple[str, ...] = ("_half_life", "_origin")
     """Names of the attributes to save."""
 
+    direct: ClassVar[DirectRule | None] = None
+    """How `recommend` finds the best users without scores of all; if None, it scores all users."""
+
     _timeline: Timeline
     _half_life: float
     _origin: int
     """Seconds: recency counts from here, whichever event is the first of a graph."""
     _popularity: dense.PopularitySweep
+    _lists: dict[DirectRule, HeuristicLists]
+    """Made when first needed."""
+
+    def __init_subclass__(cls) -> None:
+        """A rule that defines scores of its own is listed by these, unless it says how to list it."""
+        super().__init_subclass__()
+        if {"score_all", "_score_in_order"} & vars(cls).keys() and "direct" not in vars(cls):
+            cls.direct = None
 
     @single_precision()
     def fit(self, graph: FriendGraph, *, until: int) -> Self:
@@ -102,6 +115,37 @@ class Heuristic(Recommender):
     def _read(self, graph: FriendGraph) -> None:
         self._graph, self._timeline = graph, Timeline.of(graph)
         self._popularity = dense.PopularitySweep(self._timeline, self._half_life)
+        self._lists = {}
+
+    def _recommend(self, query: Query, wanted: Wanted) -> tuple[Tensor, Tensor]:
+        if self.direct is None or not len(query):
+            return super()._recommend(query, wanted)
+        return self._list_directly(self.direct, query, wanted, torch.ones(len(query), dtype=torch.float64))
+
+    def _list_directly(
+        self, rule: DirectRule, query: Query, wanted: Wanted, scale: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """List the best users; scale [B] float64 is the factor of what the rule measures."""
+        lists = self._lists.get(rule)
+        if lists is None or not lists.is_current:
+            degrees = torch.arange(int(self._timeline.columns.contacts.length.max(initial=0)) + 1)
+            lists = self._lists[rule] = HeuristicLists(
+                rule,
+                self._timeline,
+                half_life=self._half_life,
+                origin=self._origin,
+                weight=self._weight(degrees).double(),
+            )
+        users, scores, answered = lists.best(query, wanted, scale)
+        rows = (~answered).nonzero().squeeze(1)
+        if len(rows):
+            left = super()._recommend(query[rows], wanted.select(rows, len(query)))
+            users[rows], scores[rows] = left
+        return users, scores
+
+    def _weight(self, degree: Tensor) -> Tensor:
+        """Weights of common contacts by their degrees (same shape): integers, whose sums are exact."""
+        return torch.ones_like(degree, dtype=torch.float32)
 
     def _far_apart(self, query: Query) -> bool:
         """Whether to split a batch, since many first contacts lie between its first and last query."""
@@ -147,6 +191,7 @@ class Popularity(Heuristic):
     """Number of events that the candidate has received."""
 
     name = "popularity"
+    direct = DirectRule(measure=Measured.RECEIVED, popularity=False)
 
     def _score_in_order(self, query: Query) -> Tensor:
         return dense.num_received(self._timeline, self._timeline.tick(query.time))
@@ -156,6 +201,7 @@ class RecentPopularity(Heuristic):
     """Events that the candidate has received, decayed with half-life max(3 days, training span / 48)."""
 
     name = "recent_popularity"
+    direct = DirectRule(squash=False)
 
     def _score_in_order(self, query: Query) -> Tensor:
         return self._popularity.at(query.time)
@@ -165,6 +211,7 @@ class LastActive(Heuristic):
     """Time of the candidate's last act."""
 
     name = "last_active"
+    direct = DirectRule(measure=Measured.LAST_ACT, popularity=False)
     _role: Literal["src", "either"] = "src"
 
     def _score_in_order(self, query: Query) -> Tensor:
@@ -176,6 +223,7 @@ class LastSeen(LastActive):
     """Time of the candidate's last event, as actor or as target."""
 
     name = "last_seen"
+    direct = DirectRule(measure=Measured.LAST_EVENT, popularity=False)
     _role = "either"
 
 
@@ -183,6 +231,7 @@ class RepeatRecency(Heuristic):
     """Time of the user's last act on the candidate; candidates without one follow, by recent popularity."""
 
     name = "repeat_recency"
+    direct = DirectRule(candidates=LAST_ACT, add_popularity=False)
     _either_way = False
 
     def _score_in_order(self, query: Query) -> Tensor:
@@ -199,6 +248,7 @@ class ReplyRecency(RepeatRecency):
     """Time of the last event between user and candidate, either way; those without follow, by popularity."""
 
     name = "reply_recency"
+    direct = DirectRule(candidates=LAST_EVENT, add_popularity=False)
     _either_way = True
 
 
@@ -206,13 +256,10 @@ class CommonNeighbors(Heuristic):
     """Number of common contacts of user and candidate; ties are broken by recent popularity."""
 
     name = "common_neighbors"
+    direct = DirectRule(candidates=COMMON_CONTACTS)
 
     def _score_in_order(self, query: Query) -> Tensor:
         return self._fallback(query).add_(self._two_hop(query))
-
-    def _weight(self, degree: Tensor) -> Tensor:
-        """Weights of common contacts by their degrees (same shape): integers, whose sums are exact."""
-        return torch.ones_like(degree, dtype=torch.float32)
 
     def _two_hop(self, query: Query) -> Tensor:
         """Sums of `_weight` over the common contacts of each query's user with every user.
@@ -234,6 +281,7 @@ class Jaccard(CommonNeighbors):
     """Common contacts over the union of both users' contacts (Jaccard 1901); ties by recent popularity."""
 
     name = "jaccard"
+    direct = DirectRule(candidates=JACCARD)
 
     def _score_in_order(self, query: Query) -> Tensor:
         common = self._two_hop(query)
@@ -258,11 +306,23 @@ class PreferentialAttachment(Heuristic):
     """Product of both users' degrees (Barabasi & Albert 1999); ties by recent popularity."""
 
     name = "preferential_attachment"
+    direct = DirectRule(measure=Measured.DEGREE)
 
     def _score_in_order(self, query: Query) -> Tensor:
         tick = self._timeline.tick(query.time)
         own = self._timeline.degree(query.user, tick).double()
         return self._fallback(query).add_(dense.degree(self._timeline, tick).mul_(own[:, None]))
+
+    def _list_directly(
+        self, rule: DirectRule, query: Query, wanted: Wanted, scale: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        own = self._timeline.degree(query.user, self._timeline.tick(query.time)).double()
+        users, scores = super()._list_directly(rule, query, wanted, own)
+        strangers = (own == 0).nonzero().squeeze(1)
+        if len(strangers):  # popularity alone tells users apart
+            part = query[strangers], wanted.select(strangers, len(query)), scale[strangers]
+            users[strangers], scores[strangers] = super()._list_directly(DirectRule(), *part)
+        return users, scores
 
 
 class PPR(Heuristic):

@@ -1,0 +1,257 @@
+"""Kernels that order users by a key before a tick: a measure, then decayed popularity, then a fixed order."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from graphrec.jit import int64, kernel
+from graphrec.temporal.bounded_heap import offer, sort_best_first
+from graphrec.temporal.columns import end_before
+
+
+class OrderColumns(NamedTuple):
+    """What the key of a user is computed from.
+
+    Attributes:
+        measure: a `Measure`.
+        origin: seconds; a last time t has the key max(t - origin + 1, 0).
+        half_life: seconds, or 0 if popularity plays no part.
+        instants: [T] int64 seconds, the distinct times.
+        start: [N] int64, of the lists that are counted, or whose last entry counts.
+        length: [N] int32, of these lists.
+        tick: int32, of these lists.
+        received_start: [N] int64, of `Received`, as the next three.
+        received_length: [N] int32.
+        received_tick: [E] int32.
+        total: [E] float64.
+    """
+
+    measure: int
+    origin: int
+    half_life: float
+    instants: np.ndarray
+    start: np.ndarray
+    length: np.ndarray
+    tick: np.ndarray
+    received_start: np.ndarray
+    received_length: np.ndarray
+    received_tick: np.ndarray
+    total: np.ndarray
+
+
+@kernel
+def fill_received(
+    dst: np.ndarray,
+    event_tick: np.ndarray,
+    instants: np.ndarray,
+    half_life: float,
+    start: np.ndarray,
+    tick: np.ndarray,
+    total: np.ndarray,
+) -> None:
+    """Fill tick and total of `Received` from events in order of time.
+
+    Args:
+        dst: [E], of the events.
+        event_tick: [E], of the events.
+        instants: [T] seconds.
+        half_life: seconds.
+        start: [N], of `Received`.
+        tick: [E], filled.
+        total: [E], filled.
+    """
+    place = start.copy()
+    for event in range(len(dst)):
+        user = dst[event]
+        at = place[user]
+        place[user] = at + 1
+        tick[at], total[at] = event_tick[event], 1.0
+        if at > start[user]:
+            passed = instants[event_tick[event]] - instants[tick[at - 1]]
+            total[at] += total[at - 1] * 2.0 ** (-passed / half_life)
+
+
+@kernel
+def count_before(start: int, length: int, tick: np.ndarray, bound: int) -> int:
+    """Count the entries of a list whose tick is below a bound."""
+    return end_before(start, length, tick, bound) - start
+
+
+@kernel
+def measure_before(
+    measure: int,
+    origin: int,
+    instants: np.ndarray,
+    start: np.ndarray,
+    length: np.ndarray,
+    tick: np.ndarray,
+    user: int,
+    bound: int,
+) -> float:
+    """Return what is measured of a user before tick `bound`; the rest is of `OrderColumns`."""
+    if measure == 0:
+        return 0.0
+    number = count_before(start[user], length[user], tick, bound)
+    if number == 0 or measure == 1:
+        return float(number)
+    return float(max(instants[tick[start[user] + number - 1]] - origin + 1, 0))
+
+
+@kernel
+def popularity_before(
+    half_life: float,
+    instants: np.ndarray,
+    start: np.ndarray,
+    length: np.ndarray,
+    tick: np.ndarray,
+    total: np.ndarray,
+    user: int,
+    bound: int,
+    time: int,
+) -> float:
+    """Return a user's popularity before tick `bound`, at `time` (s); start to total are of `Received`."""
+    if half_life == 0.0:
+        return 0.0
+    number = count_before(start[user], length[user], tick, bound)
+    if number == 0:
+        return 0.0
+    at = start[user] + number - 1
+    popularity: float = total[at] * 2.0 ** ((instants[tick[at]] - time) / half_life)
+    return popularity
+
+
+@kernel
+def order_users(
+    columns: OrderColumns,
+    tie_rank: np.ndarray,
+    user: np.ndarray,
+    bound: int,
+    time: int,
+    listed: np.ndarray,
+    measured: np.ndarray,
+    popularity: np.ndarray,
+) -> tuple[int, bool]:
+    """List the best users, best first, among some that hold all who can be listed.
+
+    Args:
+        columns: of the order.
+        tie_rank: [N].
+        user: [U] int64, users in any order, repeated or not.
+        bound: tick; events before it are known.
+        time: seconds.
+        listed: [M] int32, filled.
+        measured: [M] float64, filled with the first part of the keys.
+        popularity: [M] float64, filled with the second part.
+
+    Returns:
+        how many are listed, and whether all of `user` with a key above 0 are.
+    """
+    measure, origin, half_life, instants = (
+        columns.measure,
+        columns.origin,
+        columns.half_life,
+        columns.instants,
+    )
+    start, length, tick = columns.start, columns.length, columns.tick
+    got_start, got_length, got_tick = columns.received_start, columns.received_length, columns.received_tick
+    total = columns.total
+    seen = np.full(table_size(len(user)), -1, np.int64)
+    ranks = np.empty(len(listed), np.int64)
+    size = number = int64(0)
+    for i in range(len(user)):
+        slot = slot_of(seen, user[i])
+        if seen[slot] >= 0:
+            continue
+        seen[slot] = user[i]
+        first = measure_before(measure, origin, instants, start, length, tick, user[i], bound)
+        second = popularity_before(
+            half_life, instants, got_start, got_length, got_tick, total, user[i], bound, time
+        )
+        if first > 0.0 or second > 0.0:
+            number += 1
+            # The place in `user` comes along in the low bits.
+            rank = (tie_rank[user[i]] << 32) | i
+            size = offer(measured, popularity, ranks, size, first, second, rank)
+    sort_best_first(measured, popularity, ranks, size)
+    for i in range(size):
+        listed[i] = user[ranks[i] & 0xFFFFFFFF]
+    return size, number == size
+
+
+@kernel
+def table_size(number: int) -> int:
+    """Return the size of a hash table for a number of users: a power of two."""
+    size = 16
+    while size < 2 * number:
+        size *= 2
+    return size
+
+
+@kernel
+def slot_of(key: np.ndarray, user: int) -> int:
+    """Return the slot of a user in a hash table, or the free slot (key -1) where the user belongs."""
+    mask = len(key) - 1
+    slot = ((user * 0x1E3779B97F4A7C15) >> 24) & mask
+    while key[slot] != user and key[slot] >= 0:
+        slot = (slot + 1) & mask
+    return slot
+
+
+@kernel
+def users_since(
+    base: np.ndarray, src: np.ndarray, dst: np.ndarray, event_tick: np.ndarray, since: int, bound: int
+) -> np.ndarray:
+    """Return users `base` and those of the events from tick `since` to before `bound`: int64, unsorted."""
+    low = end_before(int64(0), len(event_tick), event_tick, since)
+    high = end_before(int64(0), len(event_tick), event_tick, bound)
+    out = np.empty(len(base) + 2 * (high - low), np.int64)
+    size = len(base)
+    out[:size] = base
+    for event in range(low, high):
+        out[size], out[size + 1] = src[event], dst[event]
+        size += 2
+    return out
+
+
+@kernel
+def fill_checkpoints(
+    columns: OrderColumns,
+    tie_rank: np.ndarray,
+    src: np.ndarray,
+    dst: np.ndarray,
+    event_tick: np.ndarray,
+    base: np.ndarray,
+    since: int,
+    base_complete: bool,
+    bound: np.ndarray,
+    listed: np.ndarray,
+    size: np.ndarray,
+    complete: np.ndarray,
+) -> None:
+    """Fill the lists of consecutive checkpoints, each from the one before.
+
+    Args:
+        columns: of the order.
+        tie_rank: [N].
+        src: [E], of the events.
+        dst: [E], of the events.
+        event_tick: [E], of the events.
+        base: int32, users who hold all that can be listed before tick `since`.
+        since: tick.
+        base_complete: whether they hold all users with a key above 0.
+        bound: of `Checkpoints`, as the next three.
+        listed: filled.
+        size: filled.
+        complete: filled.
+    """
+    measured, popularity = np.empty(listed.shape[1]), np.empty(listed.shape[1])
+    for j in range(len(bound)):
+        users = users_since(base, src, dst, event_tick, since, bound[j])
+        time = columns.instants[bound[j] - 1] if bound[j] else int64(0)
+        size[j], whole = order_users(
+            columns, tie_rank, users, bound[j], time, listed[j], measured, popularity
+        )
+        complete[j] = whole and base_complete
+        base, since, base_complete = listed[j, : size[j]], bound[j], complete[j]
