@@ -1,8 +1,8 @@
 """Append events to an index in place: work for each grows with the timelines of its two users at most.
 
 Every list (a timeline, contacts, users acted on) has room behind it. A list that is full moves to the end of
-its arrays, with twice the room, so that an append costs a constant number of moves on average. What was read
-from the index before stays as it was; positions of half-edges are valid until the next append.
+its arrays, with half as much room again, so that an append costs a constant number of moves on average.
+Positions of half-edges are valid until the next append.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ from graphrec.temporal.columns import (
 )
 
 MIN_ROOM = 4
-"""Entries that a list has room for when it first moves."""
+"""Entries that a list gets room for when it moves, at least; long lists get room for half as many more."""
+
+BLOCK = 256
+"""Entries that are searched without a branch."""
 
 
 class GrowingIndex(NamedTuple):
@@ -83,7 +86,7 @@ def _with_room(array: np.ndarray, used: int, extra: int) -> np.ndarray:
 def room_after(index: GrowingIndex, events: int) -> dict[str, int]:
     """Return how many `events`, and how many `entries` of lists, there should be room for."""
     longest = int(index.columns.half_edges.length.max(initial=0))  # it may have to move for the next event
-    return {"events": events, "entries": 4 * (events + longest + 2 * MIN_ROOM)}
+    return {"events": events, "entries": 8 * (events + longest + 2 * MIN_ROOM)}
 
 
 def grow(index: GrowingIndex, *, events: int, num_users: int) -> GrowingIndex:
@@ -202,15 +205,29 @@ def last_half_edges_of_pair(half: HalfEdges, one: int, other: int) -> tuple[int,
     """
     swapped = half.length[one] > half.length[other]
     few, many = (other, one) if swapped else (one, other)
-    found = half.start[few] + half.length[few] - 1
-    while found >= half.start[few] and half.other[found] != many:
-        found -= 1
-    if found < half.start[few]:
+    found = last_entry(half.other, half.start[few], half.start[few] + half.length[few], many)
+    if found < 0:
         return -1, -1
     twin = end_before(half.start[many], half.length[many], half.tick, half.tick[found] + 1) - 1
     while half.other[twin] != few:
         twin -= 1
     return (twin, found) if swapped else (found, twin)
+
+
+@kernel
+def last_entry(column: np.ndarray, start: int, end: int, value: int) -> int:
+    """Return the last position of a value in column[start:end], or -1; whole blocks are compared at once."""
+    while end > start:
+        begin = max(start, end - BLOCK)
+        hits = 0
+        for at in range(begin, end):
+            hits += column[at] == value
+        if hits:
+            while column[end - 1] != value:
+                end -= 1
+            return end - 1
+        end = begin
+    return -1
 
 
 @kernel
@@ -331,7 +348,7 @@ def fill_tie(
 
 @kernel
 def move_timeline(half: HalfEdges, room: np.ndarray, used: np.ndarray, owner: int) -> None:
-    """Move a timeline that is full to the end of the arrays, with twice the room."""
+    """Move a timeline that is full to the end of the arrays, with room for more."""
     length = half.length[owner]
     if length < room[owner]:
         return
@@ -341,18 +358,18 @@ def move_timeline(half: HalfEdges, room: np.ndarray, used: np.ndarray, owner: in
         half.code[new + i], half.num_acts[new + i] = half.code[old + i], half.num_acts[old + i]
         half.last_opposite[new + i] = half.last_opposite[old + i]
         half.next_tick[new + i] = half.next_tick[old + i]
-    half.start[owner], room[owner] = new, max(MIN_ROOM, 2 * length)
+    half.start[owner], room[owner] = new, length + max(MIN_ROOM, length // 2)
     used[2] = new + room[owner]
 
 
 @kernel
 def move_list(lists: TimedLists, room: np.ndarray, used: np.ndarray, number: int, owner: int) -> None:
-    """Move a list that is full to the end of its arrays, whose use is `used[number]`, with twice the room."""
+    """Move a list that is full to the end of its arrays, whose use is `used[number]`, with room for more."""
     length = lists.length[owner]
     if length < room[owner]:
         return
     old, new = lists.start[owner], used[number]
     for i in range(length):
         lists.other[new + i], lists.tick[new + i] = lists.other[old + i], lists.tick[old + i]
-    lists.start[owner], room[owner] = new, max(MIN_ROOM, 2 * length)
+    lists.start[owner], room[owner] = new, length + max(MIN_ROOM, length // 2)
     used[number] = new + room[owner]
