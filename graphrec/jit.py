@@ -17,7 +17,16 @@ def kernel(function: Function) -> Function:
     machine code is kept on disk beside the source or, where that cannot be written, in the user's cache
     folder; where neither can, it is compiled once a process.
     """
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "boundscheck": False}
+    return _compiled(function)
+
+
+def subkernel(function: Function) -> Function:
+    """Compile a function that kernels alone call, not Python: this takes a third less time to compile."""
+    return _compiled(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+def _compiled(function: Function, **more: Any) -> Function:
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "boundscheck": False, **more}
     try:
         return cast(Function, numba.njit(cache=True, **options)(function))
     except RuntimeError:  # numba finds no folder to keep it in

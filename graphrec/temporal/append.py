@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from graphrec.jit import kernel
+from graphrec.jit import kernel, subkernel
 from graphrec.temporal.build import content_hash, group_pairs, pair_kinds
 from graphrec.temporal.columns import (
     LAST_PLACE,
@@ -22,6 +22,7 @@ from graphrec.temporal.columns import (
     end_before,
     pair_state,
 )
+from graphrec.temporal.sorting import reorder, stable_order
 
 MIN_ROOM = 4
 """Entries that a list gets room for when it moves, at least; long lists get room for half as many more."""
@@ -169,7 +170,7 @@ def append_events(
     return len(src)
 
 
-@kernel
+@subkernel
 def has_room(index: GrowingIndex, actor: int, target: int) -> bool:
     """Tell whether all arrays have room for one more event of two users, even if their lists have to move."""
     columns, used = index.columns, index.used
@@ -186,7 +187,7 @@ def has_room(index: GrowingIndex, actor: int, target: int) -> bool:
     return bool(needed <= len(columns.acted_on.other))
 
 
-@kernel
+@subkernel
 def last_event(half: HalfEdges, user: int) -> np.int32:
     """Return the code (see `HalfEdges`) of a user's last event in the log; the user has one."""
     start, at = half.start[user], half.start[user] + half.length[user] - 1
@@ -197,7 +198,7 @@ def last_event(half: HalfEdges, user: int) -> np.int32:
     return np.int32(latest)
 
 
-@kernel
+@subkernel
 def last_half_edges_of_pair(half: HalfEdges, one: int, other: int) -> tuple[int, int]:
     """Return the positions of a pair's last half-edge on either user's timeline, or -1 twice.
 
@@ -214,7 +215,7 @@ def last_half_edges_of_pair(half: HalfEdges, one: int, other: int) -> tuple[int,
     return (twin, found) if swapped else (found, twin)
 
 
-@kernel
+@subkernel
 def last_entry(column: np.ndarray, start: int, end: int, value: int) -> int:
     """Return the last position of a value in column[start:end], or -1; whole blocks are compared at once."""
     while end > start:
@@ -230,7 +231,7 @@ def last_entry(column: np.ndarray, start: int, end: int, value: int) -> int:
     return -1
 
 
-@kernel
+@subkernel
 def add_to_pair(
     half: HalfEdges, pair: np.ndarray, event: int, tick: int, actor: int, target: int, before: int
 ) -> None:
@@ -254,7 +255,7 @@ def add_to_pair(
         at -= 1
 
 
-@kernel
+@subkernel
 def add_half_edge(
     index: GrowingIndex, owner: int, other: int, code: int, tick: int, num_actions: int
 ) -> None:
@@ -274,7 +275,7 @@ def add_half_edge(
     fill_tie(half, index.columns.pair, contacts, acted_on, owner, first, last)
 
 
-@kernel
+@subkernel
 def order_tie(
     half: HalfEdges, pair: np.ndarray, action: np.ndarray, num_actions: int, first: int, last: int
 ) -> None:
@@ -288,16 +289,16 @@ def order_tie(
             end += 1
         num_out, num_in, _, _, _ = pair_state(half.code, half.tick, pair, at)
         kinds = pair_kinds(kind, at - first, end - first)
-        content[at - first : end - first] = content_hash(
-            half.start, half.length, half.tick, kinds, num_out, num_in, half.other[at], tick
-        )
+        known = content_hash(half.start, half.length, half.tick, kinds, num_out, num_in, half.other[at], tick)
+        for i in range(at, end):
+            content[i - first] = known
         at = end
-    order = np.argsort(content, kind="mergesort")
-    half.other[first:last] = half.other[first:last].copy()[order]
-    half.code[first:last] = half.code[first:last].copy()[order]
+    order = stable_order(content)
+    reorder(half.other, first, order)
+    reorder(half.code, first, order)
 
 
-@kernel
+@subkernel
 def fill_tie(
     half: HalfEdges,
     pair: np.ndarray,
@@ -346,7 +347,7 @@ def fill_tie(
     acted_on.length[owner] = num_acted_on - acted_on.start[owner]
 
 
-@kernel
+@subkernel
 def move_timeline(half: HalfEdges, room: np.ndarray, used: np.ndarray, owner: int) -> None:
     """Move a timeline that is full to the end of the arrays, with room for more."""
     length = half.length[owner]
@@ -362,7 +363,7 @@ def move_timeline(half: HalfEdges, room: np.ndarray, used: np.ndarray, owner: in
     used[2] = new + room[owner]
 
 
-@kernel
+@subkernel
 def move_list(lists: TimedLists, room: np.ndarray, used: np.ndarray, number: int, owner: int) -> None:
     """Move a list that is full to the end of its arrays, whose use is `used[number]`, with room for more."""
     length = lists.length[owner]

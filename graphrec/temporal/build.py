@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphrec.jit import inlined, kernel
+from graphrec.jit import inlined, kernel, subkernel
 from graphrec.temporal.columns import (
     LAST_TICK,
     HalfEdges,
@@ -16,10 +16,11 @@ from graphrec.temporal.columns import (
     TimedLists,
     end_before,
 )
+from graphrec.temporal.sorting import reorder, stable_order
 
-NOTHING = np.uint8(0)
-OPENS_CONTACT = np.uint8(1)
-OPENS_DIRECTION = np.uint8(2)
+NOTHING = np.int32(0)
+OPENS_CONTACT = np.int32(1)
+OPENS_DIRECTION = np.int32(2)
 
 
 def build_index(
@@ -101,7 +102,7 @@ def derive_columns(
     num_users = len(starts)
     # For each user, the pair with the owner so far; see `update_pair`.
     state = np.full((num_users, 6), -1, np.int32)
-    opened = np.empty(max(1, lengths.max()), np.uint8) if num_users else np.empty(1, np.uint8)
+    opened = np.empty(max(1, lengths.max()), np.int32) if num_users else np.empty(1, np.int32)
     num_contacts = num_acted_on = 0
     for owner in range(num_users):
         begin, end = starts[owner], starts[owner] + lengths[owner]
@@ -155,7 +156,7 @@ def derive_columns(
 @inlined
 def update_pair(
     state: np.ndarray, next_tick: np.ndarray, other: int, begin: int, at: int, tick: int, outgoing: int
-) -> np.uint8:
+) -> np.int32:
     """Bring the state of the owner's pair with another user up to a half-edge.
 
     Args:
@@ -196,7 +197,7 @@ def keep_pair(state: np.ndarray, pair: np.ndarray, other: int, event: int) -> No
     pair[event, 2], pair[event, 3] = state[other, 3], state[other, 4]
 
 
-@kernel
+@subkernel
 def derive_tie(
     starts: np.ndarray,
     lengths: np.ndarray,
@@ -233,7 +234,7 @@ def derive_tie(
         begin: the owner's first half-edge.
         first: the first half-edge of the tick.
         last: the position after the last.
-        opened: [last - first] uint8, filled with what each half-edge opens.
+        opened: [last - first] int32, filled with what each half-edge opens.
     """
     tick = ticks[first]
     kind = group_pairs(others, codes, action, num_actions, first, last)
@@ -247,20 +248,18 @@ def derive_tie(
             if codes[i] & 1:
                 keep_pair(state, pair, other, codes[i] >> 1)
         kinds = pair_kinds(kind, at - first, end - first)
-        content[at - first : end - first] = content_hash(
-            starts, lengths, ticks, kinds, state[other, 0], state[other, 1], other, tick
-        )
+        known = content_hash(starts, lengths, ticks, kinds, state[other, 0], state[other, 1], other, tick)
+        for i in range(at, end):
+            content[i - first] = known
         at = end
-    order = np.argsort(content, kind="mergesort")
-    others[first:last] = others[first:last].copy()[order]
-    codes[first:last] = codes[first:last].copy()[order]
-    next_tick[first:last] = next_tick[first:last].copy()[order]
-    opened[: last - first] = opened[: last - first].copy()[order]
+    order = stable_order(content)
+    for column, start in ((others, first), (codes, first), (next_tick, first), (opened, 0)):
+        reorder(column, start, order)
     for at in range(first, last):  # a pair's half-edges have stayed in order
         state[others[at], 5] = at
 
 
-@kernel
+@subkernel
 def group_pairs(
     others: np.ndarray, codes: np.ndarray, action: np.ndarray, num_actions: int, first: int, last: int
 ) -> np.ndarray:
@@ -271,13 +270,15 @@ def group_pairs(
         code = codes[first + i]
         kind[i] = (code & 1) * num_actions + action[code >> 1]
         key[i] = others[first + i] * np.int64(2 * num_actions) + kind[i]
-    order = np.argsort(key, kind="mergesort")
-    others[first:last] = others[first:last].copy()[order]
-    codes[first:last] = codes[first:last].copy()[order]
-    return kind[order]
+    order = stable_order(key)
+    reorder(others, first, order)
+    reorder(codes, first, order)
+    for i in range(size):  # the keys have done their work
+        key[i] = kind[order[i]]
+    return key
 
 
-@kernel
+@subkernel
 def pair_kinds(kind: np.ndarray, first: int, last: int) -> np.int64:
     """Hash the kinds of a pair's half-edges of one tick."""
     out = np.int64(0)
@@ -286,7 +287,7 @@ def pair_kinds(kind: np.ndarray, first: int, last: int) -> np.int64:
     return out
 
 
-@kernel
+@subkernel
 def content_hash(
     starts: np.ndarray,
     lengths: np.ndarray,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphrec.jit import kernel
+from graphrec.jit import kernel, subkernel
 from graphrec.temporal.contacts import NEVER
 
 
@@ -69,3 +69,36 @@ def rank_latest(time: np.ndarray, rank: np.ndarray) -> None:
         if key[i] != key[first]:
             first = i
         rank[item[i]] = first
+
+
+@subkernel
+def stable_order(key: np.ndarray) -> np.ndarray:
+    """Return the positions of keys [n] int64 in ascending order, equal ones as they stand: [n] int64."""
+    size = len(key)
+    order, merged = np.arange(size), np.empty(size, np.int64)
+    width = 1
+    while width < size:
+        for low in range(0, size, 2 * width):
+            middle, high = min(low + width, size), min(low + 2 * width, size)
+            left, right = low, middle
+            for at in range(low, high):
+                if left < middle and (right >= high or key[order[left]] <= key[order[right]]):
+                    merged[at] = order[left]
+                    left += 1
+                else:
+                    merged[at] = order[right]
+                    right += 1
+        order, merged = merged, order
+        width *= 2
+    return order
+
+
+@subkernel
+def reorder(column: np.ndarray, first: int, order: np.ndarray) -> None:
+    """Put the entries of an int32 column from `first` on into an order [n] int64 of these entries."""
+    size = len(order)
+    before = np.empty(size, np.int32)
+    for i in range(size):
+        before[i] = column[first + i]
+    for i in range(size):
+        column[first + i] = before[order[i]]
