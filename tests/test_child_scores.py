@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from graphrec.data import Query, TemporalSplit
 from graphrec.models import GenerativeSTU, MixtureRecommender
-from graphrec.models.heads.codes.child_scores import add_child_scores
 from graphrec.models.heads.codes.head import BoundCodeHead
 from graphrec.models.heads.codes.prefix_scorer import Children, Prefixes, PrefixScorer
+from graphrec.models.heads.layer_kernel import add_layer_scores
 from graphrec.tokenizer import ResidualKMeans
 
 pytestmark = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.TokenizerQualityWarning")
@@ -115,7 +115,7 @@ def test_the_kernel_adds_a_hidden_layer(seed: int, dim: int, hidden: int) -> Non
             wanted[place] += weight @ np.maximum(layer, 0.0)
             place += 1
     start = count.cumsum() - count
-    add_child_scores(
+    add_layer_scores(
         first,
         start,
         count,

@@ -15,6 +15,7 @@ from graphrec.features.prefix import NUM_PREFIX_FEATURES as NUM_PREFIX_FEATURES
 from graphrec.features.prefix import prefix_features as prefix_features
 from graphrec.features.presence import NUM_PRESENCE_FEATURES as NUM_PRESENCE_FEATURES
 from graphrec.features.presence import presence_features as presence_features
+from graphrec.features.presence import presence_features_of_pairs as presence_features_of_pairs
 from graphrec.features.profiles import Profiles as Profiles
 from graphrec.features.query import NUM_QUERY_FEATURES as NUM_QUERY_FEATURES
 from graphrec.features.query import query_features as query_features

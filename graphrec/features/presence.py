@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from graphrec.data import Query
-from graphrec.features.gaps import query_pace, scaled_gap, seconds_since
+from graphrec.features.gaps import gap, query_pace, scaled_gap, seconds_since
 from graphrec.jit import kernel
 from graphrec.temporal import SpectralQuery, Timeline, dense
 from graphrec.temporal.columns import HalfEdges, TimedLists, end_before
@@ -65,6 +65,35 @@ def presence_features(
         if near is not None:
             out[4] = near[block]
         yield out
+
+
+def presence_features_of_pairs(
+    timeline: Timeline, query: Query, row: Tensor, user: Tensor, spectral: SpectralQuery | None
+) -> Tensor:
+    """The features of `presence_features` for M (query, user) pairs.
+
+    Args:
+        timeline: the index.
+        query: B queries.
+        row: [M] int64, the query of each pair.
+        user: [M] int64.
+        spectral: as in `presence_features`.
+
+    Returns:
+        [NUM_PRESENCE_FEATURES, M] float32.
+    """
+    now = timeline.activity(user, timeline.tick(query.time)[row])
+    near = torch.zeros(len(user)) if spectral is None else spectral.cosine(row, user)
+    time, pace = query.time[row], query_pace(timeline, query)[row]
+    return torch.stack(
+        [
+            gap(time, now.last_act, pace),
+            gap(time, now.last_received, pace),
+            now.num_received.float().log1p(),
+            now.degree.float().log1p(),
+            near,
+        ]
+    )
 
 
 @kernel

@@ -32,8 +32,14 @@ class PresenceScore(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Logits [b, C] of C users for b queries."""
         flat = features.flatten(1)  # [F, b C]
-        mean, deviation = self.standardize.learn(flat.T)
-        weight = self.hidden.weight / deviation
-        bias = self.hidden.bias - weight @ mean
+        weight, bias = self._folded(*self.standardize.learn(flat.T))
         hidden = torch.addmm(bias[:, None], weight, flat).relu_()  # [H, b C]
         return (self.score.weight @ hidden + self.score.bias).view(features.shape[1:])
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """The hidden layer with the learned standardization folded in: weights [H, F] and bias [H]."""
+        return self._folded(*self.standardize.statistics)
+
+    def _folded(self, mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
+        weight = self.hidden.weight / deviation
+        return weight, self.hidden.bias - weight @ mean

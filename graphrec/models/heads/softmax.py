@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -15,6 +16,7 @@ from graphrec.data.draws import below, hashed
 from graphrec.data.precision import single_precision
 from graphrec.features import Candidates
 from graphrec.models.heads.head import register_head
+from graphrec.models.heads.softmax_search import SoftmaxSearch
 from graphrec.models.manifest import read_config
 from graphrec.models.mixture.encoded import EncodedQuery
 from graphrec.models.mixture.profile_parts import add_person_logits, map_profiles
@@ -130,6 +132,11 @@ class BoundSoftmaxHead:
 
         Users without an event before the query have row 0, for unknown users.
         """
+        out = self.table_logits(encoded, users)
+        return add_person_logits(self.view, self.network, out, encoded, users, self.table.presence)
+
+    def table_logits(self, encoded: EncodedQuery, users: Tensor | None) -> Tensor:
+        """The part of `logits` from the table of user embeddings: [B, C]."""
         view, device = self.view, self.network.device
         tick, vector = encoded.tick[:, None], encoded.vector
         seen = view.timeline.first_tick
@@ -138,7 +145,23 @@ class BoundSoftmaxHead:
         if tick.numel() and bool((first[rows > 0] >= tick.min()).any()):
             stranger = self.table.logits(vector, torch.zeros(1, dtype=torch.int64, device=device))
             out = torch.where((first < tick).to(device), out, stranger)
-        return add_person_logits(view, self.network, out, encoded, users, self.table.presence)
+        return out
+
+    # Searching
+
+    @cached_property
+    def _search(self) -> SoftmaxSearch:
+        return SoftmaxSearch(self)
+
+    def query_groups(self, tick: Tensor) -> list[Tensor]:
+        """See `Searches`: groups of queries with one shortlist."""
+        return self._search.query_groups(tick)
+
+    def search(
+        self, encoded: EncodedQuery, k: int, exclude: tuple[Tensor, Tensor], exclude_users: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """See `Searches` and `SoftmaxSearch`: exact in networks of at most 4,096 users."""
+        return self._search.search(encoded, k, exclude, exclude_users)
 
     # Vectors, for an index
 

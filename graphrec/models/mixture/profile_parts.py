@@ -55,13 +55,20 @@ def add_person_logits(
     Returns:
         [B, C].
     """
-    query, device = encoded.query, network.device
-    if network.profile is not None and view.profiles is not None and encoded.profile is not None:
-        people = slice(None) if users is None else users
-        x = view.profiles.x[people].to(device)
-        more = network.profile.logits(encoded.vector, encoded.profile, x)
-        logits = logits + more * view.profiles.known(people, query.time[:, None]).to(device)
+    logits = add_profile_logits(view, network, logits, encoded, users)
     if presence is None:
         return logits
-    blocks = presence_features(view.timeline, query, users, encoded.spectral)
-    return logits + torch.cat([presence(block.to(device)) for block in blocks])
+    blocks = presence_features(view.timeline, encoded.query, users, encoded.spectral)
+    return logits + torch.cat([presence(block.to(network.device)) for block in blocks])
+
+
+def add_profile_logits(
+    view: GraphView, network: MixtureNetwork, logits: Tensor, encoded: EncodedQuery, users: Tensor | None
+) -> Tensor:
+    """Add the profile terms of users to their logits; arguments as in `add_person_logits`."""
+    if network.profile is None or view.profiles is None or encoded.profile is None:
+        return logits
+    people = slice(None) if users is None else users
+    x = view.profiles.x[people].to(network.device)
+    more = network.profile.logits(encoded.vector, encoded.profile, x)
+    return logits + more * view.profiles.known(people, encoded.query.time[:, None]).to(network.device)

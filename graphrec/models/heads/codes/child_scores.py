@@ -2,68 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from graphrec.data import Query
 from graphrec.features import prefix_features
-from graphrec.jit import kernel
 from graphrec.models.heads.codes.history import CodeHistory
+from graphrec.models.heads.layer_kernel import add_layer_scores
 from graphrec.nn import PrefixScore
 
 COSINE = 5
 """The row of the cosine in `prefix_features`."""
-
-
-@kernel
-def add_child_scores(
-    first: np.ndarray,
-    start: np.ndarray,
-    count: np.ndarray,
-    row: np.ndarray,
-    node_hidden: np.ndarray,
-    node_vector: np.ndarray,
-    query_hidden: np.ndarray,
-    query_vector: np.ndarray,
-    cosine_weight: np.ndarray,
-    output_weight: np.ndarray,
-    out: np.ndarray,
-) -> None:
-    """Add the output of a `PrefixScore` to the logits of the children of R prefixes.
-
-    Inputs of children are feature-major, so that the loops over the children of a prefix become vector
-    instructions.
-
-    Args:
-        first: [R] int64, the column of each prefix's first child.
-        start: [R] int64, the place of this child in `out`.
-        count: [R] int64, number of children.
-        row: [R] int64, the query of each prefix.
-        node_hidden: [H, n] float32, the hidden layer's input from the features of children.
-        node_vector: [dim, n] float32, spectral embeddings of children.
-        query_hidden: [B, H] float32, the hidden layer's input from queries.
-        query_vector: [B, dim] float32, spectral embeddings of the queries' users.
-        cosine_weight: [H] float32, of the cosine in the hidden layer.
-        output_weight: [H] float32, of the output.
-        out: [T] float32.
-    """
-    widest = 1
-    for r in range(len(first)):
-        widest = max(widest, count[r])
-    cosine = np.empty(widest, np.float32)
-    for r in range(len(first)):
-        at, place, number, b = first[r], start[r], count[r], row[r]
-        cosine[:number] = 0.0
-        for d in range(len(node_vector)):
-            own = query_vector[b, d]
-            for j in range(number):
-                cosine[j] += own * node_vector[d, at + j]
-        for h in range(len(output_weight)):
-            own, near, weight = query_hidden[b, h], cosine_weight[h], output_weight[h]
-            for j in range(number):
-                hidden = node_hidden[h, at + j] + own + near * cosine[j]
-                out[place + j] += weight * max(hidden, np.float32(0.0))
 
 
 class ChildScores:
@@ -141,4 +90,4 @@ class ChildScores:
             part.output,
             logit.add_(part.bias),
         )
-        add_child_scores(*(array.contiguous().numpy() for array in arrays))
+        add_layer_scores(*(array.contiguous().numpy() for array in arrays))

@@ -1,0 +1,169 @@
+"""The search of the softmax over users: a shortlist and the neighborhood are scored, not all users."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from graphrec.data import Query
+from graphrec.data.draws import below, hashed
+from graphrec.features import presence_features, presence_features_of_pairs
+from graphrec.models.heads.layer_kernel import add_layer_scores
+from graphrec.models.heads.shortlist import Shortlist, Shortlists
+from graphrec.models.mixture.encoded import EncodedQuery
+from graphrec.models.mixture.profile_parts import add_profile_logits, map_profiles
+from graphrec.retrieval.topk import stable_topk
+from graphrec.temporal import SpectralQuery
+
+if TYPE_CHECKING:
+    from graphrec.models.heads.softmax import BoundSoftmaxHead
+
+MIN_PROBABILITY = 1e-30
+TYPICAL_USERS = 64
+"""Users whose mean query vector orders the shortlist."""
+
+QUERIES_PER_SEARCH = 256
+COSINE = 4
+"""The row of the cosine in `presence_features`."""
+
+
+class SoftmaxSearch:
+    """Finds the likeliest users of a `BoundSoftmaxHead` at a cost that does not grow with their number.
+
+    Two stages: a shortlist of the users with the highest logits for a typical query, renewed at regular
+    moments (`Shortlists`), then exact logits of these and of the neighbors. The sum over all users, which
+    turns logits into probabilities, is estimated from a sample of the users who are not listed. In networks
+    of at most 4,096 users the search is exact.
+
+    Args:
+        head: the bound head.
+
+    Attributes:
+        head: as given.
+        shortlists: of the graph.
+    """
+
+    def __init__(self, head: BoundSoftmaxHead) -> None:
+        self.head = head
+        self.shortlists = Shortlists(head.view, self._typical_logits)
+        self._embeddings: tuple[Shortlist, int, Tensor] | None = None
+
+    def query_groups(self, tick: Tensor) -> list[Tensor]:
+        """See `Searches`: groups of queries with one shortlist."""
+        numbers = self.shortlists.number(tick)
+        return [
+            rows
+            for number in numbers.unique()
+            for rows in (numbers == number).nonzero().squeeze(1).split(QUERIES_PER_SEARCH)
+        ]
+
+    def search(
+        self, encoded: EncodedQuery, k: int, exclude: tuple[Tensor, Tensor], exclude_users: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """See `Searches`: the neighborhood, and the best of the shortlist."""
+        num_users, neighbors = self.head.view.graph.num_users, encoded.neighbors
+        listed = self.shortlists[int(self.shortlists.number(encoded.tick[:1]))]
+        log_p = self._logits(encoded, listed).cpu()
+        log_total = torch.logsumexp(log_p + listed.log_weight, 1)
+        log_p -= log_total[:, None]
+        if neighbors is not None:
+            inside, beyond = (part.cpu() for part in neighbors.shares())
+            near_row, near = neighbors.row.cpu(), neighbors.user.cpu()
+            log_beyond = beyond.log()
+            log_p += log_beyond[:, None]
+            log_p.clamp_(min=math.log(MIN_PROBABILITY))
+            own = self._logits_of_pairs(encoded, near_row, near).cpu()
+            own = inside + (own - log_total[near_row] + log_beyond[near_row]).exp()
+            own = own.clamp(min=MIN_PROBABILITY).log()
+            exclude = torch.cat([near_row, exclude[0]]), torch.cat([near, exclude[1]])
+        found, column = listed.columns(exclude[1], num_users)
+        log_p[exclude[0][found], column[found]] = -torch.inf
+        found, column = listed.columns(exclude_users, num_users)
+        log_p[:, column[found]] = -torch.inf
+        best, column = stable_topk(log_p, min(k, log_p.size(1)))
+        row, place = (best > -torch.inf).nonzero(as_tuple=True)
+        user, score = listed.user[column[row, place]], best[row, place]
+        if neighbors is None:
+            return row, user, score
+        return torch.cat([near_row, row]), torch.cat([near, user]), torch.cat([own, score])
+
+    def _logits(self, encoded: EncodedQuery, listed: Shortlist) -> Tensor:
+        """Logits of the users of a shortlist for B queries: [B, C]."""
+        head, view, presence = self.head, self.head.view, self.head.table.presence
+        if presence is None or head.network.device.type != "cpu":
+            return head.logits(encoded, listed.user)
+        out = head.table_logits(encoded, listed.user)
+        out = add_profile_logits(view, head.network, out, encoded, listed.user).contiguous()
+        # The features of a user at a time are those of all queries of that time, but for the cosine.
+        query, size = encoded.query, len(listed.user)
+        time, moment = query.time.unique(return_inverse=True)
+        at = Query(torch.zeros_like(time), time, torch.zeros_like(time))
+        features = torch.cat(list(presence_features(view.timeline, at, listed.user)), dim=1)
+        weight, bias = presence.folded()
+        embeddings, vector = out.new_zeros(0, len(time) * size), out.new_zeros(len(query), 0)
+        if encoded.spectral is not None:
+            snapshot = torch.empty_like(time)
+            snapshot[moment] = encoded.spectral.snapshot
+            parts = [self._spectral(encoded.spectral, listed, number) for number in snapshot.tolist()]
+            embeddings, vector = torch.cat(parts, dim=1), encoded.spectral.vector
+        row = torch.arange(len(query))
+        arrays = (
+            moment * size,
+            row * size,
+            torch.full_like(row, size),
+            row,
+            weight @ features.flatten(1),
+            embeddings,
+            bias.expand(len(query), -1),
+            vector,
+            weight[:, COSINE],
+            presence.score.weight.squeeze(0),
+            out.view(-1).add_(presence.score.bias),
+        )
+        add_layer_scores(*(array.contiguous().numpy() for array in arrays))
+        return out
+
+    def _spectral(self, spectral: SpectralQuery, listed: Shortlist, snapshot: int) -> Tensor:
+        """Spectral embeddings of the users of a shortlist in a snapshot: [dim, C]; the last ones are kept."""
+        last = self._embeddings
+        if last is None or last[0] is not listed or last[1] != snapshot:
+            embeddings = spectral.embedding[snapshot, listed.user].T.contiguous()
+            last = self._embeddings = listed, snapshot, embeddings
+        return last[2]
+
+    def _logits_of_pairs(self, encoded: EncodedQuery, row: Tensor, user: Tensor) -> Tensor:
+        """Logits of M (query, user) pairs, `row`, `user` [M] int64: [M]."""
+        head, view, network = self.head, self.head.view, self.head.network
+        query, table, at = encoded.query, head.table, row.to(network.device)
+        rows = view.rows_at(user, encoded.tick[row]).to(network.device)
+        out: Tensor = (encoded.vector[at] * table.target(rows)).sum(1) + table.bias(rows).squeeze(1)
+        if network.profile is not None and encoded.profile is not None:
+            more = map_profiles(view, network.profile.person, user, query.time[row], network.device)
+            own = torch.cat([encoded.vector, encoded.profile, torch.ones_like(encoded.vector[:, :1])], 1)
+            out = out + (own[at] * more).sum(1)
+        if table.presence is not None:
+            features = presence_features_of_pairs(view.timeline, query, row, user, encoded.spectral)
+            out = out + table.presence(features[:, None].to(network.device))[0]
+        return out
+
+    def _typical_logits(self, tick: int) -> Tensor:
+        """Logits of all users before a tick for the mean vector of queries without a history: [N]."""
+        head, view, tower = self.head, self.head.view, self.head.network.tower
+        device, actions = head.network.device, len(view.graph.actions)
+        rows = 1 + below(hashed(view.seed, torch.arange(TYPICAL_USERS)), max(1, view.num_known))
+        actor = head.table.actor(rows.clamp(max=view.num_known).to(device)).repeat(actions, 1)
+        action = torch.arange(actions, device=device).repeat_interleave(TYPICAL_USERS)
+        features = actor.new_zeros(len(actor), tower.standardize_query.mean.numel())
+        vector = tower(tower.no_history.expand(len(actor), -1), actor, action, features).mean(0, keepdim=True)
+        profile = None
+        if head.network.profile is not None:
+            profile = vector.new_zeros(1, head.network.profile.similarity_query.out_features)
+        none = torch.zeros(1, dtype=torch.int64)
+        now = torch.tensor([tick])
+        query = Query(none, torch.tensor([view.just_before(now[0])]), none)
+        encoded = EncodedQuery(query, now, vector, features[:1], profile, None, None)
+        out: Tensor = head.logits(encoded, None)[0].cpu()
+        return out
