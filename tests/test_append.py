@@ -204,3 +204,26 @@ def test_what_is_read_from_a_grown_index_is_what_is_read_from_a_new_one() -> Non
         ]
         found.append(parts)
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+def test_an_index_may_begin_empty_and_nothing_may_be_appended() -> None:
+    graph = graph_of(random_rows(10, users=6, events=40))
+    whole = Timeline(graph)
+    grown = index_of_first(graph, 0)
+    grown.append(part_of(whole.events, 0, 0))
+    assert len(grown.events) == 0
+    grown.append(part_of(whole.events, 0, 40))
+    grown.append(part_of(whole.events, 40, 40))
+    assert content(grown) == content(whole)
+
+
+def test_columns_of_another_kind_are_named() -> None:
+    graph = graph_of(random_rows(11, users=6, events=40))
+    timeline = Timeline(graph)
+    last = part_of(timeline.events, 39, 40)
+    with pytest.raises(ValueError, match=r"time must be \[1\] int64, got \[1\] torch.float32"):
+        timeline.append(Events(last.src, last.dst, last.time.float(), last.action))
+    with pytest.raises(ValueError, match=r"dst must be \[1\] int64, got \[2\]"):
+        timeline.append(Events(last.src, last.dst.repeat(2), last.time, last.action))
+    with pytest.raises(ValueError, match="num_users must be at least"):
+        timeline.append(last, num_users=1)

@@ -16,10 +16,10 @@ LAST_PLACE = np.iinfo(np.int32).max
 
 
 class HalfEdges(NamedTuple):
-    """Both half-edges of E events, grouped by owner; each owner's in order of tick (22 bytes a half-edge).
+    """Both half-edges of E events, grouped by owner; each owner's in order of tick (24 bytes a half-edge).
 
     At equal ticks their order follows from the past of the pair and of the other user, never from the order
-    of rows or the index of users (see `build.order_ties`). Half-edges of one pair and tick are side by side.
+    of rows or the index of users (see `build.derive_tie`). Half-edges of one pair and tick are side by side.
 
     Attributes:
         start: [N] int64, position of each user's first half-edge.

@@ -33,6 +33,7 @@ from graphrec.temporal.lookups import (
     list_recently_seen,
     number_ticks,
 )
+from graphrec.temporal.new_events import check_new_events
 from graphrec.temporal.ragged import ragged
 
 MIN_HEADROOM = 2**16
@@ -146,7 +147,9 @@ class Timeline:
                 with themselves; then nothing is appended.
         """
         num_users = self.num_users if num_users is None else num_users
-        self._check_later(events, num_users)
+        if num_users < self.num_users:
+            raise ValueError(f"num_users must be at least {self.num_users}, got {num_users}")
+        check_new_events(events, self.events.time[-1:], num_users=num_users, num_actions=self._num_actions)
         index, done = self._index(), 0
         if self._growing is None or num_users > self.num_users:
             index = grow(index, events=self._headroom(len(events)), num_users=num_users)
@@ -160,27 +163,6 @@ class Timeline:
 
     def _headroom(self, wanted: int) -> int:
         return max(wanted, len(self.events) // 2, MIN_HEADROOM)
-
-    def _check_later(self, events: Events, num_users: int) -> None:
-        if num_users < self.num_users:
-            raise ValueError(f"num_users must be at least {self.num_users}, got {num_users}")
-        before = self.events.time[-1:]
-        steps = torch.cat([before, events.time]).diff()
-        for place in (steps < 0).nonzero()[:1].flatten().tolist():
-            raise ValueError(
-                f"appended events must be in order of time: event {place} is {-int(steps[place])} s too early"
-            )
-        for name, column, limit in (
-            ("src", events.src, num_users),
-            ("dst", events.dst, num_users),
-            ("action", events.action, self._num_actions),
-        ):
-            for place in ((column < 0) | (column >= limit)).nonzero()[:1].flatten().tolist():
-                raise ValueError(
-                    f"event {place}: {name} must be below {limit} and not negative, got {int(column[place])}"
-                )
-        for place in (events.src == events.dst).nonzero()[:1].flatten().tolist():
-            raise ValueError(f"event {place} joins user {int(events.src[place])} with themselves")
 
     @classmethod
     def of(cls, graph: FriendGraph) -> Timeline:
