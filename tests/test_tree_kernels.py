@@ -16,7 +16,14 @@ from torch_geometric.sampler import HeteroSamplerOutput, NodeSamplerInput
 from graphrec.data import USER, Events, FriendGraph, reverse_of
 from graphrec.data.draws import distinct_below, hashed
 from graphrec.loader import TemporalSampler
-from graphrec.loader.tree_kernels import MAX_RANKED_BY_COUNTING, READ_AT_ONCE, fill_distinct, sort_users
+from graphrec.loader.tree_kernels import (
+    INSTANTS_APART,
+    MAX_RANKED_BY_COUNTING,
+    READ_AT_ONCE,
+    fill_distinct,
+    find_ticks,
+    sort_users,
+)
 from graphrec.temporal import Timeline
 
 int64s = st.integers(-(2**63), 2**63 - 1)
@@ -31,6 +38,15 @@ def test_distinct_numbers_are_those_of_the_tensor_function(salt: int, k: int, mo
     _, number = distinct_below(torch.tensor([salt]), torch.tensor([k + more]), k)
     assert out[first:].tolist() == number.tolist()
     assert out[:first].tolist() == [-7] * first
+
+
+@checked
+@given(st.sets(st.integers(-500, 500), max_size=400), st.lists(st.integers(-501, 501), max_size=50))
+def test_ticks_count_the_times_before(instants: set[int], asked: list[int]) -> None:
+    every, time = np.array(sorted(instants), np.int64), np.array([*asked, *instants], np.int64)
+    tick = np.empty_like(time)
+    find_ticks(every, every[::INSTANTS_APART].copy(), time, tick)
+    assert tick.tolist() == np.searchsorted(every, time).tolist()
 
 
 @checked

@@ -1,9 +1,11 @@
 """Edges a second of the temporal sampler, bare and as a loader, on one thread.
 
-python -m benchmarks.speed.sampler [--dataset NAME] [--seeds 20480] [--out DIR]
+python -m benchmarks.speed.sampler [--dataset NAME] [--users N] [--seeds 20480] [--out DIR]
 
-Beside it stand PyG's `NeighborLoader` (untimed, so that it has less to do), where one of its compiled
-backends is installed, and what the same machine gathers at random in the same run.
+`--users N` samples a synthetic network of N users and 10 N events. Beside the sampler stand PyG's
+`NeighborLoader` (untimed, so that it has less to do), where one of its compiled backends is installed, and
+what the same machine gathers at random in the same run: as many 32-bit numbers from an array as long as the
+index's.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ def edges_per_second(run: Callable[[], int]) -> tuple[int, float]:
 def gathering(graph: FriendGraph, size: int) -> Callable[[], int]:
     """The limit: one random read for each edge, from an array as large as the index's half-edges."""
     generator = torch.Generator().manual_seed(SEED)
-    content = torch.arange(2 * graph.num_events)
+    content = torch.arange(2 * graph.num_events, dtype=torch.int32)
     where = torch.randint(content.numel(), (size,), generator=generator)
     return lambda: content[where].numel()
 
@@ -84,16 +86,19 @@ def main() -> None:
     """Time every combination, print and save."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.sampler", description=__doc__)
     parser.add_argument("--dataset", default="MathOverflow", metavar="NAME")
+    parser.add_argument("--users", type=int, metavar="N", help="of a synthetic network")
     parser.add_argument("--seeds", type=int, default=20 * BATCH_SIZE, metavar="M")
     parser.add_argument("--out", type=Path, metavar="DIR", help="also write DIR/sampler.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    graph = load_dataset(options.dataset)
+    name = f"synthetic-{options.users}" if options.users else options.dataset
+    grown = {"num_users": options.users, "num_events": 10 * options.users} if options.users else {}
+    graph = load_dataset("Synthetic" if options.users else options.dataset, **grown)
     generator = torch.Generator().manual_seed(SEED)
     half = graph.num_events // 2  # seeds with a past
     event_ids = torch.randint(half, graph.num_events, (options.seeds,), generator=generator)
     query = Query.of_events(graph, event_ids)
-    print(f"{options.dataset}: {graph.num_users:,} users, {graph.num_events:,} events, one thread")
+    print(f"{name}: {graph.num_users:,} users, {graph.num_events:,} events, one thread")
     print(f"{options.seeds:,} seeds in batches of {BATCH_SIZE}, median of {REPEATS} runs", flush=True)
 
     rows: list[dict[str, Any]] = []
@@ -133,12 +138,12 @@ def main() -> None:
     )
     if not has_backend:
         print(
-            "\nPyG's NeighborLoader is absent: neither pyg-lib nor torch-sparse is installed. On another "
+            "\nPyG's NeighborLoader was not run: neither pyg-lib nor torch-sparse is installed. On another "
             "occasion it gave 0.3 to 0.6 million edges/s on torch-sparse, untimed; this is no ratio."
         )
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
-        results = {"dataset": options.dataset, "batch_size": BATCH_SIZE, "seeds": options.seeds, "rows": rows}
+        results = {"dataset": name, "batch_size": BATCH_SIZE, "seeds": options.seeds, "rows": rows}
         (options.out / "sampler.json").write_text(json.dumps(results, indent=1) + "\n")
         print(f"\nwritten: {options.out / 'sampler.json'}")
 

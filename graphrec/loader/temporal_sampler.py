@@ -16,7 +16,9 @@ from graphrec.data.checks import check_count, check_graph, check_index, check_na
 from graphrec.data.columns import edge_columns
 from graphrec.data.draws import hashed
 from graphrec.loader.tree_kernels import (
+    INSTANTS_APART,
     find_pasts,
+    find_ticks,
     group_edges,
     locate_half_edges,
     number_nodes,
@@ -111,6 +113,8 @@ class TemporalSampler(BaseSampler):
             self._timeline = Timeline(graph.select_actions(self.actions))
         # The columns of now: an append to the index makes others, and leaves these as the graph is.
         self._half_edges = self._timeline.columns.half_edges
+        self._instants = self._timeline.instants.numpy()
+        self._some_instants = self._instants[::INSTANTS_APART].copy()
         action, code = self._timeline.events.action.numpy(), self._half_edges.code
         self._action_bits, self._spot = (len(self.actions) - 1).bit_length(), code
         if self._action_bits:
@@ -164,8 +168,12 @@ class TemporalSampler(BaseSampler):
             raise ValueError(f"users, times and input_ids of seeds must be [n] each, got {shapes}")
         half = self._half_edges
         size, num_hops, num_kinds = seed.numel(), len(self.num_neighbors), 2 * len(self.actions)
-        bound, ids = self._timeline.tick(time).numpy(), input_id.long().contiguous().numpy()
-        salt = int(hashed(self.seed, self.epoch))
+        bound, ids, times = (
+            np.empty(size, np.int64),
+            *(x.long().contiguous().numpy() for x in (input_id, time)),
+        )
+        find_ticks(self._instants, self._some_instants, times, bound)
+        salt = int(hashed(self.seed, self.epoch)) if self.strategy == "uniform" else 0
         node, tree = check_index("users", seed, self._num_users).contiguous().numpy(), np.arange(size)
         span = np.empty((num_hops + 1, size + 1), np.int64)
         span[0] = np.arange(size + 1)
@@ -192,8 +200,9 @@ class TemporalSampler(BaseSampler):
                 counts[hop],
                 edges,
             )
-            more = np.empty(total, np.int64)  # as many nodes as there can be
-            node, tree = np.append(node, more), np.append(tree, more)
+            more = np.empty((2, len(node) + total), np.int64)  # as many nodes as there can be
+            more[0, : len(node)], more[1, : len(node)] = node, tree
+            node, tree = more
             num_nodes = number_nodes(past, longest, hop, self._num_users, node, tree, span, edges)
             node, tree = node[:num_nodes], tree[:num_nodes]
             hops.append(edges)

@@ -14,6 +14,9 @@ DIGIT_BITS = 8
 """Bits of a user's index that are sorted by at a time, at most."""
 
 
+INSTANTS_APART = 64
+"""Distinct times from one that begins a search to the next."""
+
 READ_AT_ONCE = 2048
 """Half-edges that are read from the index together, or as many more as are drawn of one timeline."""
 
@@ -38,6 +41,22 @@ def locate_half_edges(action: np.ndarray, bits: int, code: np.ndarray, spot: np.
         counts[kind] += 1
     for at in range(len(code)):
         spot[at] = np.int64(located[code[at] >> 1]) << 1 | (code[at] & 1)
+
+
+@kernel
+def find_ticks(instants: np.ndarray, some: np.ndarray, time: np.ndarray, tick: np.ndarray) -> None:
+    """Fill the number of distinct times before each time, as `Timeline.tick` counts them.
+
+    Args:
+        instants: [T] int64 seconds, ascending.
+        some: every `INSTANTS_APART`th of these: few enough to stay in the cache, where the search begins.
+        time: [B] int64 seconds.
+        tick: [B] int64, filled.
+    """
+    for i in range(len(time)):
+        block = end_before(0, len(some), some, time[i])
+        begin = max(block - 1, 0) * INSTANTS_APART
+        tick[i] = end_before(begin, min(len(instants) - begin, INSTANTS_APART), instants, time[i])
 
 
 @kernel
