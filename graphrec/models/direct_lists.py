@@ -264,8 +264,12 @@ def list_best(
         popular_first = add and num_tied > max_tied
         if (popular_first or too_few) and (near_bound != bound or near_time != time):
             j = end_before(int64(0), len(checkpoint), checkpoint, bound + 1) - 1
-            since = users_since(listed[j, : sizes[j]], src, dst, event_tick, checkpoint[j], bound)
-            num_near, whole = order_users(columns, tie_rank, since, bound, time, near, measured, popularity)
+            recent, known = users_since(
+                columns, listed[j, : sizes[j]], src, dst, event_tick, checkpoint[j], bound, time
+            )
+            num_near, whole = order_users(
+                columns, tie_rank, recent, known, bound, time, near, measured, popularity
+            )
             whole = whole and complete[j]
             if not complete[j]:
                 num_near = min(num_near, listed.shape[1])

@@ -30,6 +30,16 @@ class Measured(Enum):
     LAST_EVENT = "last event"
 
 
+ROLES = {
+    Measured.NOTHING: 2,
+    Measured.RECEIVED: 2,
+    Measured.DEGREE: 3,
+    Measured.LAST_ACT: 1,
+    Measured.LAST_EVENT: 3,
+}
+"""Whose measure (or popularity) an event changes; see `UserOrder`."""
+
+
 @dataclass(frozen=True)
 class DirectRule:
     """What the scores of a rule consist of.
@@ -91,6 +101,7 @@ class HeuristicLists:
             half_life=half_life,
             measure=measure,
             lists=lists,
+            roles=ROLES[rule.measure],
             origin=origin,
         )
         self._source = SourceData(

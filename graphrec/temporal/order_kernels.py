@@ -26,6 +26,8 @@ class OrderColumns(NamedTuple):
         received_length: [N] int32.
         received_tick: [E] int32.
         total: [E] float64.
+        event_total: [E] float64, popularity of each event's target just after it.
+        roles: whose keys an event changes: 1 for the actor's, 2 for the target's, 3 for both.
     """
 
     measure: int
@@ -39,6 +41,8 @@ class OrderColumns(NamedTuple):
     received_length: np.ndarray
     received_tick: np.ndarray
     total: np.ndarray
+    event_total: np.ndarray
+    roles: int
 
 
 @kernel
@@ -50,8 +54,9 @@ def fill_received(
     start: np.ndarray,
     tick: np.ndarray,
     total: np.ndarray,
+    event_total: np.ndarray,
 ) -> None:
-    """Fill tick and total of `Received` from events in order of time.
+    """Fill tick, total and event_total of `Received` from events in order of time.
 
     Args:
         dst: [E], of the events.
@@ -61,6 +66,7 @@ def fill_received(
         start: [N], of `Received`.
         tick: [E], filled.
         total: [E], filled.
+        event_total: [E], filled.
     """
     place = start.copy()
     for event in range(len(dst)):
@@ -71,6 +77,7 @@ def fill_received(
         if at > start[user]:
             passed = instants[event_tick[event]] - instants[tick[at - 1]]
             total[at] += total[at - 1] * 2.0 ** (-passed / half_life)
+        event_total[event] = total[at]
 
 
 @kernel
@@ -127,6 +134,7 @@ def order_users(
     columns: OrderColumns,
     tie_rank: np.ndarray,
     user: np.ndarray,
+    known: np.ndarray,
     bound: int,
     time: int,
     listed: np.ndarray,
@@ -138,7 +146,8 @@ def order_users(
     Args:
         columns: of the order.
         tie_rank: [N].
-        user: [U] int64, users in any order, repeated or not.
+        user: [U] int64, users in any order, repeated or not; the first of several counts.
+        known: [2, U] float64, their keys, or -1 where these are looked up.
         bound: tick; events before it are known.
         time: seconds.
         listed: [M] int32, filled.
@@ -165,10 +174,16 @@ def order_users(
         if seen[slot] >= 0:
             continue
         seen[slot] = user[i]
-        first = measure_before(measure, origin, instants, start, length, tick, user[i], bound)
-        second = popularity_before(
-            half_life, instants, got_start, got_length, got_tick, total, user[i], bound, time
-        )
+        first, second = known[0, i], known[1, i]
+        if first < 0.0:
+            first = measure_before(measure, origin, instants, start, length, tick, user[i], bound)
+        if size == len(listed) and first < measured[0]:
+            number += 1
+            continue
+        if second < 0.0:
+            second = popularity_before(
+                half_life, instants, got_start, got_length, got_tick, total, user[i], bound, time
+            )
         if first > 0.0 or second > 0.0:
             number += 1
             # The place in `user` comes along in the low bits.
@@ -201,18 +216,41 @@ def slot_of(key: np.ndarray, user: int) -> int:
 
 @kernel
 def users_since(
-    base: np.ndarray, src: np.ndarray, dst: np.ndarray, event_tick: np.ndarray, since: int, bound: int
-) -> np.ndarray:
-    """Return users `base` and those of the events from tick `since` to before `bound`: int64, unsorted."""
+    columns: OrderColumns,
+    base: np.ndarray,
+    src: np.ndarray,
+    dst: np.ndarray,
+    event_tick: np.ndarray,
+    since: int,
+    bound: int,
+    time: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return users whose keys change from tick `since` to before `bound`, latest first, then users `base`.
+
+    Returns:
+        users [U] int64, repeated or not, and their keys [2, U] at `time` (s), -1 where these are not at hand.
+    """
+    roles, origin, half_life, instants = columns.roles, columns.origin, columns.half_life, columns.instants
+    event_total, is_time = columns.event_total, columns.measure == 2
     low = end_before(int64(0), len(event_tick), event_tick, since)
     high = end_before(int64(0), len(event_tick), event_tick, bound)
-    out = np.empty(len(base) + 2 * (high - low), np.int64)
-    size = len(base)
-    out[:size] = base
-    for event in range(low, high):
-        out[size], out[size + 1] = src[event], dst[event]
-        size += 2
-    return out
+    user = np.empty(len(base) + 2 * (high - low), np.int64)
+    known = np.full((2, len(user)), -1.0)
+    size = int64(0)
+    for event in range(high - 1, low - 1, -1):
+        then = instants[event_tick[event]]
+        last = float(max(then - origin + 1, 0)) if is_time else -1.0
+        if roles & 2:
+            user[size], known[0, size] = dst[event], last
+            if half_life > 0.0:
+                known[1, size] = event_total[event] * 2.0 ** ((then - time) / half_life)
+            size += 1
+        if roles & 1:
+            user[size], known[0, size] = src[event], last
+            size += 1
+    user[size : size + len(base)] = base
+    size += len(base)
+    return user[:size], known[:, :size]
 
 
 @kernel
@@ -248,10 +286,10 @@ def fill_checkpoints(
     """
     measured, popularity = np.empty(listed.shape[1]), np.empty(listed.shape[1])
     for j in range(len(bound)):
-        users = users_since(base, src, dst, event_tick, since, bound[j])
         time = columns.instants[bound[j] - 1] if bound[j] else int64(0)
+        users, known = users_since(columns, base, src, dst, event_tick, since, bound[j], time)
         size[j], whole = order_users(
-            columns, tie_rank, users, bound[j], time, listed[j], measured, popularity
+            columns, tie_rank, users, known, bound[j], time, listed[j], measured, popularity
         )
         complete[j] = whole and base_complete
         base, since, base_complete = listed[j, : size[j]], bound[j], complete[j]

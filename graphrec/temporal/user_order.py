@@ -20,13 +20,13 @@ from graphrec.temporal.columns import TimedLists
 from graphrec.temporal.order_kernels import OrderColumns, fill_checkpoints, fill_received
 from graphrec.temporal.timeline import Timeline
 
-EVENTS_BETWEEN_CHECKPOINTS = 512
+EVENTS_BETWEEN_CHECKPOINTS = 2048
 """Events between two checkpoints, at least; those of one time are not parted."""
 
 LISTED_USERS = 512
 """Users listed at a checkpoint, at most."""
 
-SEGMENT_LENGTH = 16
+SEGMENT_LENGTH = 2
 """Checkpoints made at once."""
 
 
@@ -46,12 +46,14 @@ class Received(NamedTuple):
         length: [N] int32.
         tick: [E] int32, ascending for each user.
         total: [E] float64, popularity just after each act: acts so far, each halved every half-life.
+        event_total: [E] float64, the same in the order of the log.
     """
 
     start: np.ndarray
     length: np.ndarray
     tick: np.ndarray
     total: np.ndarray
+    event_total: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class UserOrder:
         half_life: seconds, of popularity.
         measure: what users are ordered by first.
         lists: what is measured.
+        roles: whose keys an event changes: 1 for the actor's, 2 for the target's, 3 for both.
         origin: seconds, where last times count from.
     """
 
@@ -93,10 +96,11 @@ class UserOrder:
         half_life: float = 0.0,
         measure: Measure = Measure.NOTHING,
         lists: TimedLists | None = None,
+        roles: int = 2,
         origin: int = 0,
     ) -> None:
         no_ints, no_ticks = np.empty(0, np.int64), np.empty(0, np.int32)
-        acts = received or Received(no_ints, no_ticks, no_ticks, np.empty(0))
+        acts = received or Received(no_ints, no_ticks, no_ticks, np.empty(0), np.empty(0))
         measured = lists or TimedLists(no_ints, no_ticks, no_ticks, no_ticks)
         self.columns = OrderColumns(
             int(measure),
@@ -110,6 +114,8 @@ class UserOrder:
             acts.length,
             acts.tick,
             acts.total,
+            acts.event_total,
+            roles,
         )
         self.tie_rank = tie_rank.numpy()
         self.src, self.dst = timeline.events.src.numpy(), timeline.events.dst.numpy()
@@ -158,15 +164,22 @@ class UserOrder:
 
 
 def received_acts(timeline: Timeline, half_life: float) -> Received:
-    """Return the acts on each user with popularity after each (12 bytes an event)."""
+    """Return the acts on each user with popularity after each (20 bytes an event)."""
     dst = timeline.events.dst.numpy()
     length = np.bincount(dst, minlength=timeline.num_users)
     start = np.cumsum(length, dtype=np.int64) - length
-    tick, total = np.empty(len(dst), np.int32), np.empty(len(dst))
+    tick, total, event_total = np.empty(len(dst), np.int32), np.empty(len(dst)), np.empty(len(dst))
     fill_received(
-        dst, timeline.event_tick.numpy(), timeline.instants.numpy(), float(half_life), start, tick, total
+        dst,
+        timeline.event_tick.numpy(),
+        timeline.instants.numpy(),
+        float(half_life),
+        start,
+        tick,
+        total,
+        event_total,
     )
-    return Received(start, length.astype(np.int32), tick, total)
+    return Received(start, length.astype(np.int32), tick, total, event_total)
 
 
 def acts_by_user(timeline: Timeline) -> TimedLists:
