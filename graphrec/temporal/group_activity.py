@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from graphrec.jit import kernel
+from graphrec.temporal.columns import end_before
 from graphrec.temporal.contacts import NEVER
 from graphrec.temporal.popularity import DecayedPopularity, DecayedSums
 from graphrec.temporal.ragged import ragged
@@ -34,7 +37,8 @@ class GroupActivity:
         until: Tensor,
         popularity: DecayedPopularity,
     ) -> None:
-        self._timeline, self._base, self._since = timeline, timeline.instants.numel() + 1, since
+        self._timeline, self._since = timeline, since
+        base = timeline.instants.numel() + 1
         before = timeline.activity(user, since[group])
         self._before = tuple(
             torch.full_like(since, nothing).scatter_reduce_(0, group, known, how)
@@ -54,7 +58,8 @@ class GroupActivity:
         start, end = (timeline.half_edges.end(user, tick[group]) for tick in (since, until))
         member, half = ragged(start, end)
         owner, tick = group[member], timeline.tick_of(timeline.event_of(half))
-        self._key, order = (owner * self._base + tick).sort()
+        key, order = (owner * base + tick).sort()
+        self._start = torch.searchsorted(key, torch.arange(len(since) + 1) * base)
         outgoing = timeline.is_outgoing(half[order])
         self._tick = tick[order].int()
         self._acts = torch.cat([torch.zeros(1, dtype=torch.int64), outgoing.cumsum(0)])
@@ -76,24 +81,74 @@ class GroupActivity:
         """
         if bool((tick < self._since[group]).any()):
             raise ValueError("a group cannot be queried at a tick before its `since`")
-        start = torch.searchsorted(self._key, (group * self._base).contiguous())
-        end = torch.searchsorted(self._key, (group * self._base + tick).contiguous())
-        acts = self._acts[end] - self._acts[start]
-        received = end - start - acts
-        before = [known[group] for known in self._before]
-        last_act, last_received = (
-            self._last(latest, start, end, earlier)
-            for latest, earlier in zip((self._latest_act, self._latest_received), before[:2], strict=True)
+        out = torch.empty(5, len(group), dtype=torch.int64)
+        act_before, received_before, acts_before, num_received_before = (x.numpy() for x in self._before)
+        fill_group_activity(
+            act_before,
+            received_before,
+            acts_before,
+            num_received_before,
+            self._start.numpy(),
+            self._tick.numpy(),
+            self._acts.numpy(),
+            self._latest_act.numpy(),
+            self._latest_received.numpy(),
+            self._timeline.instants.numpy(),
+            group.contiguous().numpy(),
+            tick.contiguous().numpy(),
+            out.numpy(),
         )
-        last = end - self._acts[end] - 1
+        last_act, last_received, num_acts, num_received, last = out
         age = (time - self._moment[group]).double() / self._half_life
-        popularity = self._decayed[group] * torch.exp2(-age) + self._totals.at(last, time, received > 0)
-        return last_act, last_received, before[2] + acts, before[3] + received, popularity
+        recent = self._totals.at(last, time, last >= 0)
+        popularity = self._decayed[group] * torch.exp2(-age) + recent
+        return last_act, last_received, num_acts, num_received, popularity
 
-    def _last(self, latest: Tensor, start: Tensor, end: Tensor, earlier: Tensor) -> Tensor:
-        if not len(latest):
-            return earlier
-        at = latest[(end - 1).clamp(min=0)]
-        happened = (end > start) & (at >= start)
-        time = self._timeline.instants[self._tick[at.clamp(min=0)].long()]
-        return torch.where(happened, time, earlier)
+
+@kernel
+def fill_group_activity(
+    act_before: np.ndarray,
+    received_before: np.ndarray,
+    acts_before: np.ndarray,
+    num_received_before: np.ndarray,
+    start: np.ndarray,
+    tick: np.ndarray,
+    acts: np.ndarray,
+    latest_act: np.ndarray,
+    latest_received: np.ndarray,
+    instants: np.ndarray,
+    group: np.ndarray,
+    bound: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Fill latest times and counts of groups before ticks, and the place of the last act received.
+
+    Args:
+        act_before: [G] int64 seconds or `NEVER`, the last act of each group before the events listed.
+        received_before: [G], the last act received, alike.
+        acts_before: [G] int64, acts until then.
+        num_received_before: [G] int64, acts received until then.
+        start: [G + 1] int64, the place of each group's first event.
+        tick: [E] int32, of events, ascending in each group.
+        acts: [E + 1] int64, acts among the events before each place.
+        latest_act: [E] int64, place of the last act up to each event, of any group; -1 for none.
+        latest_received: [E], of the last act received, alike.
+        instants: [T] int64 seconds, the distinct times.
+        group: [n] int64.
+        bound: [n] int64 ticks.
+        out: [5, n] int64, filled: last act, last act received, acts, acts received, and the number of acts
+            received by all groups before the group's last one among the events listed; -1 if it has none.
+    """
+    for i in range(len(group)):
+        g = group[i]
+        first = start[g]
+        end = end_before(first, start[g + 1] - first, tick, bound[i])
+        sent = acts[end] - acts[first]
+        received = end - first - sent
+        out[0, i], out[1, i] = act_before[g], received_before[g]
+        out[2, i], out[3, i] = acts_before[g] + sent, num_received_before[g] + received
+        out[4, i] = end - acts[end] - 1 if received > 0 else -1
+        if sent > 0:
+            out[0, i] = instants[tick[latest_act[end - 1]]]
+        if received > 0:
+            out[1, i] = instants[tick[latest_received[end - 1]]]

@@ -149,10 +149,11 @@ class CodeHistory:
         """
         group = self._group[node]
         many, one = ((group >= 0) == is_group for is_group in (True, False))
-        user = self.forest.first_user[node[one]]
-        person = self._timeline.activity(user, tick[one])
-        popularity = self._popularity.of(user, person.num_received, time[one])
-        single = person.last_act, person.last_received, person.num_acts, person.num_received, popularity
+        if bool(many.all()):  # as at all levels but the last
+            return self._groups.activity(group, tick, time)
+        if bool(one.all()):
+            return self._first_user_activity(node, tick, time)
+        single = self._first_user_activity(node[one], tick[one], time[one])
         together = self._groups.activity(group[many], tick[many], time[many])
         out = []
         for a, b in zip(single, together, strict=True):
@@ -160,6 +161,13 @@ class CodeHistory:
             value[one], value[many] = a, b
             out.append(value)
         return tuple(out)
+
+    def _first_user_activity(self, node: Tensor, tick: Tensor, time: Tensor) -> tuple[Tensor, ...]:
+        """Activity of the first users below nodes [T]; see `activity`."""
+        user = self.forest.first_user[node]
+        person = self._timeline.activity(user, tick)
+        popularity = self._popularity.of(user, person.num_received, time)
+        return person.last_act, person.last_received, person.num_acts, person.num_received, popularity
 
     def dense_activity(
         self, place: Tensor | None, number: Tensor, tick: Tensor, time: Tensor
