@@ -147,7 +147,7 @@ def order_users(
         columns: of the order.
         tie_rank: [N].
         user: [U] int64, users in any order, repeated or not; the first of several counts.
-        known: [2, U] float64, their keys, or -1 where these are looked up.
+        known: [2, >= U] float64, their keys, or -1 where these are looked up.
         bound: tick; events before it are known.
         time: seconds.
         listed: [M] int32, filled.
@@ -228,29 +228,29 @@ def users_since(
     """Return users whose keys change from tick `since` to before `bound`, latest first, then users `base`.
 
     Returns:
-        users [U] int64, repeated or not, and their keys [2, U] at `time` (s), -1 where these are not at hand.
+        users [U] int64, repeated or not; their keys at `time` (s), -1 where these are not at hand: [2, >= U].
     """
     roles, origin, half_life, instants = columns.roles, columns.origin, columns.half_life, columns.instants
     event_total, is_time = columns.event_total, columns.measure == 2
     low = end_before(int64(0), len(event_tick), event_tick, since)
     high = end_before(int64(0), len(event_tick), event_tick, bound)
     user = np.empty(len(base) + 2 * (high - low), np.int64)
-    known = np.full((2, len(user)), -1.0)
+    known = np.empty((2, len(user)))
     size = int64(0)
     for event in range(high - 1, low - 1, -1):
         then = instants[event_tick[event]]
         last = float(max(then - origin + 1, 0)) if is_time else -1.0
         if roles & 2:
-            user[size], known[0, size] = dst[event], last
+            user[size], known[0, size], known[1, size] = dst[event], last, -1.0
             if half_life > 0.0:
                 known[1, size] = event_total[event] * 2.0 ** ((then - time) / half_life)
             size += 1
         if roles & 1:
-            user[size], known[0, size] = src[event], last
+            user[size], known[0, size], known[1, size] = src[event], last, -1.0
             size += 1
-    user[size : size + len(base)] = base
-    size += len(base)
-    return user[:size], known[:, :size]
+    for i in range(len(base)):
+        user[size + i], known[0, size + i], known[1, size + i] = base[i], -1.0, -1.0
+    return user[: size + len(base)], known
 
 
 @kernel
