@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from graphrec import features
-from graphrec.data import Query
+from graphrec.data import Events, Query
 from graphrec.temporal import NEVER, Neighborhood, NeighborhoodConfig, SpectralEmbeddings, Timeline
 from graphrec.temporal.sorting import rank_latest
 
@@ -30,10 +30,11 @@ def all_features(
     timeline: Timeline, query: Query, of: ModuleType, *, spectral: bool = True
 ) -> dict[str, Tensor]:
     """The features that a module's functions compute."""
-    start = torch.randn(timeline.num_users, 3, generator=torch.Generator().manual_seed(0))
-    embeddings = SpectralEmbeddings(timeline, start, every=max(1, len(timeline.events) // 3))
-    tick = timeline.tick(query.time)
-    near = embeddings.query(query.user, tick) if spectral else None
+    tick, near = timeline.tick(query.time), None
+    if spectral:
+        start = torch.randn(timeline.num_users, 3, generator=torch.Generator().manual_seed(0))
+        embeddings = SpectralEmbeddings(timeline, start, every=max(1, len(timeline.events) // 3))
+        near = embeddings.query(query.user, tick)
     around = Neighborhood.of(timeline, query.user, tick, NeighborhoodConfig())
     now = timeline.activity(around.user, tick[around.row])
     users = torch.arange(timeline.num_users)
@@ -99,6 +100,22 @@ def test_events_at_the_time_itself_or_later_change_no_feature(time: int) -> None
     )
     assert later["pair"].size(0) > one["pair"].size(0)
     assert not torch.equal(later["query"], one["query"])
+
+
+@checked
+@given(logs(), st.integers(0, 30), QUERIES)
+def test_features_after_an_append_are_those_of_a_new_index(
+    rows: list[Row], kept: int, asked: list[tuple[int, int]]
+) -> None:
+    """Nothing is kept of the index as it was."""
+    graph = graph_of(rows, USERS)
+    whole, grown = Timeline(graph), Timeline(graph.select_events(torch.arange(len(rows)) < kept))
+    events = whole.events
+    all_features(grown, query_of(asked), features, spectral=False)
+    grown.append(Events(events.src[kept:], events.dst[kept:], events.time[kept:], events.action[kept:]))
+    one, two = (all_features(x, query_of(asked), features, spectral=False) for x in (whole, grown))
+    for name, value in one.items():
+        assert torch.equal(value, two[name]), name
 
 
 def test_presence_of_all_users_is_that_of_each() -> None:

@@ -43,9 +43,12 @@ def presence_features(
     width = timeline.num_users if user is None else len(user)
     near = None if spectral is None else spectral.cosines(people)
     rows = max(1, SCORES_PER_BLOCK // max(1, width))
+    alike = user is not None and len(query) > 1 and bool((time == time[0]).all())  # as in a service
     for start in range(0, max(1, len(query)), rows):
         block = slice(start, start + rows)
-        out = torch.zeros(NUM_PRESENCE_FEATURES, len(time[block]), width)
+        out = torch.empty(NUM_PRESENCE_FEATURES, len(time[block]), width)
+        known = slice(start, start + 1) if alike else block
+        activity = torch.empty(4, 1, width) if alike else out[:4]
         if user is None:
             for number in range(2):
                 fill_seconds(time[block].numpy(), last[number][block].numpy(), out[number].numpy())
@@ -55,15 +58,15 @@ def presence_features(
                 timeline.columns.half_edges,
                 timeline.columns.contacts,
                 timeline.instants.numpy(),
-                time[block].numpy(),
-                tick[block].numpy(),
+                time[known].numpy(),
+                tick[known].numpy(),
                 user.contiguous().numpy(),
-                out.numpy(),
+                activity.numpy(),
             )
-        out[:4].log1p_()
-        scale_gaps(pace[block].numpy(), out[:2].numpy())
-        if near is not None:
-            out[4] = near[block]
+        scale_gaps(pace[known].numpy(), activity.log1p_()[:2].numpy())
+        if alike:
+            out[:4] = activity
+        out[4] = 0.0 if near is None else near[block]
         yield out
 
 
@@ -132,7 +135,7 @@ def gather_presence(
         time: [B] int64 seconds, of the queries.
         tick: [B], of the queries.
         user: [C].
-        out: [4 or more, B, C] float32, filled.
+        out: [4, B, C] float32, filled.
     """
     start, length, half_tick, code = half.start, half.length, half.tick, half.code
     num_acts, last_opposite = half.num_acts, half.last_opposite

@@ -10,7 +10,7 @@ from graphrec.data import Query
 from graphrec.features.gaps import query_pace, seconds_since, write_columns
 from graphrec.jit import kernel
 from graphrec.temporal import Timeline
-from graphrec.temporal.columns import end_before
+from graphrec.temporal.columns import HalfEdges, TimedLists, end_before
 
 NUM_QUERY_FEATURES = 10
 RATE_EVENTS = 1000
@@ -30,8 +30,14 @@ def query_features(timeline: Timeline, query: Query) -> Tensor:
     own = timeline.activity(user, tick)
     out, log = torch.empty(len(query), NUM_QUERY_FEATURES), torch.empty(len(LOGS), len(query))
     gather_queries(
+        timeline.columns.half_edges,
+        timeline.columns.acted_on,
+        timeline.columns.pair,
+        timeline.events.src.numpy(),
+        timeline.events.dst.numpy(),
         timeline.event_tick.numpy(),
-        timeline.acted_on.chronological[0].numpy(),
+        timeline.instants.numpy(),
+        user.contiguous().numpy(),
         time.numpy(),
         tick.numpy(),
         own.num_acts.numpy(),
@@ -39,8 +45,6 @@ def query_features(timeline: Timeline, query: Query) -> Tensor:
         own.degree.numpy(),
         own.last_act.numpy(),
         own.last_received.numpy(),
-        timeline.first_event_time(user, tick).numpy(),
-        timeline.acted_on.count(user, tick).numpy(),
         log.numpy(),
         out.numpy(),
     )
@@ -53,8 +57,14 @@ def query_features(timeline: Timeline, query: Query) -> Tensor:
 
 @kernel
 def gather_queries(
+    half: HalfEdges,
+    acted_on: TimedLists,
+    pair: np.ndarray,
+    src: np.ndarray,
+    dst: np.ndarray,
     event_tick: np.ndarray,
-    first_act_tick: np.ndarray,
+    instants: np.ndarray,
+    user: np.ndarray,
     time: np.ndarray,
     tick: np.ndarray,
     num_acts: np.ndarray,
@@ -62,36 +72,89 @@ def gather_queries(
     degree: np.ndarray,
     last_act: np.ndarray,
     last_received: np.ndarray,
-    first_event: np.ndarray,
-    num_acted_on: np.ndarray,
     log: np.ndarray,
     out: np.ndarray,
 ) -> None:
     """Fill the rates of first contacts, and the numbers whose logarithms are features.
 
     Args:
+        half: the timelines.
+        acted_on: of `IndexColumns`.
+        pair: of `IndexColumns`.
+        src: [E], of the events.
+        dst: [E], of the events.
         event_tick: [E], of the events.
-        first_act_tick: [P] int64, ascending, of the first acts from user to user.
-        time: [B] int64 seconds, of the queries, [B] like all that follow.
+        instants: [T] int64 seconds, the distinct times.
+        user: [B], of the queries, like all that follow.
+        time: int64 seconds.
         tick: of the queries.
         num_acts: of `UserActivity`, of the queries' users.
         num_received: of `UserActivity`.
         degree: of `UserActivity`.
         last_act: of `UserActivity`.
         last_received: of `UserActivity`.
-        first_event: int64 seconds, of the users' first events, or `NEVER`.
-        num_acted_on: distinct users acted on.
         log: [6, B] float32, filled with the numbers of `LOGS`.
         out: [B, NUM_QUERY_FEATURES] float32, filled with the rates.
     """
-    one = np.float32(1)
+    one, rate = np.float32(1), np.float32(0)
     for b in range(len(time)):
         log[0, b], log[1, b] = seconds_since(time[b], last_act[b]), seconds_since(time[b], last_received[b])
-        log[2, b] = seconds_since(time[b], first_event[b])
+        log[2, b] = np.float32(-1)
+        if half.length[user[b]] and half.tick[half.start[user[b]]] < tick[b]:
+            log[2, b] = seconds_since(time[b], instants[half.tick[half.start[user[b]]]])
         log[3, b], log[4, b], log[5, b] = num_acts[b], num_received[b], degree[b]
-        out[b, 6] = np.float32(num_acted_on[b]) / (np.float32(num_acts[b]) + one)
-        seen = end_before(0, len(event_tick), event_tick, tick[b])
-        since = event_tick[max(seen - RATE_EVENTS, 0)] if seen else 0
-        number = np.searchsorted(first_act_tick, tick[b]) - np.searchsorted(first_act_tick, since)
-        events = seen - end_before(0, len(event_tick), event_tick, since)
-        out[b, 7] = np.float32(number) / np.float32(max(events, 1))
+        begin = acted_on.start[user[b]]
+        num_acted_on = end_before(begin, acted_on.length[user[b]], acted_on.tick, tick[b]) - begin
+        out[b, 6] = np.float32(num_acted_on) / (np.float32(num_acts[b]) + one)
+        if b == 0 or tick[b] != tick[b - 1]:
+            seen = end_before(0, len(event_tick), event_tick, tick[b])
+            since = event_tick[max(seen - RATE_EVENTS, 0)] if seen else 0
+            first = end_before(0, len(event_tick), event_tick, since)
+            number = count_first_acts(half, pair, src, dst, event_tick, first, seen)
+            rate = np.float32(number) / np.float32(max(seen - first, 1))
+        out[b, 7] = rate
+
+
+@kernel
+def count_first_acts(
+    half: HalfEdges,
+    pair: np.ndarray,
+    src: np.ndarray,
+    dst: np.ndarray,
+    event_tick: np.ndarray,
+    begin: int,
+    end: int,
+) -> int:
+    """Count the pairs whose first act, from one user to the other, is among the events of some ticks.
+
+    Args:
+        half: the timelines.
+        pair: of `IndexColumns`.
+        src: [E], of the events.
+        dst: [E], of the events.
+        event_tick: [E], of the events.
+        begin: the first event, which is the first of its tick.
+        end: the position after the last event, which is the last of its tick.
+    """
+    number, first = 0, begin
+    while first < end:
+        tick, last = event_tick[first], first + 1
+        while last < end and event_tick[last] == tick:
+            last += 1
+        for event in range(first, last):
+            num_acts = pair[event, 0]  # until and at the tick
+            if num_acts == 1:
+                number += 1
+            elif num_acts <= last - first:  # perhaps all at this tick: then the first of them counts
+                at = end_before(half.start[src[event]], half.length[src[event]], half.tick, tick)
+                while half.other[at] != dst[event]:
+                    at += 1
+                earliest, tied = event, 0
+                stop = half.start[src[event]] + half.length[src[event]]
+                while at < stop and half.other[at] == dst[event] and half.tick[at] == tick:
+                    if half.code[at] & 1:
+                        earliest, tied = min(earliest, half.code[at] >> 1), tied + 1
+                    at += 1
+                number += tied == num_acts and earliest == event
+        first = last
+    return number

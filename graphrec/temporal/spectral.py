@@ -87,11 +87,13 @@ class SpectralEmbeddings:
         """Look up the embeddings of users [B] int64 before ticks [B] int64."""
         snapshot = torch.searchsorted(self.tick, tick.contiguous(), right=True) - 1
         own = self.embedding[snapshot, user]
-        row, half_edge = self._timeline.last_half_edges(user, tick, FALLBACK_CONTACTS)
-        other = self.embedding[snapshot[row], self._timeline.other_of(half_edge)]
-        contacts = torch.zeros_like(own).index_add_(0, row, other)
-        vector = torch.where(own.any(1, keepdim=True), own, F.normalize(contacts, dim=1))
-        return SpectralQuery(self.embedding, snapshot, vector)
+        without = (own == 0).all(1).nonzero().squeeze(1)
+        if len(without):
+            row, half_edge = self._timeline.last_half_edges(user[without], tick[without], FALLBACK_CONTACTS)
+            other = self.embedding[snapshot[without[row]], self._timeline.other_of(half_edge)]
+            contacts = own.new_zeros(len(without), own.size(1)).index_add_(0, row, other)
+            own[without] = F.normalize(contacts, dim=1)
+        return SpectralQuery(self.embedding, snapshot, own)
 
 
 @dataclass(frozen=True)
