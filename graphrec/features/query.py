@@ -8,7 +8,7 @@ from torch import Tensor
 
 from graphrec.data import Query
 from graphrec.features.gaps import query_pace, seconds_since, write_columns
-from graphrec.jit import kernel
+from graphrec.jit import kernel, subkernel
 from graphrec.temporal import Timeline
 from graphrec.temporal.columns import HalfEdges, TimedLists, end_before
 
@@ -115,7 +115,7 @@ def gather_queries(
         out[b, 7] = rate
 
 
-@kernel
+@subkernel
 def count_first_acts(
     half: HalfEdges,
     pair: np.ndarray,

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from graphrec.jit import int64, kernel
+from graphrec.jit import int64, kernel, subkernel
 from graphrec.temporal.bounded_heap import offer, sort_best_first
 from graphrec.temporal.columns import HalfEdges, TimedLists, end_before, pair_state
 from graphrec.temporal.order_kernels import (
@@ -102,14 +102,14 @@ class SourceData(NamedTuple):
     origin: int
 
 
-@kernel
+@subkernel
 def empty_candidates(most: int) -> Candidates:
     """Return a table with room for a number of users."""
     size = table_size(most)
     return Candidates(np.full(size, -1, np.int64), np.zeros(size), np.empty(most, np.int64))
 
 
-@kernel
+@subkernel
 def find_common(source: SourceData, user: int, bound: int) -> tuple[Candidates, int]:
     """Find the contacts of a user's contacts before a tick, with sums of weights, or Jaccard's ratios.
 
@@ -148,7 +148,7 @@ def find_common(source: SourceData, user: int, bound: int) -> tuple[Candidates, 
     return found, size
 
 
-@kernel
+@subkernel
 def find_contacts(source: SourceData, instants: np.ndarray, user: int, bound: int) -> tuple[Candidates, int]:
     """Find a user's contacts before a tick, with the times of last acts on them or of last events.
 
@@ -188,7 +188,7 @@ def holds(users: np.ndarray, low: int, high: int, user: int) -> bool:
     return low < end and users[low] == user
 
 
-@kernel
+@subkernel
 def is_allowed(queries: ListQueries, b: int, user: int) -> bool:
     """Tell whether a user may be on the list of query b."""
     if user == queries.user[b]:

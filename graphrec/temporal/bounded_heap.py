@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphrec.jit import kernel
+from graphrec.jit import subkernel
 
 
-@kernel
+@subkernel
 def is_better(score: float, second: float, rank: int, score2: float, second2: float, rank2: int) -> bool:
     """Tell whether the first entry is better than the other."""
     if score != score2:
@@ -21,7 +21,7 @@ def is_better(score: float, second: float, rank: int, score2: float, second2: fl
     return rank < rank2
 
 
-@kernel
+@subkernel
 def sift_down(scores: np.ndarray, seconds: np.ndarray, ranks: np.ndarray, size: int, i: int) -> None:
     """Move entry i of a heap of a given size down to its place."""
     score, second, rank = scores[i], seconds[i], ranks[i]
@@ -41,7 +41,7 @@ def sift_down(scores: np.ndarray, seconds: np.ndarray, ranks: np.ndarray, size: 
     scores[i], seconds[i], ranks[i] = score, second, rank
 
 
-@kernel
+@subkernel
 def offer(
     scores: np.ndarray,
     seconds: np.ndarray,
@@ -68,7 +68,7 @@ def offer(
     return size + 1
 
 
-@kernel
+@subkernel
 def sort_best_first(scores: np.ndarray, seconds: np.ndarray, ranks: np.ndarray, size: int) -> None:
     """Sort the entries of a heap of a given size, best first; it is no heap any more."""
     for last in range(size - 1, 0, -1):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from graphrec.jit import kernel
+from graphrec.jit import subkernel
 
 LAST_TICK = np.iinfo(np.int32).max
 """The next tick of a pair's last half-edge: later than any query's."""
@@ -76,7 +76,7 @@ class IndexColumns(NamedTuple):
     pair: np.ndarray
 
 
-@kernel
+@subkernel
 def end_before(start: int, length: int, tick: np.ndarray, bound: int) -> int:
     """Return the position after the last entry of a list whose tick is below a bound."""
     low, high = start, start + length
@@ -91,7 +91,7 @@ def end_before(start: int, length: int, tick: np.ndarray, bound: int) -> int:
     return low
 
 
-@kernel
+@subkernel
 def pair_state(
     code: np.ndarray, tick: np.ndarray, pair: np.ndarray, at: int
 ) -> tuple[np.int32, np.int32, np.int32, np.int32, np.int32]:

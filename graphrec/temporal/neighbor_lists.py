@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphrec.jit import inlined, kernel
+from graphrec.jit import inlined, kernel, subkernel
 from graphrec.temporal.columns import HalfEdges, end_before
 from graphrec.temporal.lookups import list_contacts, list_recently_seen
 from graphrec.temporal.sorting import sort_pairs
@@ -102,7 +102,7 @@ def list_neighbors(
     return contacts, num_contacts, paths, num_paths, recent, num_recent, union, size
 
 
-@kernel
+@subkernel
 def unite(
     user: np.ndarray,
     contacts: np.ndarray,

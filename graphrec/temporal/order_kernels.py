@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from graphrec.jit import int64, kernel
+from graphrec.jit import int64, kernel, subkernel
 from graphrec.temporal.bounded_heap import offer, sort_best_first
 from graphrec.temporal.columns import end_before
 
@@ -80,13 +80,13 @@ def fill_received(
         event_total[event] = total[at]
 
 
-@kernel
+@subkernel
 def count_before(start: int, length: int, tick: np.ndarray, bound: int) -> int:
     """Count the entries of a list whose tick is below a bound."""
     return end_before(start, length, tick, bound) - start
 
 
-@kernel
+@subkernel
 def measure_before(
     measure: int,
     origin: int,
@@ -106,7 +106,7 @@ def measure_before(
     return float(max(instants[tick[start[user] + number - 1]] - origin + 1, 0))
 
 
-@kernel
+@subkernel
 def popularity_before(
     half_life: float,
     instants: np.ndarray,
@@ -129,7 +129,7 @@ def popularity_before(
     return popularity
 
 
-@kernel
+@subkernel
 def order_users(
     columns: OrderColumns,
     tie_rank: np.ndarray,
@@ -195,7 +195,7 @@ def order_users(
     return size, number == size
 
 
-@kernel
+@subkernel
 def table_size(number: int) -> int:
     """Return the size of a hash table for a number of users: a power of two."""
     size = 16
@@ -204,7 +204,7 @@ def table_size(number: int) -> int:
     return size
 
 
-@kernel
+@subkernel
 def slot_of(key: np.ndarray, user: int) -> int:
     """Return the slot of a user in a hash table, or the free slot (key -1) where the user belongs."""
     mask = len(key) - 1
@@ -214,7 +214,7 @@ def slot_of(key: np.ndarray, user: int) -> int:
     return slot
 
 
-@kernel
+@subkernel
 def users_since(
     columns: OrderColumns,
     base: np.ndarray,

@@ -8,7 +8,7 @@ from graphrec.jit import kernel, subkernel
 from graphrec.temporal.contacts import NEVER
 
 
-@kernel
+@subkernel
 def sort_pairs(key: np.ndarray, item: np.ndarray, other_key: np.ndarray, other_item: np.ndarray) -> None:
     """Sort items by keys, stably, by counting byte after byte.
 
