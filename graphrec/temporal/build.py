@@ -68,9 +68,9 @@ def _int32_columns(size: int, number: int) -> tuple[np.ndarray, ...]:
 
 
 def _trim(lists: TimedLists) -> TimedLists:
-    """Copy what is used of columns that were allocated for the most there could be."""
+    """What is used of columns that were allocated for the most there could be; the rest was never touched."""
     size = int(lists.length.sum())
-    return TimedLists(lists.start, lists.length, lists.other[:size].copy(), lists.tick[:size].copy())
+    return TimedLists(lists.start, lists.length, lists.other[:size], lists.tick[:size])
 
 
 @kernel
