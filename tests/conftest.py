@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import os
 from pathlib import Path
 
@@ -18,6 +19,13 @@ settings.load_profile("graphrec")
 # Workers and the programs they start fill the cores by themselves. Read when torch is first imported.
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
+
+# Numba keeps a kernel's machine code until the kernel's own file changes, though it holds that of functions
+# in other files too. Here it is kept for exactly the present sources of all kernels.
+ROOT = Path(__file__).parents[1]
+SOURCES = [path.read_bytes() for path in sorted((ROOT / "graphrec").rglob("*.py"))]
+KERNELS = hashlib.sha256(b"".join(source for source in SOURCES if b"graphrec.jit" in source)).hexdigest()
+os.environ.setdefault("NUMBA_CACHE_DIR", str(ROOT / ".pytest_cache" / f"kernels-{KERNELS[:16]}"))
 
 
 def granted_cores() -> int:

@@ -84,3 +84,10 @@ def test_every_folder_of_code_is_installed() -> None:
     assert {".".join(folder.parts) for folder in folders} == {
         name for name in listed if not name.startswith("graphrec.bundled")
     }
+
+
+@pytest.mark.parametrize(
+    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
+)
+def test_files_can_be_read_in_one_sitting(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 400

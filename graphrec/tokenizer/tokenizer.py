@@ -55,8 +55,7 @@ class Tokenizer(nn.Module, ABC):
     `fit` embeds every user with an event strictly before `until`, quantizes the vectors (balanced residual
     k-means), and gives all of them an STU. A newcomer gets an STU from events and features strictly before
     the time of the first `encode` that finds any, and keeps it until a refit. STUs of other users never
-    change. Users without events and features get the *prior*, the codes of the mean vector, for the time
-    being.
+    change. Users without events and features get the *prior*, the codes of the mean vector.
 
     Args:
         num_codebooks: L, codes of an STU.
