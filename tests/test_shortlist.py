@@ -111,3 +111,17 @@ def test_events_at_the_time_of_a_query_and_later_change_no_list() -> None:
     for mine, other in zip(before, later.recommend(query, 8), strict=True):
         assert torch.equal(mine, other)
     assert not torch.equal(later.recommend(Query(query.user, query.time + 1, query.action), 8)[1], before[1])
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("preset", TWO_TOWER_PRESETS)
+@pytest.mark.parametrize(("k", "kept"), [(30, USERS + 2), (5, 9)])
+def test_a_list_longer_than_a_shortlist_is_exact(preset: str, k: int, kept: int) -> None:
+    model = fitted(preset).on(graph_of(ROWS, USERS + 2))
+    query, nobody = queries(), torch.arange(kept, USERS + 2)
+    users, values = model.recommend(query, k, exclude_users=nobody)
+    scores = model.score(query).double()
+    scores[torch.arange(len(query)), query.user] = -torch.inf
+    scores[:, nobody] = -torch.inf
+    torch.testing.assert_close(values, scores.topk(k).values, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(values, scores.gather(1, users), atol=1e-5, rtol=1e-5)

@@ -15,7 +15,8 @@ from graphrec.models.heads.layer_kernel import add_layer_scores
 from graphrec.models.heads.shortlist import Shortlist, Shortlists
 from graphrec.models.mixture.encoded import EncodedQuery
 from graphrec.models.mixture.profile_parts import add_profile_logits, map_profiles
-from graphrec.retrieval.topk import stable_topk
+from graphrec.models.recommender import MAX_SCORES
+from graphrec.retrieval.topk import select_rows, stable_topk, tie_order
 from graphrec.temporal import SpectralQuery
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class SoftmaxSearch:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """See `Searches`: the neighborhood, and the best of the shortlist."""
         num_users, neighbors = self.head.view.graph.num_users, encoded.neighbors
+        candidates = torch.zeros(len(encoded), dtype=torch.int64)
         listed = self.shortlists[int(self.shortlists.number(encoded.tick[:1]))]
         log_p = self._logits(encoded, listed).cpu()
         log_total = torch.logsumexp(log_p + listed.log_weight, 1)
@@ -78,17 +80,61 @@ class SoftmaxSearch:
             own = self._logits_of_pairs(encoded, near_row, near).cpu()
             own = inside + (own - log_total[near_row] + log_beyond[near_row]).exp()
             own = own.clamp(min=MIN_PROBABILITY).log()
+            excluded = torch.isin(near_row * num_users + near, exclude[0] * num_users + exclude[1])
+            excluded |= torch.isin(near, exclude_users)
+            candidates = torch.bincount(near_row[~excluded], minlength=len(encoded))
             exclude = torch.cat([near_row, exclude[0]]), torch.cat([near, exclude[1]])
         found, column = listed.columns(exclude[1], num_users)
         log_p[exclude[0][found], column[found]] = -torch.inf
         found, column = listed.columns(exclude_users, num_users)
         log_p[:, column[found]] = -torch.inf
-        best, column = stable_topk(log_p, min(k, log_p.size(1)))
-        row, place = (best > -torch.inf).nonzero(as_tuple=True)
-        user, score = listed.user[column[row, place]], best[row, place]
-        if neighbors is None:
+        row, user, score = _best(log_p, listed.user, k)
+        if neighbors is not None:
+            row, user, score = torch.cat([near_row, row]), torch.cat([near, user]), torch.cat([own, score])
+        short = candidates + (log_p > -torch.inf).sum(1) < 2 * k
+        if self.shortlists.covers_all or not bool(short.any()):
             return row, user, score
-        return torch.cat([near_row, row]), torch.cat([near, user]), torch.cat([own, score])
+        # Each query by itself, so that no other of the batch changes its list.
+        kept = ~short[row]
+        parts = [(row[kept], user[kept], score[kept])]
+        all_users = short.nonzero().squeeze(1)
+        all_users = all_users[encoded.query.time[all_users].argsort(stable=True)]
+        for rows in all_users.split(max(1, MAX_SCORES // num_users)):
+            parts.append(self._search_all(encoded, rows, k, exclude, exclude_users))
+        row, user, score = (torch.cat(part) for part in zip(*parts, strict=True))
+        return row, user, score
+
+    def _search_all(
+        self,
+        encoded: EncodedQuery,
+        rows: Tensor,
+        k: int,
+        exclude: tuple[Tensor, Tensor],
+        exclude_users: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As `search`, among all users, for the queries `rows` [b] int64, in order of time.
+
+        Neighbors are in `exclude`, as they are found anyway.
+        """
+        size, neighbors = len(encoded), encoded.neighbors
+        order = tie_order(self.head.view.graph.num_users)
+        p, found = self.head.log_probs(encoded.select(rows)).cpu().exp_(), []
+        if neighbors is not None:
+            inside, beyond = (part.cpu() for part in neighbors.shares())
+            place = torch.full((size,), -1).index_copy(0, rows, torch.arange(len(rows)))
+            here = (place[neighbors.row.cpu()] >= 0).nonzero().squeeze(1)
+            near_row, near = neighbors.row.cpu()[here], neighbors.user.cpu()[here]
+            p.mul_(beyond[rows, None])
+            p[place[near_row], near] += inside[here]
+        log_p = p.clamp_(min=MIN_PROBABILITY).log_()
+        if neighbors is not None:
+            found.append((near_row, near, log_p[place[near_row], near]))
+        log_p[select_rows(*exclude, rows, size)] = -torch.inf
+        log_p[:, exclude_users] = -torch.inf
+        row, user, score = _best(log_p[:, order], order, k)
+        found.append((rows[row], user, score))
+        row, user, score = (torch.cat(part) for part in zip(*found, strict=True))
+        return row, user, score
 
     def _logits(self, encoded: EncodedQuery, listed: Shortlist) -> Tensor:
         """Logits of the users of a shortlist for B queries: [B, C]."""
@@ -167,3 +213,10 @@ class SoftmaxSearch:
         encoded = EncodedQuery(query, now, vector, features[:1], profile, None, None)
         out: Tensor = head.logits(encoded, None)[0].cpu()
         return out
+
+
+def _best(log_p: Tensor, user: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The k best of users [C] by log-probabilities [B, C], excluded ones at -inf: (row, user, score)."""
+    best, column = stable_topk(log_p, min(k, log_p.size(1)))
+    row, place = (best > -torch.inf).nonzero(as_tuple=True)
+    return row, user[column[row, place]], best[row, place]
