@@ -79,7 +79,7 @@ class ClusterCodes(ResidualKMeans):
 
     def quantize(self, vectors: Tensor, fit: CodebookFit) -> ResidualQuantizer:
         """Make the first codebook of the clusters' mean vectors, the others by residual k-means."""
-        codebook_size, generator, _ = fit
+        codebook_size, generator = fit.codebook_size, fit.generator
         out = ResidualQuantizer(
             vectors.size(1), num_codebooks=self.num_codebooks, codebook_size=codebook_size
         )

@@ -44,7 +44,8 @@ class RefitStart(NamedTuple):
     stus: Tensor
 
 
-class CodebookFit(NamedTuple):
+@dataclass(frozen=True)
+class CodebookFit:
     """What codebooks are made from, beside the vectors.
 
     Attributes:

@@ -189,7 +189,7 @@ class GNNRQVAE(Tokenizer):
         assert self.network is not None
         if fit.start is not None:
             return super().quantize(vectors, fit)
-        codebook_size, generator, _ = fit
+        codebook_size, generator = fit.codebook_size, fit.generator
         first = ResidualQuantizer(vectors.size(1), num_codebooks=1, codebook_size=codebook_size)
         first.codebooks[0] = self.network.objective.codebook.detach()
         new = torch.full((len(vectors), 1), -1)
