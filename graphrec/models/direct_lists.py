@@ -177,7 +177,7 @@ def find_contacts(source: SourceData, instants: np.ndarray, user: int, bound: in
 
 @kernel
 def holds(users: np.ndarray, low: int, high: int, user: int) -> bool:
-    """Tell whether ascending users hold a user between two positions."""
+    """Tell whether a user is among users[low:high], which are in ascending order."""
     end = high
     while low < high:
         middle = (low + high) >> 1

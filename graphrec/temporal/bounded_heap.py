@@ -13,7 +13,7 @@ from graphrec.jit import subkernel
 
 @subkernel
 def is_better(score: float, second: float, rank: int, score2: float, second2: float, rank2: int) -> bool:
-    """Tell whether the first entry is better than the other."""
+    """Tell whether the first entry ranks above the second: by score, then second score, then tie rank."""
     if score != score2:
         return score > score2
     if second != second2:

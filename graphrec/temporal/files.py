@@ -33,10 +33,14 @@ def save_index(folder: Path, index: GrowingIndex, *, events: int, num_actions: i
         raise FileExistsError(f"{folder} holds an index already: save to another folder")
     sizes: dict[str, list[int]] = {}
     for name, column, used, room in _columns(index, room_after(index, events)):
-        path, shape = folder / f"{name}.npy", (used + room, *column.shape[1:])
-        out = np.lib.format.open_memmap(path, mode="w+", dtype=column.dtype, shape=shape)
-        out[:used] = column[:used]
-        out.flush()
+        shape = (used + room, *column.shape[1:])
+        header = {"descr": column.dtype.str, "fortran_order": False, "shape": shape}
+        # Written, not mapped: on a full disk a write fails with an error, a mapped page kills the process.
+        with (folder / f"{name}.npy").open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            begin = file.tell()
+            column[:used].tofile(file)
+            file.truncate(begin + int(np.prod(shape)) * column.itemsize)
         sizes[name] = list(shape)
     write_manifest(folder / MANIFEST, FORMAT, {"num_actions": num_actions, "sizes": sizes})
 

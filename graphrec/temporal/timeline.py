@@ -297,14 +297,6 @@ class Timeline:
         row, back = ragged(torch.zeros_like(end), length)
         return row, end[row] - 1 - back
 
-    def half_edges_before(self, user: Tensor, tick: Tensor) -> tuple[Tensor, Tensor]:
-        """List the half-edges of users [B] before ticks [B], oldest first.
-
-        Returns:
-            (row [M], half-edge [M]) int64, rows ascending.
-        """
-        return ragged(self.half_edges.start[user], self.half_edges.end(user, tick))
-
     def recently_seen(self, tick: Tensor, *, k: int, window: int) -> tuple[Tensor, Tensor]:
         """List the distinct users last active in the network before each of B ticks, in either role.
 
