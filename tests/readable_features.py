@@ -52,10 +52,15 @@ def recency_rank(time: Tensor, row: Tensor) -> Tensor:
     return torch.empty_like(row).index_copy_(0, order, rank)
 
 
+def first_contact_time(timeline: Timeline, half_edge: Tensor) -> Tensor:
+    """The time of the first event between the two users of half-edges: int64 seconds."""
+    return timeline.instants[torch.from_numpy(timeline.columns.pair)[timeline.event_of(half_edge), 3].long()]
+
+
 def pair_features(timeline: Timeline, query: Query, contacts: Contacts) -> Tensor:
     """Features of M contacts: [M, 15] float32."""
     time, pace = query.time[contacts.row], query_pace(timeline, query)[contacts.row]
-    age = gap(time, timeline.first_contact_time(contacts.half_edge), pace)
+    age = gap(time, first_contact_time(timeline, contacts.half_edge), pace)
     since = timeline.first_event_time(contacts.user, timeline.tick(time))
     pending = contacts.last_in > contacts.last_out  # the contact acted last
     turn = _chosen_before(pending, contacts.row).float()

@@ -10,6 +10,7 @@ import torch
 from graphs import ACTIONS, Row, checked, graph_of, logs, permuted, random_rows, shuffled_in_ties
 from hypothesis import given
 from hypothesis import strategies as st
+from readable_features import first_contact_time
 from torch import Tensor
 
 from graphrec.data import USER, FriendGraph
@@ -124,7 +125,7 @@ def test_first_meetings_equal_the_naive_loop(rows: list[Row]) -> None:
         min(r.time for r in rows if {r.src, r.dst} == {int(u), int(v)})
         for u, v in zip(found.row, found.user, strict=True)
     ]
-    assert timeline.first_contact_time(found.half_edge).tolist() == naive
+    assert first_contact_time(timeline, found.half_edge).tolist() == naive
 
 
 @checked
@@ -378,12 +379,14 @@ def story(timeline: Timeline, user: int, tick: int, k: int) -> list[tuple[object
     event = timeline.event_of(half)
     other = timeline.other_of(half)
     moment = timeline.event_tick[event]
+    counts = torch.from_numpy(timeline.columns.pair)[event, :2]
+    counts = torch.where(timeline.is_outgoing(half)[:, None], counts, counts.flip(-1))
     last = torch.maximum(timeline.last_act(other, moment), timeline.last_received(other, moment))
     columns = (
         moment,
         timeline.is_outgoing(half),
         timeline.events.action[event],
-        *timeline.pair_counts(half),
+        *counts.T,
         timeline.half_edges.count(other, moment),
         last,
     )

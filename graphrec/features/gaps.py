@@ -16,6 +16,7 @@ from torch import Tensor
 from graphrec.data import Query
 from graphrec.jit import inlined, kernel
 from graphrec.temporal import NEVER, Timeline
+from graphrec.temporal.removed import look_back, num_left
 
 NO_GAP = 2.0
 """The gap of something that never happened."""
@@ -33,7 +34,7 @@ LOG_SCALE = np.float32(10.0)
 def query_pace(timeline: Timeline, query: Query) -> Tensor:
     """log1p of the mean gap between the network's last events before each query, over 10: [B] float32."""
     out = torch.empty(len(query))
-    fill_pace(timeline.events.time.numpy(), query.time.contiguous().numpy(), out.numpy())
+    fill_pace(timeline.events.time.numpy(), timeline.removed, query.time.contiguous().numpy(), out.numpy())
     return out.log1p_().div_(float(LOG_SCALE))
 
 
@@ -50,11 +51,13 @@ def gap(time: Tensor, last: Tensor, pace: Tensor) -> Tensor:
 
 
 @kernel
-def fill_pace(event_time: np.ndarray, time: np.ndarray, out: np.ndarray) -> None:
+def fill_pace(event_time: np.ndarray, removed: np.ndarray, time: np.ndarray, out: np.ndarray) -> None:
     """Fill the mean gap in seconds between the last `PACE_EVENTS` of events [E] before each time: [B]."""
     for b in range(len(time)):
         seen = np.searchsorted(event_time, time[b])
-        first = event_time[max(seen - PACE_EVENTS, 0)] if len(event_time) else time[b]
+        first = time[b]
+        if num_left(removed, seen):
+            first = event_time[look_back(removed, seen, PACE_EVENTS)]
         out[b] = np.float32(max(time[b] - first, 0)) / np.float32(PACE_EVENTS)
 
 

@@ -11,6 +11,7 @@ from graphrec.data import Query
 from graphrec.features.gaps import ACTIVITY_WINDOWS
 from graphrec.features.query import query_features
 from graphrec.temporal import ReplyIndex, Timeline
+from graphrec.temporal.removed import position_of
 
 NUM_INITIATION_FEATURES = 56
 RECENT_INITIATIONS = 500
@@ -63,9 +64,10 @@ def initiation_features(
     columns += [common.log1p(), none.index_add(0, row, weight).log1p(), common / (met - common).clamp(min=1)]
 
     seen = timeline.num_events_before(tick)
-    last = len(timeline.event_tick) - 1
+    last = len(timeline.events) - len(timeline.removed) - 1
     for size in ACTIVITY_WINDOWS:
-        since = timeline.tick_of((seen - size).clamp(min=0, max=last))
+        first = (seen - size).clamp(min=0, max=last)
+        since = timeline.tick_of(position_of(timeline.removed, first))
         for who in (user, person):
             both = zip(timeline.counts(who, tick), timeline.counts(who, since), strict=True)
             columns += [(now - then).clamp(min=0).double().log1p() for now, then in both]

@@ -11,6 +11,7 @@ from graphrec.features.gaps import ACTIVITY_WINDOWS, query_pace, seconds_since, 
 from graphrec.jit import kernel
 from graphrec.temporal import Neighborhood, SpectralQuery, Timeline, UserActivity
 from graphrec.temporal.columns import HalfEdges, end_before
+from graphrec.temporal.removed import look_back, num_left
 from graphrec.temporal.sorting import rank_latest
 
 NUM_PERSON_FEATURES = 19
@@ -53,6 +54,7 @@ def person_features(
         timeline.columns.half_edges,
         timeline.instants.numpy(),
         timeline.event_tick.numpy(),
+        timeline.removed,
         time.numpy(),
         timeline.tick(time).numpy(),
         row,
@@ -79,6 +81,7 @@ def gather_people(
     half: HalfEdges,
     instants: np.ndarray,
     event_tick: np.ndarray,
+    removed: np.ndarray,
     time: np.ndarray,
     tick: np.ndarray,
     row: np.ndarray,
@@ -96,6 +99,7 @@ def gather_people(
         half: the timelines.
         instants: [T] int64 seconds, the distinct times.
         event_tick: [E], of the events.
+        removed: [R] int64, ascending positions of removed events.
         time: [B] int64 seconds, of the queries.
         tick: [B], of the queries.
         row: [M], the query of each person.
@@ -113,7 +117,9 @@ def gather_people(
         if m == 0 or row[m] != row[m - 1]:
             seen = end_before(0, len(event_tick), event_tick, tick[row[m]])
             for i in range(2):
-                since[i] = event_tick[max(seen - ACTIVITY_WINDOWS[i], 0)] if seen else 0
+                since[i] = 0
+                if num_left(removed, seen):
+                    since[i] = event_tick[look_back(removed, seen, ACTIVITY_WINDOWS[i])]
         moment, begin = time[row[m]], start[user[m]]
         log[0, m], log[1, m] = seconds_since(moment, last_act[m]), seconds_since(moment, last_received[m])
         log[2, m] = np.float32(-1)

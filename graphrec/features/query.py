@@ -11,6 +11,7 @@ from graphrec.features.gaps import query_pace, seconds_since, write_columns
 from graphrec.jit import kernel, subkernel
 from graphrec.temporal import Timeline
 from graphrec.temporal.columns import HalfEdges, TimedLists, end_before
+from graphrec.temporal.removed import look_back, num_left
 
 NUM_QUERY_FEATURES = 10
 RATE_EVENTS = 1000
@@ -36,6 +37,7 @@ def query_features(timeline: Timeline, query: Query) -> Tensor:
         timeline.events.src.numpy(),
         timeline.events.dst.numpy(),
         timeline.event_tick.numpy(),
+        timeline.removed,
         timeline.instants.numpy(),
         user.contiguous().numpy(),
         time.numpy(),
@@ -63,6 +65,7 @@ def gather_queries(
     src: np.ndarray,
     dst: np.ndarray,
     event_tick: np.ndarray,
+    removed: np.ndarray,
     instants: np.ndarray,
     user: np.ndarray,
     time: np.ndarray,
@@ -84,6 +87,7 @@ def gather_queries(
         src: [E], of the events.
         dst: [E], of the events.
         event_tick: [E], of the events.
+        removed: [R] int64, ascending positions of removed events.
         instants: [T] int64 seconds, the distinct times.
         user: [B], of the queries, like all that follow.
         time: int64 seconds.
@@ -108,10 +112,11 @@ def gather_queries(
         out[b, 6] = np.float32(num_acted_on) / (np.float32(num_acts[b]) + one)
         if b == 0 or tick[b] != tick[b - 1]:
             seen = end_before(0, len(event_tick), event_tick, tick[b])
-            since = event_tick[max(seen - RATE_EVENTS, 0)] if seen else 0
+            since = event_tick[look_back(removed, seen, RATE_EVENTS)] if num_left(removed, seen) else 0
             first = end_before(0, len(event_tick), event_tick, since)
             number = count_first_acts(half, pair, src, dst, event_tick, first, seen)
-            rate = np.float32(number) / np.float32(max(seen - first, 1))
+            num_events = num_left(removed, seen) - num_left(removed, first)
+            rate = np.float32(number) / np.float32(max(num_events, 1))
         out[b, 7] = rate
 
 
@@ -142,7 +147,7 @@ def count_first_acts(
         while last < end and event_tick[last] == tick:
             last += 1
         for event in range(first, last):
-            num_acts = pair[event, 0]  # until and at the tick
+            num_acts = pair[event, 0]  # until and at the tick; more than any of a removed event
             if num_acts == 1:
                 number += 1
             elif num_acts <= last - first:  # perhaps all at this tick: then the first of them counts

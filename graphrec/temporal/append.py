@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from graphrec.data import Events
 from graphrec.jit import kernel, subkernel
 from graphrec.temporal.build import content_hash, group_pairs, pair_kinds
 from graphrec.temporal.columns import (
@@ -46,6 +47,7 @@ class GrowingIndex(NamedTuple):
             `lookups.link_appearances`.
         instants: [T] int64 seconds.
         used: [5] int64, events, ticks, and entries of the arrays of half-edges, contacts, users acted on.
+        removed: [R] int64, ascending positions in the log from which events were removed.
     """
 
     columns: IndexColumns
@@ -58,23 +60,25 @@ class GrowingIndex(NamedTuple):
     following: np.ndarray
     instants: np.ndarray
     used: np.ndarray
+    removed: np.ndarray
 
 
 def growing(
     columns: IndexColumns,
-    log: tuple[np.ndarray, ...],
+    events: Events,
     event_tick: np.ndarray,
-    following: np.ndarray,
     instants: np.ndarray,
+    following: np.ndarray,
 ) -> GrowingIndex:
-    """Return the index of a log (src, dst, time, action), as it was built, without any room yet."""
+    """Return the index of a log, as it was built, without any room yet."""
     lists = columns.half_edges, columns.contacts, columns.acted_on
     used = [len(event_tick), len(instants), *(len(part.other) for part in lists)]
     room = np.stack([part.length for part in lists])
     following = following.reshape(-1, 2)
-    src, dst, time, action = log
+    src, dst, time, action = (column.numpy() for column in vars(events).values())
     sizes = np.array(used, np.int64)
-    return GrowingIndex(columns, room, src, dst, time, action, event_tick, following, instants, sizes)
+    none = np.empty(0, np.int64)
+    return GrowingIndex(columns, room, src, dst, time, action, event_tick, following, instants, sizes, none)
 
 
 def _with_room(array: np.ndarray, used: int, extra: int) -> np.ndarray:
@@ -120,6 +124,7 @@ def grow(index: GrowingIndex, *, events: int, num_users: int) -> GrowingIndex:
         following=events_column(index.following),
         instants=_with_room(index.instants, num_ticks, events),
         used=used.copy(),
+        removed=index.removed,
     )
 
 
@@ -272,6 +277,8 @@ def add_half_edge(
         first -= 1
     if last - first > 1:
         order_tie(half, index.columns.pair, index.action, num_actions, first, last)
+    for i in range(first, last):
+        half.next_tick[i] = tick if i < last - 1 and half.other[i + 1] == half.other[i] else LAST_TICK
     fill_tie(half, index.columns.pair, contacts, acted_on, owner, first, last)
 
 
@@ -308,7 +315,7 @@ def fill_tie(
     first: int,
     last: int,
 ) -> None:
-    """Fill the other columns of an owner's last half-edges, of one tick, and the lists' entries of it."""
+    """Fill the counts of an owner's half-edges of one tick, and the lists' entries of it, their last ones."""
     start, tick = half.start[owner], half.tick[first]
     acts, last_act, last_received = np.int32(0), np.int32(-1), np.int32(-1)
     if first > start:
@@ -341,7 +348,6 @@ def fill_tie(
                 last_received = tick
                 half.last_opposite[i] = last_act
             half.num_acts[i] = acts
-            half.next_tick[i] = tick if i < end - 1 else LAST_TICK
         at = end
     contacts.length[owner] = num_contacts - contacts.start[owner]
     acted_on.length[owner] = num_acted_on - acted_on.start[owner]

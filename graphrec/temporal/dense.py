@@ -100,21 +100,23 @@ class PopularitySweep:
         if int(times[-1] - times[0]) > MAX_HALF_LIVES * self._half_life:  # keeps powers of two in range
             middle = len(times) // 2
             return torch.cat([self.at(times[:middle]), self.at(times[middle:])])
-        between, row = _between(self._timeline, self._timeline.tick(times))
-        number = int(torch.searchsorted(self._kept, between.start, right=True)) - 1
-        first = self._continued(number, between.start, times[0])
+        ticks = self._timeline.tick(times)
+        between, row = _between(self._timeline, ticks)
+        start = int(self._timeline.end_of_log(ticks[0]))
+        number = int(torch.searchsorted(self._kept, start, right=True)) - 1
+        first = self._continued(number, start, times[0])
         received = self._timeline.events.dst[between], self._halved(between, times[0])
         out = _accumulated(first, len(times), row, *received)
         return out.mul_(torch.exp2((times[0] - times).double() / self._half_life)[:, None])
 
     def _continued(self, number: int, end: int, moment: Tensor) -> Tensor:
         """Popularity at `moment` (s) by events before position `end`, from stored total `number`: [N]."""
-        since = slice(int(self._kept[number]), end)
+        since = _left(self._timeline, int(self._kept[number]), end)
         passed = (self._moment[number] - moment).double() / self._half_life
         out = self._total[number] * torch.exp2(passed)
         return out.index_add_(0, self._timeline.events.dst[since], self._halved(since, moment))
 
-    def _halved(self, events: slice, moment: Tensor) -> Tensor:
+    def _halved(self, events: slice | Tensor, moment: Tensor) -> Tensor:
         return torch.exp2((self._timeline.events.time[events] - moment).double() / self._half_life)
 
 
@@ -151,10 +153,17 @@ class ContactGraph:
         return out.index_add_(0, self._owner, amounts[self._other] * self._known)
 
 
-def _between(timeline: Timeline, ticks: Tensor) -> tuple[slice, Tensor]:
+def _left(timeline: Timeline, low: int, high: int) -> slice | Tensor:
+    """Events of a part of the log, without removed ones: a slice, or positions [n] int64."""
+    if not len(timeline.removed):
+        return slice(low, high)
+    return low + (timeline.events.src[low:high] >= 0).nonzero().squeeze(1)
+
+
+def _between(timeline: Timeline, ticks: Tensor) -> tuple[slice | Tensor, Tensor]:
     """Events from the first tick to before the last, and for each the first row that knows it."""
-    low, high = timeline.num_events_before(ticks[[0, -1]]).tolist()
-    return slice(low, high), torch.searchsorted(ticks, timeline.event_tick[low:high].long(), right=True)
+    events = _left(timeline, *timeline.end_of_log(ticks[[0, -1]]).tolist())
+    return events, torch.searchsorted(ticks, timeline.event_tick[events].long(), right=True)
 
 
 def _fresh_contacts(timeline: Timeline, ticks: Tensor) -> tuple[Tensor, Tensor, Tensor]:

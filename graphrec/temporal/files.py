@@ -94,3 +94,4 @@ def _columns(index: GrowingIndex, room: dict[str, int]) -> Iterator[tuple[str, n
     yield "instants", index.instants, num_ticks, room["events"]
     yield "used", index.used, len(index.used), 0
     yield "room", index.room, len(index.room), 0
+    yield "removed", index.removed, len(index.removed), 0

@@ -17,6 +17,7 @@ from graphrec.temporal.columns import (
     pair_state,
 )
 from graphrec.temporal.contacts import NEVER
+from graphrec.temporal.removed import look_back, num_left
 
 
 @kernel
@@ -204,6 +205,7 @@ def list_recently_seen(
     dst: np.ndarray,
     event_tick: np.ndarray,
     following: np.ndarray,
+    removed: np.ndarray,
     num_before: np.ndarray,
     k: int,
     window: int,
@@ -215,8 +217,9 @@ def list_recently_seen(
         src: [E], of the events.
         dst: [E], of the events.
         event_tick: [E], of the events.
-        following: of `link_appearances`.
-        num_before: [B] int64, events before each query.
+        following: of `link_appearances`, below 0 for removed events.
+        removed: [R] int64, ascending positions of these.
+        num_before: [B] int64, positions in the log that are before each query.
         k: users of a row, or more where a tie crosses it.
         window: half-edges of the network looked back on; a tie that reaches beyond is left out.
         out: [2, M] int64, large enough, filled with rows and users.
@@ -224,10 +227,12 @@ def list_recently_seen(
     size = 0
     for b in range(len(num_before)):
         last = 2 * num_before[b]
-        border = event_tick[(last - 1 - window) >> 1] if last > window else -1
+        border = -1
+        if 2 * num_left(removed, num_before[b]) > window:
+            border = event_tick[look_back(removed, num_before[b], (window >> 1) + 1)]
         first = counted = size
         place = last - 1
-        while place >= max(0, last - window) and event_tick[place >> 1] > border:
+        while place >= 0 and event_tick[place >> 1] > border:
             if following[place] >= last:
                 if size > first and event_tick[place >> 1] != event_tick[out[1, size - 1] >> 1]:
                     counted = size

@@ -22,6 +22,7 @@ def list_neighbors(
     dst: np.ndarray,
     event_tick: np.ndarray,
     following: np.ndarray,
+    removed: np.ndarray,
     user: np.ndarray,
     bound: np.ndarray,
     limits: np.ndarray,
@@ -35,7 +36,8 @@ def list_neighbors(
         src: [E], of the events.
         dst: [E], of the events.
         event_tick: [E], of the events.
-        following: of `link_appearances`.
+        following: of `link_appearances`, below 0 for removed events.
+        removed: [R] int64, ascending positions of these.
         user: [B].
         bound: [B] ticks.
         limits: [7] int64, the values of `NeighborhoodConfig` in order.
@@ -93,7 +95,7 @@ def list_neighbors(
         most += min(2 * num_before[b], recent_window)
     seen = np.empty((2, most), np.int64)
     num_seen = list_recently_seen(
-        src, dst, event_tick, following, num_before, max_recent, recent_window, seen
+        src, dst, event_tick, following, removed, num_before, max_recent, recent_window, seen
     )
 
     recent = np.empty((1, num_seen), np.int64)

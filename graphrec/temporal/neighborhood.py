@@ -82,6 +82,7 @@ class Neighborhood:
             events.dst.numpy(),
             timeline.event_tick.numpy(),
             timeline.following,
+            timeline.removed,
             user.contiguous().numpy(),
             tick.contiguous().numpy(),
             np.array(tuple(vars(config).values()), np.int64),

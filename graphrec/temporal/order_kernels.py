@@ -71,6 +71,8 @@ def fill_received(
     place = start.copy()
     for event in range(len(dst)):
         user = dst[event]
+        if user < 0:  # removed
+            continue
         at = place[user]
         place[user] = at + 1
         tick[at], total[at] = event_tick[event], 1.0
@@ -238,6 +240,8 @@ def users_since(
     known = np.empty((2, len(user)))
     size = int64(0)
     for event in range(high - 1, low - 1, -1):
+        if dst[event] < 0:  # removed
+            continue
         then = instants[event_tick[event]]
         last = float(max(then - origin + 1, 0)) if is_time else -1.0
         if roles & 2:

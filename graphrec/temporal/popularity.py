@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from graphrec.temporal.ragged import run_starts
+from graphrec.temporal.ragged import ragged, run_starts
 from graphrec.temporal.timeline import Timeline
 
 DAY_SECONDS = 86_400
@@ -75,8 +75,9 @@ class DecayedPopularity:
 
     def __init__(self, timeline: Timeline, half_life: float) -> None:
         self.half_life = half_life
-        half = timeline.incoming_half_edges
-        received = torch.bincount(timeline.events.dst, minlength=timeline.num_users)
+        half = _incoming_half_edges(timeline)
+        target = timeline.events.dst
+        received = torch.bincount(target[target >= 0], minlength=timeline.num_users)
         self._ptr, owner = received.cumsum(0) - received, torch.repeat_interleave(received)
         self._totals = DecayedSums(owner, timeline.events.time[timeline.event_of(half)], half_life)
 
@@ -92,3 +93,10 @@ class DecayedPopularity:
             float64, of the broadcast shape.
         """
         return self._totals.at(self._ptr[user] + num_received - 1, time, num_received > 0)
+
+
+def _incoming_half_edges(timeline: Timeline) -> Tensor:
+    """Positions of the half-edges whose owners were acted on, owner after owner in order of time: [E]."""
+    start = timeline.half_edges.start
+    _, half_edge = ragged(start, start + torch.from_numpy(timeline.columns.half_edges.length))
+    return half_edge[~timeline.is_outgoing(half_edge)]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from graphrec.data.checks import check_counts
 from graphrec.jit import kernel
+from graphrec.temporal.removed import position_of
 from graphrec.temporal.timeline import Timeline
 
 FALLBACK_CONTACTS = 16
@@ -27,7 +28,8 @@ def snapshot_ticks(timeline: Timeline, every: int) -> Tensor:
 
     Never the tick of the next event: when that comes is the future of queries in between.
     """
-    after = timeline.tick_of(torch.arange(every - 1, len(timeline.events), every)).unique() + 1
+    number = torch.arange(every - 1, len(timeline.events) - len(timeline.removed), every)
+    after = timeline.tick_of(position_of(timeline.removed, number)).unique() + 1
     return torch.cat([torch.zeros(1, dtype=torch.int64), after])
 
 
@@ -172,11 +174,11 @@ def _orthonormal(basis: np.ndarray) -> np.ndarray:
 
 def _affinity(timeline: Timeline, tick: int, half_life: float) -> csr_array:
     """The normalized log weights of decayed contacts before a tick, [N, N] float64."""
-    size = int(timeline.num_events_before(tick))
     events, num_users = timeline.events, timeline.num_users
-    src, dst = events.src[:size].numpy(), events.dst[:size].numpy()
+    known = position_of(timeline.removed, torch.arange(int(timeline.num_events_before(tick))))
+    src, dst = events.src[known].numpy(), events.dst[known].numpy()
     # Age in ticks of the log, so that tied events weigh the same and pace does not matter.
-    age = (tick - timeline.event_tick[:size].numpy()) / (half_life * tick)
+    age = (tick - timeline.event_tick[known].numpy()) / (half_life * tick)
     weight = csr_array((np.exp2(-age), (src, dst)), shape=(num_users, num_users))
     weight = (weight + weight.T).tocsr()
     weight.data = np.log1p(weight.data)

@@ -9,6 +9,7 @@ therefore see neither each other nor the query that shares their time.
 from __future__ import annotations
 
 import os
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from graphrec.temporal.lookups import (
 )
 from graphrec.temporal.new_events import check_new_events
 from graphrec.temporal.ragged import ragged
+from graphrec.temporal.remove import Removal, positions_of_events, remove_events, restore_events
 
 MIN_HEADROOM = 2**16
 """Events that an index has room for after its first append, at least."""
@@ -52,8 +54,9 @@ class Timeline:
 
     Attributes:
         num_users: N.
-        events: the log, in order of time.
+        events: the log, in order of time; where events were removed, `src` and `dst` are -1.
         columns: the arrays of the index, for kernels.
+        removed: [R] int64, ascending positions in the log of removed events.
         instants: [T] int64, the distinct times, ascending.
         event_tick: [E] int32, tick of each event.
         half_edges: all 2E half-edges (`TimedAdjacency`).
@@ -78,6 +81,8 @@ class Timeline:
         )
         self._num_actions = len(graph.actions)
         self._growing: GrowingIndex | None = None
+        self._folder: Path | None = None
+        self.removed = np.empty(0, np.int64)
         self._read_columns()
 
     @classmethod
@@ -93,6 +98,7 @@ class Timeline:
         index, out._num_actions = open_index(Path(folder))
         out.num_users = len(index.columns.half_edges.start)
         out._use(index)
+        out._folder = Path(folder)
         return out
 
     def save(self, folder: str | os.PathLike[str]) -> None:
@@ -108,13 +114,13 @@ class Timeline:
         """The arrays of the index, with the room that they have."""
         if self._growing is not None:
             return self._growing
-        log = tuple(x.numpy() for x in vars(self.events).values())
-        event_tick, instants = self.event_tick.numpy(), self.instants.numpy()
-        return growing(self.columns, log, event_tick, self.following, instants)
+        ticks = self.event_tick.numpy(), self.instants.numpy()
+        return growing(self.columns, self.events, *ticks, self.following)
 
     def _use(self, index: GrowingIndex) -> None:
         """Read everything from these arrays from now on."""
-        self._growing, self.columns = index, index.columns
+        self._growing, self.columns, self._folder = index, index.columns, None
+        self.removed = index.removed
         num_events, num_ticks = index.used[:2].tolist()
         self.events = Events(
             *(torch.from_numpy(x[:num_events]) for x in (index.src, index.dst, index.time, index.action))
@@ -161,6 +167,41 @@ class Timeline:
         self.num_users = num_users
         self._use(index)
 
+    def remove(self, events: Tensor) -> Removal:
+        """Remove events from the index in place, in work that grows with the timelines of their users.
+
+        It then is what an index of the other events would be, but the log keeps its positions, and ticks
+        their numbers, also where no event is left.
+
+        Args:
+            events: [R] integers, distinct positions in the log.
+
+        Returns:
+            what `restore` takes to put them back.
+
+        Raises:
+            IndexError: a position is not in the log.
+            ValueError: an event is named twice, or was removed before; then nothing is removed.
+        """
+        gone, index = positions_of_events(events, self.events.src), self._index()
+        if self._growing is None:  # the arrays are the graph's
+            index = grow(index, events=0, num_users=self.num_users)
+        index, removal = remove_events(index, gone, self._num_actions)
+        self._use(index)
+        return removal
+
+    def restore(self, removal: Removal) -> None:
+        """Undo the last `remove` that was not undone; nothing may have been appended since."""
+        self._use(restore_events(self._index(), removal))
+
+    def copy(self) -> Timeline:
+        """Copy the index; one that was mapped, and not changed since, is mapped again without reading it."""
+        if self._folder is not None:
+            return Timeline.open(self._folder)
+        out = copy(self)
+        out._use(grow(self._index(), events=0, num_users=self.num_users))
+        return out
+
     def _headroom(self, wanted: int) -> int:
         return max(wanted, len(self.events) // 2, MIN_HEADROOM)
 
@@ -185,12 +226,13 @@ class Timeline:
         first = self.first_tick[user]
         return self._moment(torch.where(first < tick, first, -1))
 
-    def first_contact_time(self, half_edge: Tensor) -> Tensor:
-        """Return the time of the first event between the two users of half-edges: int64 seconds."""
-        return self._moment(torch.from_numpy(self.columns.pair)[self.event_of(half_edge), 3])
-
     def num_events_before(self, tick: Tensor | int) -> Tensor:
         """Count the events of the network before each tick (int64, same shape)."""
+        end = self.end_of_log(tick)
+        return end - torch.searchsorted(torch.from_numpy(self.removed), end)
+
+    def end_of_log(self, tick: Tensor | int) -> Tensor:
+        """Return the position in the log after the last event before each tick (int64, same shape)."""
         return torch.searchsorted(self.event_tick, torch.as_tensor(tick, dtype=torch.int32).contiguous())
 
     def tick_of(self, event: Tensor) -> Tensor:
@@ -256,13 +298,6 @@ class Timeline:
         """Count the common contacts of M pairs before their ticks: [M] int64."""
         return torch.bincount(self.common_contacts(one, other, tick)[0], minlength=len(one))
 
-    @property
-    def incoming_half_edges(self) -> Tensor:
-        """Positions of the half-edges whose owners were acted on, owner after owner in order of time: [E]."""
-        start = self.half_edges.start
-        _, half_edge = ragged(start, start + torch.from_numpy(self.columns.half_edges.length))
-        return half_edge[self._code[half_edge] & 1 == 0]
-
     def event_of(self, half_edge: Tensor) -> Tensor:
         """Return the positions in the log of the events of half-edges (int64, same shape)."""
         return self._code[half_edge].long() >> 1
@@ -274,12 +309,6 @@ class Timeline:
     def other_of(self, half_edge: Tensor) -> Tensor:
         """Return the other users of half-edges (int64, same shape)."""
         return self.half_edges.other[half_edge].long()
-
-    def pair_counts(self, half_edge: Tensor) -> tuple[Tensor, Tensor]:
-        """Count the acts of the owner on the other, and back, until and at the tick of half-edges (int32)."""
-        counts = torch.from_numpy(self.columns.pair)[self.event_of(half_edge), :2]
-        counts = torch.where(self.is_outgoing(half_edge)[..., None], counts, counts.flip(-1))
-        return counts[..., 0], counts[..., 1]
 
     def kind(self, half_edge: Tensor) -> Tensor:
         """Return 2 x action + (1 if the owner acted) of half-edges (int64, same shape)."""
@@ -308,11 +337,11 @@ class Timeline:
         Returns:
             (row [M], user [M]) int64, latest first.
         """
-        num_before = self.num_events_before(tick)
+        num_before = self.end_of_log(tick)
         out = torch.empty(2, int((2 * num_before).clamp(max=window).sum()), dtype=torch.int64)
         src, dst, event_tick = (x.numpy() for x in (self.events.src, self.events.dst, self.event_tick))
         size = list_recently_seen(
-            src, dst, event_tick, self.following, num_before.numpy(), k, window, out.numpy()
+            src, dst, event_tick, self.following, self.removed, num_before.numpy(), k, window, out.numpy()
         )
         row, user = out[:, :size]
         return row, user

@@ -166,7 +166,7 @@ class UserOrder:
 def received_acts(timeline: Timeline, half_life: float) -> Received:
     """Return the acts on each user with popularity after each (20 bytes an event)."""
     dst = timeline.events.dst.numpy()
-    length = np.bincount(dst, minlength=timeline.num_users)
+    length = np.bincount(dst[dst >= 0], minlength=timeline.num_users)
     start = np.cumsum(length, dtype=np.int64) - length
     tick, total, event_total = np.empty(len(dst), np.int32), np.empty(len(dst)), np.empty(len(dst))
     fill_received(
@@ -184,8 +184,9 @@ def received_acts(timeline: Timeline, half_life: float) -> Received:
 
 def acts_by_user(timeline: Timeline) -> TimedLists:
     """Return the acts of each user in order of time; `other` is left empty."""
-    src = timeline.events.src.numpy()
+    acted = np.flatnonzero(timeline.events.src.numpy() >= 0)
+    src = timeline.events.src.numpy()[acted]
     length = np.bincount(src, minlength=timeline.num_users)
     start = np.cumsum(length, dtype=np.int64) - length
-    tick = timeline.event_tick.numpy()[np.argsort(src, kind="stable")]
+    tick = timeline.event_tick.numpy()[acted[np.argsort(src, kind="stable")]]
     return TimedLists(start, length.astype(np.int32), np.empty(0, np.int32), tick)

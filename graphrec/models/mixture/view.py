@@ -114,9 +114,9 @@ class GraphView:
     def target_share(self) -> Tensor:
         """Each user's share of the targets of all training events: [N] float64."""
         tick = self.timeline.tick(torch.tensor(self.period.until))
-        size = int(self.timeline.num_events_before(tick))
-        count = torch.bincount(self.timeline.events.dst[:size], minlength=self.graph.num_users)
-        return count.double() / size
+        target = self.timeline.events.dst[: int(self.timeline.end_of_log(tick))]
+        target = target[target >= 0]
+        return torch.bincount(target, minlength=self.graph.num_users).double() / len(target)
 
     def rows_at(self, user: Tensor, tick: Tensor) -> Tensor:
         """Embedding rows of users before ticks (int64, same shape); 0 until a user's first event."""

@@ -9,6 +9,7 @@ from graphrec.data import Query
 from graphrec.features import ACTIVITY_WINDOWS
 from graphrec.nn import CLUSTERS_PER_USER
 from graphrec.temporal import Timeline, run_starts
+from graphrec.temporal.removed import position_of
 
 NUM_CONTACTS = 16
 """Number of latest contacts of the query's user whose clusters are features."""
@@ -55,12 +56,12 @@ class ClusterIndex:
         self.start = torch.searchsorted(group[order], torch.arange(num_clusters + 1))
         self._size = GroupSums(group, self.since[user], torch.ones_like(weight), self._never)
         self._assigned = self.since.sort().values
-        events = timeline.events
+        events, left = timeline.events, _events_left(timeline)
         self._recent = []
-        for side in (events.dst, events.src):
+        for side in (events.dst[left], events.src[left]):
             event, slot = inside[side].nonzero(as_tuple=True)
             user = side[event]
-            tick = torch.maximum(timeline.tick_of(event), self.since[user])
+            tick = torch.maximum(timeline.tick_of(left[event]), self.since[user])
             sums = GroupSums(self.cluster[user, slot], tick, self.share[user, slot], self._never)
             self._recent.append(sums)
 
@@ -89,7 +90,10 @@ class ClusterIndex:
         seen = timeline.num_events_before(moment)
         activity = []
         for window in ACTIVITY_WINDOWS:
-            since = timeline.tick_of((seen - window).clamp(min=0).clamp(max=len(timeline.events) - 1))
+            last = len(timeline.events) - len(timeline.removed) - 1
+            since = timeline.tick_of(
+                position_of(timeline.removed, (seen - window).clamp(min=0).clamp(max=last))
+            )
             since = torch.minimum(since, moment)
             for sums in self._recent:
                 old = sums.before(every, since[:, None])
@@ -122,8 +126,9 @@ class ClusterIndex:
 
     def _assign_newcomers(self, known: Tensor) -> None:
         """Assign newcomers to the clusters of their first contacts, in place."""
-        events, tick = self._timeline.events, self._timeline.event_tick.long()
-        user, other = torch.cat([events.dst, events.src]), torch.cat([events.src, events.dst])
+        events, left = self._timeline.events, _events_left(self._timeline)
+        tick, src, dst = self._timeline.tick_of(left), events.src[left], events.dst[left]
+        user, other = torch.cat([dst, src]), torch.cat([src, dst])
         new = ~known[user]
         user, other, tick = user[new], other[new], tick.repeat(2)[new]
         for _ in range(MAX_HOPS):
@@ -159,6 +164,11 @@ class ClusterIndex:
         self.cluster[user] = cluster[slot == 0][user.unique(return_inverse=True)[1]][:, None]
         self.cluster[user, slot], self.share[user, slot] = cluster, total
         self.share[user] /= self.share[user].sum(1, keepdim=True)
+
+
+def _events_left(timeline: Timeline) -> Tensor:
+    """Positions in the log of all events that were not removed: [E] int64."""
+    return position_of(timeline.removed, torch.arange(len(timeline.events) - len(timeline.removed)))
 
 
 class GroupSums:
