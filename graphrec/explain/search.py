@@ -17,7 +17,9 @@ from graphrec.explain.evidence import (
     SharedPrefixGroup,
 )
 from graphrec.explain.explanation import Explanation
+from graphrec.explain.trials import Trials
 from graphrec.models import Recommender
+from graphrec.temporal import Timeline
 from graphrec.tokenizer import Tokenizer
 
 MAX_CONTACTS = 8
@@ -38,12 +40,17 @@ def explain(
 ) -> Explanation:
     """Find the evidence for a suggestion: the events that move the candidate's score.
 
-    Each test builds a graph and its index and computes a score, in time that grows with the events before
-    `time`: one test for each kind of event between the two and each length of the common prefix, one or two
-    for each shared contact and for the candidate's activity.
+    There is one test for each kind of event between the two and each length of the common prefix, and one or
+    two for each shared contact and for the candidate's activity. A test takes the events out of a private
+    copy of the index and computes one score, in time that grows with the timelines of the people in these
+    events; what the recommender renews at regular moments (spectral embeddings, STUs) stays as it is. The
+    copy is made once and kept for later explanations. A recommender that reads more than the index (see
+    `Recommender.reading`) is put on a graph without the events for each test instead, and with a `tokenizer`
+    every recommender once, on the events that may be disclosed: time that grows with the events before
+    `time`.
 
     Args:
-        recommender: fitted, with an implementation of `on`.
+        recommender: fitted, with an implementation of `reading` or `on`.
         user: raw id.
         candidate: raw id.
         time: seconds; only strictly older events are used. By default one second after the last event.
@@ -101,53 +108,49 @@ class _Suggestion:
     def __init__(self, recommender: Recommender, query: Query, candidate: int, hidden: Tensor) -> None:
         self.graph, self.hidden = recommender.graph, hidden
         self.user, self.candidate, self.time = int(query.user), candidate, int(query.time)
-        self._recommender, self._query = recommender, query
-        self._past = self.graph.snapshot(self.time)
-        self.events = self._past.events()
-        self.score = self._score_by(recommender)
-        self._disclosable: tuple[Tensor, float] | None = None
+        self.events, self._timeline = self.graph.events(), Timeline.of(self.graph)
+        self._tick = self._timeline.tick(query.time)
+        self._trials = Trials(recommender, query, torch.tensor(candidate))
+        self.score = self._trials.score
+        self._disclosable: tuple[Tensor, Trials] | None = None
         # Below the root of the precision a difference may be mere rounding.
         self._min_drop = torch.finfo(recommender.dtype).eps ** 0.5 * max(1.0, abs(self.score))
 
     def score_drop(self, event_ids: Tensor) -> float:
         """How far the score falls without events [n] int64; 0 if it does not fall."""
-        if not event_ids.numel():
-            return 0.0
-        kept = torch.ones(len(self.events), dtype=torch.bool).index_fill_(0, event_ids, False)
-        drop = self.score - self._score_by(self._recommender.on(self._past.select_events(kept)))
-        return drop if drop > self._min_drop else 0.0
+        return self._drop(self._trials, event_ids)
 
     def disclosable_score_drop(self, event_ids: Tensor) -> float:
         """How far the score of the disclosable events falls without events [n] int64; 0 if it does not."""
         if self._disclosable is None:
             kept = self._disclosable_events()
-            known = self._recommender.on(self._past.select_events(kept))
-            self._disclosable = kept, self._score_by(known)
-        kept, score = self._disclosable
-        left = kept.index_fill(0, event_ids, False)
-        drop = score - self._score_by(self._recommender.on(self._past.select_events(left)))
+            self._disclosable = kept.cumsum(0) - 1, self._trials.among(kept)
+        place, trials = self._disclosable
+        return self._drop(trials, place[event_ids])
+
+    def _drop(self, trials: Trials, event_ids: Tensor) -> float:
+        if not event_ids.numel():
+            return 0.0
+        drop = trials.score - trials.score_without(event_ids)
         return drop if drop > self._min_drop else 0.0
 
     def _disclosable_events(self) -> Tensor:
         """Mask [E] bool of the events with the user and of mutual ties, without those of hidden people."""
-        src, dst, num_users = self.events.src, self.events.dst, self.graph.num_users
+        events = self._trials.past.events()
+        src, dst, num_users = events.src, events.dst, self.graph.num_users
         pair, back = src * num_users + dst, dst * num_users + src
         shown = ~(self.hidden[src] | self.hidden[dst])
         return shown & (torch.isin(pair, back) | (src == self.user) | (dst == self.user))
 
     def ties(self, user: int) -> tuple[Tensor, Tensor]:
         """Events of a user with people who are not hidden: (event [n] ascending, other person [n]), int64."""
-        src, dst = self.events.src, self.events.dst
-        event = ((src == user) | (dst == user)).nonzero().squeeze(1)
-        other = src[event] + dst[event] - user
+        half = self._timeline.half_edges
+        start, owner = half.start[user], torch.tensor([user])
+        half_edge = torch.arange(int(start), int(half.end(owner, self._tick)))
+        event, order = self._timeline.event_of(half_edge).sort()
+        other = self._timeline.other_of(half_edge[order])
         shown = ~self.hidden[other]
         return event[shown], other[shown]
-
-    def _score_by(self, recommender: Recommender) -> float:
-        score = float(recommender.score(self._query, torch.tensor([self.candidate])))
-        if not abs(score) < float("inf"):
-            raise ValueError(f"{recommender.name} gave a score that is not finite: {score}")
-        return score
 
 
 def _past_events(case: _Suggestion) -> list[PastEvents]:
@@ -182,12 +185,12 @@ def _shared_contacts(case: _Suggestion, max_contacts: int) -> list[SharedContact
     event, other = case.ties(case.user)
     their_event, their_other = case.ties(case.candidate)
     acted = case.events.src[their_event] == case.candidate
-    shared = torch.zeros(3, case.graph.num_users, dtype=torch.bool)
-    for row, people in enumerate((other, their_other[acted], their_other[~acted])):
-        shared[row, people] = True
-    people = shared.all(0).nonzero().squeeze(1)
-    last = torch.zeros(case.graph.num_users, dtype=torch.int64)
-    last = last.scatter_reduce_(0, other, case.events.time[event], "amax", include_self=False)[people]
+    people, place = other.unique(return_inverse=True)
+    last = torch.zeros_like(people).scatter_reduce_(
+        0, place, case.events.time[event], "amax", include_self=False
+    )
+    shared = torch.isin(people, their_other[acted]) & torch.isin(people, their_other[~acted])
+    people, last = people[shared], last[shared]
     latest = last.argsort(descending=True, stable=True)[:max_contacts]
     out = []
     for person, moment in zip(people[latest].tolist(), last[latest].tolist(), strict=True):

@@ -84,6 +84,16 @@ class Heuristic(Recommender):
         out._read(graph)
         return out
 
+    def reading(self, timeline: Timeline, changed: Tensor) -> Self | None:
+        """See `Recommender.reading`; a class of your own may read more than the index."""
+        if type(self) not in HEURISTICS.values():
+            return None
+        out = copy(self)
+        out._timeline = timeline
+        out._popularity = dense.PopularitySweep(timeline, self._half_life)
+        out._lists = {}
+        return out
+
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the rule's few numbers (half-life, times, seeds) as JSON."""
         self._check_fitted()

@@ -22,6 +22,7 @@ from graphrec.data.checks import (
 )
 from graphrec.data.precision import single_precision
 from graphrec.retrieval.topk import select_rows, stable_topk, tie_order, tie_rank
+from graphrec.temporal import Timeline
 from graphrec.tokenizer import Tokenizer
 
 MAX_SCORES = 2**23
@@ -76,6 +77,22 @@ class Recommender(ABC):
         original recommender stays on its own graph.
         """
         raise NotImplementedError(f"{self.name} cannot be put on another graph")
+
+    def reading(self, timeline: Timeline, changed: Tensor) -> Self | None:
+        """Return this recommender reading an index of its graph that has lost events.
+
+        It scores as `on` a graph without these events, but what is renewed at regular moments (spectral
+        embeddings, STUs, what is known of users' features) stays as it is. Its graph still has the events.
+
+        Args:
+            timeline: the index; see `Timeline.remove`.
+            changed: [U] int64, ascending, the users of these events.
+
+        Returns:
+            the recommender, to score users until the index changes; or None, the default, if it reads more
+            than the index: then `on` has to be used.
+        """
+        return None
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the fitted state, without the graph: JSON, and tensors that load with `weights_only=True`.

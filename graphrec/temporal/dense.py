@@ -16,6 +16,7 @@ from torch import Tensor
 
 from graphrec.temporal.contacts import NEVER
 from graphrec.temporal.ragged import ragged
+from graphrec.temporal.removed import position_of
 from graphrec.temporal.timeline import Timeline
 
 MAX_HALF_LIVES = 256
@@ -86,7 +87,9 @@ class PopularitySweep:
         self._timeline, self._half_life = timeline, half_life
         tick = timeline.event_tick
         # After whole ties: their order may change no sum, and no later event whether a total is stored.
-        every = tick[:: max(timeline.num_users, MIN_EVENTS_BETWEEN_TOTALS)].contiguous()
+        num_left = len(tick) - len(timeline.removed)
+        stored = torch.arange(0, num_left, max(timeline.num_users, MIN_EVENTS_BETWEEN_TOTALS))
+        every = tick[position_of(timeline.removed, stored)]
         after = torch.searchsorted(tick, every, right=True).unique()
         self._kept = torch.cat([torch.tensor([0]), after])
         self._moment = torch.cat([torch.tensor([NEVER]), timeline.events.time[after - 1]])
@@ -168,6 +171,9 @@ def _between(timeline: Timeline, ticks: Tensor) -> tuple[slice | Tensor, Tensor]
 
 def _fresh_contacts(timeline: Timeline, ticks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """First contacts from the first tick to before the last: (tick [P] ascending, owner [P], other [P])."""
+    if ticks[0] == ticks[-1]:
+        none = torch.empty(0, dtype=torch.int64)
+        return none, none, none
     tick, owner, other = timeline.contacts.chronological
     low, high = torch.searchsorted(tick, ticks[[0, -1]]).tolist()
     return tick[low:high], owner[low:high], other[low:high]

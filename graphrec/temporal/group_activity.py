@@ -9,7 +9,7 @@ from torch import Tensor
 from graphrec.jit import kernel
 from graphrec.temporal.columns import end_before
 from graphrec.temporal.contacts import NEVER
-from graphrec.temporal.popularity import DecayedPopularity, DecayedSums
+from graphrec.temporal.popularity import DecayedSums, Popularity
 from graphrec.temporal.ragged import ragged
 from graphrec.temporal.timeline import Timeline
 
@@ -35,7 +35,7 @@ class GroupActivity:
         user: Tensor,
         since: Tensor,
         until: Tensor,
-        popularity: DecayedPopularity,
+        popularity: Popularity,
     ) -> None:
         self._timeline, self._since = timeline, since
         base = timeline.instants.numel() + 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
@@ -61,6 +63,17 @@ class DecayedSums:
 
     def _halvings(self, time: Tensor) -> Tensor:
         return (time - self._origin).double() / self._half_life
+
+
+class Popularity(Protocol):
+    """Decayed popularity of single users; see `DecayedPopularity`."""
+
+    @property
+    def half_life(self) -> float:
+        """Seconds."""
+
+    def of(self, user: Tensor, num_received: Tensor, time: Tensor) -> Tensor:
+        """Return the popularity of users just before given times."""
 
 
 class DecayedPopularity:

@@ -47,23 +47,22 @@ def list_ties(
         first: [U], their first half-edges of these ticks.
         out: [3, M], large enough, filled with the columns of `Ties`.
     """
+    start, length, other, ticks = half.start, half.length, half.other, half.tick
     size = 0
     for u in range(len(owner)):
-        end = half.start[owner[u]] + half.length[owner[u]]
+        end = start[owner[u]] + length[owner[u]]
         for at in range(first[u], end):
-            user, tick = half.other[at], half.tick[at]
-            if tick == since[u] or (
-                at > first[u] and half.other[at - 1] == user and half.tick[at - 1] == tick
-            ):
+            user, tick = other[at], ticks[at]
+            if tick == since[u] or (at > first[u] and other[at - 1] == user and ticks[at - 1] == tick):
                 continue
             place = np.searchsorted(owner, user)
             if place < len(owner) and owner[place] == user and since[place] <= tick:
                 continue  # derived again with all of that user's later half-edges
-            low = end_before(half.start[user], half.length[user], half.tick, tick)
-            stop, high = half.start[user] + half.length[user], low + 1
+            low = end_before(start[user], length[user], ticks, tick)
+            stop, high = start[user] + length[user], low + 1
             mixed = False
-            while high < stop and half.tick[high] == tick:
-                mixed |= half.other[high] != half.other[low]
+            while high < stop and ticks[high] == tick:
+                mixed |= other[high] != other[low]
                 high += 1
             if mixed:
                 out[0, size], out[1, size], out[2, size] = user, low, high
@@ -210,19 +209,39 @@ def derive_again(
 ) -> None:
     """Order ties, count, and list contacts again: on owners' timelines from half-edges on, and in `ties`."""
     half, pair, contacts, acted_on = columns.half_edges, columns.pair, columns.contacts, columns.acted_on
+    ticks, codes, others = half.tick, half.code, half.other
+    num_acts, last_opposite = half.num_acts, half.last_opposite
     for u in range(len(owner)):
         user, at = owner[u], first[u]
-        end = half.start[user] + half.length[user]
+        begin = half.start[user]
+        end = begin + half.length[user]
         for lists in (contacts, acted_on):
             start = lists.start[user]
             lists.length[user] = end_before(start, lists.length[user], lists.tick, since[u]) - start
         while at < end:
-            stop = at + 1
-            while stop < end and half.tick[stop] == half.tick[at]:
+            tick, stop = ticks[at], at + 1
+            while stop < end and ticks[stop] == tick:
                 stop += 1
             if stop > at + 1:
                 order_again(half, pair, action, num_actions, at, stop)
-            fill_tie(half, pair, contacts, acted_on, user, at, stop)
+                fill_tie(half, pair, contacts, acted_on, user, at, stop)
+                at = stop
+                continue
+            out, event = codes[at] & 1, codes[at] >> 1  # as `fill_tie` does, for most half-edges
+            acts, same, opposite = np.int32(0), np.int32(-1), np.int32(-1)
+            if at > begin:
+                acts, same, opposite = num_acts[at - 1], last_opposite[at - 1], ticks[at - 1]
+                if (codes[at - 1] & 1) == out:
+                    same, opposite = opposite, same
+            num_acts[at], last_opposite[at] = acts + out, opposite
+            if pair[event, 3] == tick:
+                place = contacts.start[user] + contacts.length[user]
+                contacts.other[place], contacts.tick[place] = others[at], tick
+                contacts.length[user] += 1
+            if out and pair[event, 0] == 1:
+                place = acted_on.start[user] + acted_on.length[user]
+                acted_on.other[place], acted_on.tick[place] = others[at], tick
+                acted_on.length[user] += 1
             at = stop
     for g in range(len(ties.owner)):
         user, at, stop = ties.owner[g], ties.first[g], ties.last[g]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,6 +85,12 @@ class SpectralEmbeddings:
                     basis = _orthonormal(matrix @ basis + basis)
                 rows = torch.from_numpy(matrix @ basis)
                 self.embedding[number] = F.normalize(rows, dim=1).float()
+
+    def reading(self, timeline: Timeline) -> SpectralEmbeddings:
+        """Return the same embeddings beside another index of the users, such as one that lost events."""
+        out = copy(self)
+        out._timeline = timeline
+        return out
 
     def query(self, user: Tensor, tick: Tensor) -> SpectralQuery:
         """Look up the embeddings of users [B] int64 before ticks [B] int64."""

@@ -106,6 +106,21 @@ class ScoresPairs(Protocol):
         """Log-probabilities, in the whole mixture, of V (query, user) pairs, `row`, `user` [V] int64: [V]."""
 
 
+@runtime_checkable
+class ReadsIndex(Protocol):
+    """A bound head that can read an index that has lost events, without being bound to another graph."""
+
+    def reading(self, view: GraphView, changed: Tensor) -> Self:
+        """Return the head on the same graph and network, reading the index of a view.
+
+        What is renewed at regular moments stays as it is.
+
+        Args:
+            view: the view of the head's graph with an index that has lost events.
+            changed: [U] int64, ascending, the users of these events.
+        """
+
+
 def check_head(head: Head[Any]) -> None:
     """Raise TypeError if a head could not be saved once its model is fitted."""
     name = type(head).__name__

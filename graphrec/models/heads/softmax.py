@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -95,6 +95,10 @@ class BoundSoftmaxHead:
     table: UserTable
 
     first_time: ClassVar[int] = NEVER
+
+    def reading(self, view: GraphView, changed: Tensor) -> BoundSoftmaxHead:
+        """See `ReadsIndex`."""
+        return replace(self, view=view)
 
     def embed_users(self, user: Tensor, tick: Tensor) -> Tensor:
         """See `BoundHead`: row 0, for unknown users, until a user's first event."""

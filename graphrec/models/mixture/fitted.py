@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, Self
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from graphrec.data import Query
 from graphrec.models.heads.head import Bound, Head
-from graphrec.models.heads.optional import ScoresPairs, Searches
+from graphrec.models.heads.optional import ReadsIndex, ScoresPairs, Searches
 from graphrec.models.mixture.config import MixtureConfig
 from graphrec.models.mixture.contact_prior import ContactPrior
 from graphrec.models.mixture.encoded import EncodedQuery
@@ -18,6 +18,7 @@ from graphrec.models.mixture.encoder import QueryEncoder
 from graphrec.models.mixture.view import GraphView
 from graphrec.nn import MixtureNetwork
 from graphrec.retrieval.topk import padded_topk, select_rows
+from graphrec.temporal import Timeline
 
 Pairs = tuple[Tensor, Tensor]
 """(row [M] of the query, user [M]) int64."""
@@ -59,6 +60,16 @@ class FittedMixture(Generic[Bound]):
         bound = head.bind(view, network, training=training)
         encoder = QueryEncoder(view, network, bound, config.searched_neighborhood)
         return cls(name, view, network, bound, encoder, prior)
+
+    def reading(self, timeline: Timeline, changed: Tensor) -> Self:
+        """See `Recommender.reading`; the head is a `ReadsIndex`."""
+        spectral = self.view.spectral
+        view = replace(
+            self.view, timeline=timeline, spectral=None if spectral is None else spectral.reading(timeline)
+        )
+        assert isinstance(self.head, ReadsIndex)
+        head = self.head.reading(view, changed)
+        return replace(self, view=view, head=head, encoder=replace(self.encoder, view=view, head=head))
 
     @torch.no_grad()
     def log_scores(self, query: Query) -> Tensor:

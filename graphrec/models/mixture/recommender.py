@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Generic, Self, final
@@ -18,6 +19,7 @@ from graphrec.data.saved import load_errors_as_data_error, make_folder
 from graphrec.loader import QueryLoader, TimelineBatches
 from graphrec.models.heads.head import Bound, Head
 from graphrec.models.heads.optional import (
+    ReadsIndex,
     Refreshes,
     ScoresPairs,
     Searches,
@@ -43,6 +45,7 @@ from graphrec.models.mixture.validation import (
 from graphrec.models.mixture.view import GraphView
 from graphrec.models.recommender import MAX_SCORES, Recommender, Wanted
 from graphrec.nn import MixtureNetwork
+from graphrec.temporal import Timeline
 from graphrec.threads import one_intra_op_thread
 from graphrec.tokenizer.id_positions import id_positions
 from graphrec.train import train
@@ -299,6 +302,15 @@ class MixtureRecommender(Recommender, Generic[Bound]):
         out = self._like()
         network = select_user_rows(head, uncompiled(old.network), view, self.config, rows, len(there))
         out._bind(head, view, network, old.prior)
+        return out
+
+    def reading(self, timeline: Timeline, changed: Tensor) -> Self | None:
+        """See `Recommender.reading`: the head has to be a `ReadsIndex`."""
+        fitted = self.fitted
+        if not isinstance(fitted.head, ReadsIndex):
+            return None
+        out = copy(self)
+        out._fitted = fitted.reading(timeline, changed)
         return out
 
     def _like(self) -> Self:

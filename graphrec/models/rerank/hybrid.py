@@ -22,6 +22,7 @@ from graphrec.data.saved import (
 from graphrec.models.manifest import load_submodels, save_submodels
 from graphrec.models.recommender import Exclusions, Recommender, Wanted, latest
 from graphrec.retrieval.topk import padded_topk
+from graphrec.temporal import Timeline
 
 FORMAT, MANIFEST = "graphrec.Hybrid/1", "hybrid.json"
 
@@ -83,6 +84,14 @@ class Hybrid(Recommender):
         out.scorer = moved[id(self.scorer)]
         out.retrievers = tuple(moved[id(model)] for model in self.retrievers)
         return out.join(graph)
+
+    def reading(self, timeline: Timeline, changed: Tensor) -> Self | None:
+        """See `Recommender.reading`."""
+        out, scorer = copy.copy(self), self.scorer.reading(timeline, changed)
+        if scorer is None:
+            return None
+        out.scorer = scorer
+        return out
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """See `Recommender.save`; each model once, in a folder of its own."""

@@ -257,14 +257,27 @@ class BoundClusterHead:
             weight[1:], center, float(table.temperature), MIN_SECOND_SHARE, BALANCE_FACTOR
         )
         at = (row - 1).clamp(min=0)
-        index = ClusterIndex(view.timeline, cluster[at], share[at], known, table.num_clusters)
+        self._use(ClusterIndex(view.timeline, cluster[at], share[at], known, table.num_clusters))
+        self._is_fresh = True
+
+    def reading(self, view: GraphView, changed: Tensor) -> BoundClusterHead:
+        """See `ReadsIndex`: users known in training keep their clusters, newcomers join some again."""
+        out, index = copy.copy(self), self.index
+        out.view = view
+        out._use(ClusterIndex(view.timeline, index.cluster, index.share, view.row > 0, index.num_clusters))
+        return out
+
+    @torch.no_grad()
+    def _use(self, index: ClusterIndex) -> None:
+        """Read the clusters of users from an index, and compute their vectors."""
+        table, row = self.table, self.view.row
+        weight, center = table.user.weight.detach().cpu(), table.cluster.detach().cpu()
         vector = weight[row]
         for slot in range(CLUSTERS_PER_USER):
             vector += center[index.cluster[:, slot]] * index.share[:, slot, None]
         device = self.network.device
         self._index, self._vectors = index, vector.to(device)
         self._biases = table.bias.weight.detach().cpu()[row, 0].to(device)
-        self._is_fresh = True
 
     # Embeddings and logits
 

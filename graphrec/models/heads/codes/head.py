@@ -195,6 +195,11 @@ class BoundCodeHead:
         """See `BoundHead`: the time of the first codes."""
         return self.view.just_before(self.history.tick[0])
 
+    def reading(self, view: GraphView, changed: Tensor) -> BoundCodeHead:
+        """See `ReadsIndex`: users keep their STUs."""
+        history = self.history.reading(view.timeline, changed)
+        return BoundCodeHead(self.head, view, self.network, self.decoder, history)
+
     def embed_users(self, user: Tensor, tick: Tensor) -> Tensor:
         """See `BoundHead`: the sum of the embeddings of a user's codes."""
         codes = self.history.of(user, self.history.number(tick))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,8 @@ from graphrec.temporal import (
     Timeline,
     dense,
 )
+from graphrec.temporal.patched import GroupMembers, PatchedGroups, PatchedPopularity
+from graphrec.temporal.popularity import Popularity
 
 
 @dataclass(frozen=True)
@@ -77,17 +80,18 @@ class CodeHistory:
         has = torch.cat([self.codes[:, :, 0] >= 0, torch.zeros(1, len(order), dtype=torch.bool)])
         self._without = [order[~one[order]] for one in has]
         self.forest = Forest([PrefixTree(one, codebook_size) for one in codes])
-        self._timeline, self._popularity = timeline, DecayedPopularity(timeline, half_life)
-        self._spectral = spectral
-        self._group, self._groups = self._group_activity(fits)
+        self._timeline, self._spectral = timeline, spectral
+        self._popularity: Popularity = DecayedPopularity(timeline, half_life)
+        self._groups: GroupActivity | PatchedGroups
+        self._group, self._members, self._groups = self._find_groups(fits)
         self._snapshot = torch.zeros_like(tick)
         self._inner = self._centroid = torch.empty(0)
         if spectral is not None:
             self._snapshot = torch.searchsorted(spectral.tick, tick, right=True) - 1
             self._inner, self._centroid = self._centroids(spectral)
 
-    def _group_activity(self, fits: list[int]) -> tuple[Tensor, GroupActivity]:
-        """The group of each node, [num_nodes] int64 or -1, and the activity of the groups."""
+    def _find_groups(self, fits: list[int]) -> tuple[Tensor, GroupMembers, GroupActivity]:
+        """The group of each node, [num_nodes] int64 or -1; the members of the groups, and their activity."""
         timeline, num_moments = self._timeline, len(self.tick)
         group_of = torch.full((self.forest.num_nodes,), -1)
         groups, users, since, until = [], [], [], []
@@ -110,7 +114,8 @@ class CodeHistory:
                 number += len(node)
         none = [torch.empty(0, dtype=torch.int64)]
         group, user, first, last = (torch.cat(parts or none) for parts in (groups, users, since, until))
-        return group_of, GroupActivity(timeline, group, user, first, last, self._popularity)
+        activity = GroupActivity(timeline, group, user, first, last, self._popularity)
+        return group_of, GroupMembers(group, user), activity
 
     def _centroids(self, spectral: SpectralEmbeddings) -> tuple[Tensor, Tensor]:
         """Mean spectral embeddings of the users below inner nodes.
@@ -126,6 +131,16 @@ class CodeHistory:
                 node, mean = self.forest.means(moment, spectral.embedding[snapshot], level)
                 centroid[place[node]] = F.normalize(mean, dim=1)
         return place, centroid
+
+    def reading(self, timeline: Timeline, changed: Tensor) -> CodeHistory:
+        """Return the same codes beside an index that has lost events of users [U] int64, ascending."""
+        out = copy(self)
+        popularity = PatchedPopularity(self._popularity, timeline, changed)
+        out._timeline, out._popularity = timeline, popularity
+        assert isinstance(self._groups, GroupActivity)
+        groups = self._members.groups_of(changed)
+        out._groups = PatchedGroups(self._groups, self._members, timeline, groups, popularity)
+        return out
 
     def number(self, tick: Tensor) -> Tensor:
         """Number 0..S-1 of the latest moment not after each tick, -1 before the first: int64, same shape."""
