@@ -13,9 +13,16 @@ from hypothesis import strategies as st
 from readable_neighborhood import readable_neighborhood
 
 from graphrec.data import Query
-from graphrec.features import path_features, person_features
-from graphrec.nn import CandidateScores
-from graphrec.nn.mixture import ABSENT
+from graphrec.features import (
+    NUM_PAIR_FEATURES,
+    NUM_PATH_FEATURES,
+    NUM_PERSON_FEATURES,
+    NUM_QUERY_FEATURES,
+    path_features,
+    person_features,
+)
+from graphrec.nn import COMPONENTS, CandidateScores, NeighborhoodMixture
+from graphrec.nn.mixture_kernels import ABSENT
 from graphrec.temporal import Neighborhood, NeighborhoodConfig, Timeline, UserActivity
 
 USERS = 6
@@ -291,7 +298,9 @@ def test_the_mixture_equals_the_naive_one(seed: int, barred: set[tuple[int, int]
     pairs = torch.tensor(sorted(barred)).view(-1, 2)
     table = torch.tensor([0.1, 0.2, 0.3, 0.4])
     for target in (torch.tensor([1, 2, 5, 0]), torch.tensor([5, 0, 0, 5])):
-        found, alone = given_votes.log_likelihood(target, (pairs[:, 0], pairs[:, 1]), table.log())
+        found, alone = given_votes.log_likelihood(
+            torch.arange(4), target, (pairs[:, 0], pairs[:, 1]), table.log()
+        )
         naive = [
             expected[q].get(int(v), 0.0) + expected[q][-1] * float(table[q]) for q, v in enumerate(target)
         ]
@@ -312,8 +321,57 @@ def test_a_mixture_trains_without_nan() -> None:
     table = torch.zeros(4, requires_grad=True)
     found, alone = CandidateScores(
         given_votes.row, given_votes.user, scores, gate, given_votes.contact
-    ).log_likelihood(torch.tensor([1, 2, 5, 0]), None, table)
+    ).log_likelihood(torch.arange(4), torch.tensor([1, 2, 5, 0]), None, table)
     (found + alone).sum().backward()
     for gradient in (scores.grad, gate.grad, table.grad):
         assert gradient is not None
         assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("barred", [None, ([0, 0, 3], [4, 9, 4])])
+def test_the_gradient_is_that_of_the_likelihood(barred: tuple[list[int], list[int]] | None) -> None:
+    given_votes = votes(1)
+    query, target = torch.tensor([0, 1, 3]), torch.tensor([1, 2, 3])
+    excluded = None if barred is None else (torch.tensor(barred[0]), torch.tensor(barred[1]))
+    head = torch.tensor([0.2, 0.3, 0.1]).log()
+
+    def both(scores: torch.Tensor, gate: torch.Tensor, head_log_p: torch.Tensor) -> torch.Tensor:
+        scores = torch.where(given_votes.scores > ABSENT, scores, ABSENT)
+        own = CandidateScores(given_votes.row, given_votes.user, scores, gate, given_votes.contact)
+        return torch.stack(own.log_likelihood(query, target, excluded, head_log_p))
+
+    inputs = (x.double().requires_grad_() for x in (given_votes.scores, given_votes.gate, head))
+    assert torch.autograd.gradcheck(both, tuple(inputs))
+
+
+@pytest.mark.parametrize("has_profiles", [False, True])
+def test_layers_in_parts_are_the_layers_of_all_inputs(has_profiles: bool) -> None:
+    """The first layer of `union` and of `path`, computed for queries, contacts and kinds apart."""
+    rows = [Row(0, 1, 0), Row(2, 0, 1), Row(1, 3, 2), Row(3, 2, 3), Row(4, 1, 4), Row(5, 4, 5)]
+    _, _, found = around(rows, 9, WIDE)
+    torch.manual_seed(0)
+    mixture = NeighborhoodMixture(COMPONENTS, 2, has_profiles=has_profiles, group_votes=True).eval()
+    for layer in (mixture.union[-1], mixture.group_vote[-1], mixture.path[-1]):
+        torch.nn.init.normal_(layer.weight)
+    query = torch.randn(int(found.row.max()) + 1, NUM_QUERY_FEATURES)
+    pair, path = (
+        torch.randn(len(found.contacts), NUM_PAIR_FEATURES),
+        torch.randn(len(found.path_end), NUM_PATH_FEATURES),
+    )
+    person, kinds = torch.randn(len(found), NUM_PERSON_FEATURES), torch.randint(2, (len(path), 2))
+    similarity = torch.randn(len(found)) if has_profiles else None
+    given_scores = mixture(found, query, pair, path=path, kinds=kinds, person=person, similarity=similarity)
+    of_paths = torch.cat([mixture.standardize_path(path), mixture.kind(kinds).flatten(1)], 1)
+    weight = torch.zeros(len(found), 4).index_add(
+        0, found.path_end, mixture.path(of_paths).clamp(-15.0, 15.0).exp()
+    )
+    flags = torch.zeros(3, len(found))
+    for flag, place in enumerate((found.contact_position, found.path_end, found.recent_position)):
+        flags[flag, place] = 1.0
+    pairs = torch.zeros(len(found), NUM_PAIR_FEATURES)
+    pairs[found.contact_position] = mixture.standardize_pair(pair)
+    inputs = [flags.T, pairs, mixture.standardize_person(person), weight.log1p(), query[found.row]]
+    inputs += [] if similarity is None else [similarity[:, None]]
+    everything = torch.cat(inputs, 1)
+    torch.testing.assert_close(given_scores.scores[-1], mixture.union(everything).squeeze(1))
+    torch.testing.assert_close(given_scores.group_vote, mixture.group_vote(everything).squeeze(1))

@@ -1,5 +1,6 @@
 """The modules and losses that models are made of."""
 
+from graphrec.nn.candidate_scores import CandidateScores as CandidateScores
 from graphrec.nn.cluster_softmax import ClusterSoftmax as ClusterSoftmax
 from graphrec.nn.cluster_table import CLUSTERS_PER_USER as CLUSTERS_PER_USER
 from graphrec.nn.cluster_table import ClusterTable as ClusterTable
@@ -24,7 +25,6 @@ from graphrec.nn.layers import feed_forward as feed_forward
 from graphrec.nn.layers import mlp as mlp
 from graphrec.nn.layers import segment_logsumexp as segment_logsumexp
 from graphrec.nn.mixture import COMPONENTS as COMPONENTS
-from graphrec.nn.mixture import CandidateScores as CandidateScores
 from graphrec.nn.mixture import Component as Component
 from graphrec.nn.mixture import NeighborhoodMixture as NeighborhoodMixture
 from graphrec.nn.network import HasUserRows as HasUserRows

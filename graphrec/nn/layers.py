@@ -38,7 +38,7 @@ class Standardize(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Standardize; in training, the first `num_batches` batches also update the mean and deviation."""
         mean, deviation = self.learn(x)
-        return ((x - mean) / deviation).clamp(-8.0, 8.0)
+        return (x - mean).div_(deviation).clamp_(-8.0, 8.0)
 
     def learn(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Update the statistics with a batch; return mean and standard deviation, [F] each."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
@@ -15,7 +14,9 @@ from graphrec.features import (
     NUM_PERSON_FEATURES,
     NUM_QUERY_FEATURES,
 )
-from graphrec.nn.layers import Standardize, mlp, segment_logsumexp
+from graphrec.nn.candidate_scores import CandidateScores
+from graphrec.nn.layers import Standardize, mlp
+from graphrec.nn.mixture_kernels import ABSENT
 from graphrec.temporal import Neighborhood
 
 Component = Literal["pointer", "paths", "union"]
@@ -26,82 +27,9 @@ PATH_CHANNELS, KIND_CHANNELS = 4, 4
 """Weights of a path, and width of the embedding of a hop's last event."""
 
 MAX_PATH_LOGIT = 15.0
-ABSENT = -1e9
-"""The log-score of a neighbor that a component does not cover."""
 
-
-@dataclass(frozen=True)
-class CandidateScores:
-    """Unnormalized scores of the M neighbors of B queries by S components.
-
-    Attributes:
-        row, user: [M] int64, in ascending order.
-        scores: [S, M] log-scores, `ABSENT` where a component does not cover a neighbor.
-        gate: [B, S + 1] gate logits of the components and, last, of the head over all users.
-        contact: [M] bool, whether a neighbor is a contact of the query's user.
-        group_vote: [M] logits of each neighbor's vote for their prefix groups; None without votes.
-    """
-
-    row: Tensor
-    user: Tensor
-    scores: Tensor
-    gate: Tensor
-    contact: Tensor
-    group_vote: Tensor | None = None
-
-    def log_likelihood(
-        self, target: Tensor, excluded: tuple[Tensor, Tensor] | None, global_log_p: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Log-likelihood of each query's target under the mixture, and under each component alone.
-
-        Args:
-            target: [B] int64.
-            excluded: (row [K], user [K]) int64, users who are not candidates of a query; None for none.
-            global_log_p: [B] log-probability of the target among all users, from the head.
-
-        Returns:
-            [B], log-likelihood under the mixture; [B], the sum of the log-likelihoods under the head and each
-            component that covers the target.
-        """
-        left = torch.ones_like(self.row, dtype=torch.bool)
-        if excluded is not None:
-            place = self._find(*excluded)
-            left[place[place >= 0]] = False
-        total, share = self._normalize(left)
-        hit = self._find(torch.arange(len(target), device=target.device), target)
-        absent = self.scores.new_full((len(self.scores), 1), ABSENT)
-        at = torch.cat([self.scores, absent], 1)[:, hit]  # [S, B]
-        alone = torch.cat([torch.where(at > ABSENT, at - total, ABSENT), global_log_p[None]])  # [S + 1, B]
-        mixed = torch.where(alone > ABSENT, share.T + alone, ABSENT).logsumexp(0)
-        return mixed, torch.where(alone > ABSENT, alone, 0.0).sum(0)
-
-    def shares(self) -> tuple[Tensor, Tensor]:
-        """Each neighbor's probability by the gated components, [M], and the head's gate weight, [B]."""
-        if not len(self.scores):
-            return torch.zeros_like(self.row, dtype=self.gate.dtype), torch.ones_like(self.gate[:, 0])
-        total, share = self._normalize(torch.ones_like(self.row, dtype=torch.bool))
-        log_p = self.scores - total[:, self.row] + share.T[:-1, self.row]
-        return torch.where(self.scores > ABSENT, log_p, -torch.inf).exp().sum(0), share[:, -1].exp()
-
-    def _normalize(self, left: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-normalizers [S, B] of components over a mask [M], and log gate weights [B, S + 1]."""
-        totals = []
-        for score in self.scores:
-            member = left & (score > ABSENT)
-            totals.append(segment_logsumexp(score[member], self.row[member], len(self.gate)))
-        total = torch.stack(totals)
-        nobody = torch.cat([total == -torch.inf, torch.zeros_like(total[:1], dtype=torch.bool)]).T
-        share = self.gate.masked_fill(nobody, ABSENT).log_softmax(1)
-        return torch.where(nobody.T[:-1], 0.0, total), share
-
-    def _find(self, row: Tensor, user: Tensor) -> Tensor:
-        """Positions of pairs (row [K], user [K]) among the M neighbors, or -1: [K] int64."""
-        if not self.row.numel():
-            return torch.full_like(row, -1)
-        base = 1 + int(torch.maximum(self.user.max(), user.max())) if user.numel() else 1
-        key, asked = self.row * base + self.user, row * base + user
-        at = torch.searchsorted(key, asked).clamp(max=len(key) - 1)
-        return torch.where(key[at] == asked, at, -1)
+NUM_FLAGS = 3
+"""Whether a neighbor is a contact, the end of a path, recently active."""
 
 
 class NeighborhoodMixture(nn.Module):
@@ -152,7 +80,12 @@ class NeighborhoodMixture(nn.Module):
         if "paths" in components:
             self.blend = mlp(NUM_QUERY_FEATURES, 16, PATH_CHANNELS)
         width = (
-            3 + NUM_PAIR_FEATURES + NUM_PERSON_FEATURES + PATH_CHANNELS + NUM_QUERY_FEATURES + has_profiles
+            NUM_FLAGS
+            + NUM_PAIR_FEATURES
+            + NUM_PERSON_FEATURES
+            + PATH_CHANNELS
+            + NUM_QUERY_FEATURES
+            + has_profiles
         )
         if "union" in components or group_votes:
             self.standardize_person = Standardize(NUM_PERSON_FEATURES)
@@ -193,16 +126,15 @@ class NeighborhoodMixture(nn.Module):
         is_contact[around.contact_position] = True
         scores = []
         if "pointer" in self.components:
-            logits = self.pointer(torch.cat([pair, query[around.contacts.row]], 1)).squeeze(1)
+            logits = self.pointer(torch.cat([pair, query.index_select(0, around.contacts.row)], 1)).squeeze(1)
             scores.append(query.new_full((size,), ABSENT).index_put((around.contact_position,), logits))
         if path is not None and person is not None and kinds is not None:
-            path = torch.cat([self.standardize_path(path), self.kind(kinds).flatten(1)], 1)
-            weight = self.path(path).clamp(-MAX_PATH_LOGIT, MAX_PATH_LOGIT).exp()  # [P, C]
+            weight = self._path_weights(path, kinds)  # [P, C]
             weight = query.new_zeros(size, PATH_CHANNELS).index_add(0, around.path_end, weight)
             is_end = torch.zeros_like(is_contact)
             is_end[around.path_end] = True
         if "paths" in self.components:
-            share = self.blend(query).softmax(1)[row]
+            share = self.blend(query).softmax(1).index_select(0, row)
             reached = is_end & ~is_contact
             logits = ((weight * share).sum(1) + 1e-12).log()
             scores.append(torch.where(reached, logits, ABSENT))
@@ -212,17 +144,70 @@ class NeighborhoodMixture(nn.Module):
             is_recent = torch.zeros_like(is_contact)
             is_recent[around.recent_position] = True
             flags = torch.stack([is_contact, is_end, is_recent], 1).float()
-            pairs = query.new_zeros(size, pair.size(1)).index_put((around.contact_position,), pair)
-            person = self.standardize_person(person)
-            everything = [flags, pairs, person, weight.log1p(), query[row]]
-            everything += [] if similarity is None else [similarity[:, None]]
-            inputs = torch.cat(everything, 1)
+            inputs = [flags, self.standardize_person(person), weight.log1p()]
+            known = torch.cat(inputs if similarity is None else [*inputs, similarity[:, None]], 1)
             if "union" in self.components:
-                scores.append(self.union(inputs).squeeze(1))
-            vote = None if self.group_vote is None else self.group_vote(inputs).squeeze(1)
+                scores.append(_score_people(self.union, around, known, pair, query))
+            if self.group_vote is not None:
+                vote = _score_people(self.group_vote, around, known, pair, query)
         number = [
             torch.bincount(row[mask], minlength=len(query)).float().log1p() / 4
             for mask in (is_contact, ~is_contact)
         ]
         gate = self.gate(torch.cat([query, torch.stack(number, 1)], 1))
         return CandidateScores(around.row, around.user, torch.stack(scores), gate, is_contact, vote)
+
+    def _path_weights(self, path: Tensor, kinds: Tensor) -> Tensor:
+        """The weights of P paths from their features and the kinds of both hops: [P, PATH_CHANNELS]."""
+        first, *others = self.path
+        assert isinstance(first, nn.Linear)
+        by_feature, by_kind, by_next_kind = first.weight.split(
+            [NUM_PATH_FEATURES, KIND_CHANNELS, KIND_CHANNELS], dim=1
+        )
+        # A row for each two kinds: the layer of their embeddings is computed once, not for each path.
+        table = (self.kind.weight @ by_kind.T)[:, None] + self.kind.weight @ by_next_kind.T + first.bias
+        both = kinds[:, 0] * len(self.kind.weight) + kinds[:, 1]
+        out = torch.addmm(
+            table.flatten(0, 1).index_select(0, both), self.standardize_path(path), by_feature.T
+        )
+        for layer in others:
+            out = layer(out)
+        return out.clamp(-MAX_PATH_LOGIT, MAX_PATH_LOGIT).exp()
+
+
+def _score_people(
+    scorer: nn.Sequential, around: Neighborhood, known: Tensor, pair: Tensor, query: Tensor
+) -> Tensor:
+    """Score the M neighbors of B queries by an MLP on [flags, pair, person, paths, query, similarity].
+
+    The part of the first layer that reads a query is computed for each query, and the one that reads a pair,
+    0 where there is no contact, for contacts alone.
+
+    Args:
+        scorer: made by `mlp`.
+        around: the neighborhoods.
+        known: [M, F], flags, person, paths and similarity.
+        pair: [C, NUM_PAIR_FEATURES], of the C contacts.
+        query: [B, NUM_QUERY_FEATURES].
+
+    Returns:
+        [M].
+    """
+    first, *others = scorer
+    assert isinstance(first, nn.Linear)
+    flags, by_pair, people, by_query, similarity = first.weight.split(
+        [
+            NUM_FLAGS,
+            NUM_PAIR_FEATURES,
+            NUM_PERSON_FEATURES + PATH_CHANNELS,
+            NUM_QUERY_FEATURES,
+            known.size(1) - NUM_FLAGS - NUM_PERSON_FEATURES - PATH_CHANNELS,
+        ],
+        dim=1,
+    )
+    rest = torch.addmm(first.bias, query, by_query.T).index_select(0, around.row)
+    rest = rest.index_add_(0, around.contact_position, pair @ by_pair.T)
+    out = torch.addmm(rest, known, torch.cat([flags, people, similarity], 1).T)
+    for layer in others:
+        out = layer(out)
+    return out.squeeze(1)

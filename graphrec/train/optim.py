@@ -20,7 +20,7 @@ def adamw(network: nn.Module, *, lr: float, weight_decay: float) -> torch.optim.
     tables = sparse_tables(network)
     others = [weight for weight in network.parameters() if all(weight is not table for table in tables)]
     if not tables:
-        return torch.optim.AdamW(others, lr=lr, weight_decay=weight_decay)
+        return torch.optim.AdamW(others, lr=lr, weight_decay=weight_decay, fused=True)
     return RowSparseAdamW(others, tables, lr=lr, weight_decay=weight_decay)
 
 
@@ -41,7 +41,9 @@ class RowSparseAdamW(torch.optim.Optimizer):
     def __init__(
         self, others: Iterable[Tensor], tables: Iterable[Tensor], *, lr: float, weight_decay: float
     ) -> None:
-        self.dense = torch.optim.AdamW([{"params": list(others)}], lr=lr, weight_decay=weight_decay)
+        self.dense = torch.optim.AdamW(
+            [{"params": list(others)}], lr=lr, weight_decay=weight_decay, fused=True
+        )
         self.sparse = torch.optim.SparseAdam([{"params": list(tables), "weight_decay": weight_decay}], lr=lr)
         super().__init__([*self.dense.param_groups, *self.sparse.param_groups], {})
         self._share()

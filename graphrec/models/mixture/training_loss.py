@@ -79,18 +79,15 @@ class TrainingLoss:
             "reply": (is_first & ~is_new, acted_on),
             "new": (is_new, met),
         }
-        weight, loss = weight.to(device), encoded.vector.new_zeros(())
+        loss = encoded.vector.new_zeros(())
         for name, (inside, excluded) in slices.items():
             rows = inside.nonzero().squeeze(1)
             log_p = source.log_p(rows, excluded)
-            log_p = encoded.vector.new_zeros(len(query)).index_put((rows.to(device),), log_p)
             if encoded.neighbors is not None:
-                if excluded is not None:
-                    excluded = excluded[0].to(device), excluded[1].to(device)
-                log_p, alone = encoded.neighbors.log_likelihood(target.to(device), excluded, log_p)
+                log_p, alone = encoded.neighbors.log_likelihood(rows, target[rows], excluded, log_p)
                 log_p = log_p + SOURCE_LOSS_WEIGHT * alone
-            log_p = torch.where(inside.to(device), weight * log_p, 0.0)
-            loss = loss - log_p.sum() / (self.plan.slice_weight[name] * weight.sum().clamp(min=1.0))
+            share = weight[rows] / (self.plan.slice_weight[name] * weight.sum().clamp(min=1.0))
+            loss = loss - (share.to(device) * log_p).sum()
         terms = source.metrics()
         for name, factor in source.loss_weights.items():
             loss = loss + factor * terms[name]
