@@ -111,6 +111,40 @@ def bootstrap_interval(values: np.ndarray, group: np.ndarray, *, level: float = 
     return float(low), float(high)
 
 
+def bootstrap_ratio(
+    one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray], *, level: float = 0.95
+) -> tuple[float, float, float]:
+    """Compute the ratio of two means over the same groups, and its interval under resampling of groups.
+
+    Args:
+        one: (values [n], group [n]) of the numerator.
+        other: (values [m], group [m]) of the denominator.
+        level: the fraction of resampled ratios inside the interval.
+
+    Returns:
+        (ratio, low, high); NaN where the denominator's mean is 0.
+    """
+    groups = np.unique(np.concatenate([one[1], other[1]]))
+    sums = np.zeros((4, len(groups)))
+    for row, (values, group) in enumerate((one, other)):
+        code = np.searchsorted(groups, group)
+        sums[2 * row] = np.bincount(code, weights=values, minlength=len(groups))
+        sums[2 * row + 1] = np.bincount(code, minlength=len(groups))
+    sums = sums[:, np.lexsort(sums)]
+    rng = np.random.default_rng(0)
+    ratios = np.empty(NUM_BOOTSTRAP_RESAMPLES)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for number in range(NUM_BOOTSTRAP_RESAMPLES):
+            total = sums[:, rng.integers(len(groups), size=len(groups))].sum(1)
+            ratios[number] = total[0] / total[1] / (total[2] / total[3])
+        total = sums.sum(1)
+        ratio = total[0] / total[1] / (total[2] / total[3])
+    if not np.isfinite(ratio):
+        return np.nan, np.nan, np.nan
+    low, high = np.quantile(ratios[np.isfinite(ratios)], [(1 - level) / 2, (1 + level) / 2])
+    return float(ratio), float(low), float(high)
+
+
 def top_k_share(scores: Tensor, k: int, excluded: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """List the k best users of each row, each with its share of a list place.
 

@@ -14,9 +14,9 @@ from graphrec.evaluate import (
     Initiations,
     Snapshot,
     SuggestionLists,
-    evaluate_lists,
     evaluate_mutual,
     evaluate_snapshot,
+    evaluate_snapshot_lists,
 )
 from graphrec.models import HEURISTICS
 from graphrec.temporal import Timeline
@@ -49,7 +49,7 @@ def paper() -> tuple[FriendGraph, TemporalSplit]:
 def judged(paper: tuple[FriendGraph, TemporalSplit], people: list[list[int]], k: int = 2) -> Snapshot:
     graph, split = paper
     lists = SuggestionLists.of(torch.arange(len(people)), torch.tensor(people))
-    return evaluate_lists(lists, graph, name="by hand", split=split, k=k)
+    return evaluate_snapshot_lists(lists, graph, name="by hand", split=split, k=k)
 
 
 def test_lists_on_paper(paper: tuple[FriendGraph, TemporalSplit]) -> None:

@@ -114,7 +114,7 @@ def table_and_gradients(seed: int, rows: int, steps: int) -> tuple[Tensor, list[
 def test_with_every_row_touched_it_is_adamw(seed: int, rows: int, steps: int, decay: float) -> None:
     start, gradients = table_and_gradients(seed, rows, steps)
     dense, table, other = (nn.Parameter(start.clone()) for _ in range(3))
-    reference = torch.optim.AdamW([dense], lr=0.05, weight_decay=decay)
+    reference = torch.optim.AdamW([dense], lr=0.05, weight_decay=decay, fused=True)
     ours = RowSparseAdamW([other], [table], lr=0.05, weight_decay=decay)
     for gradient in gradients:
         dense.grad, other.grad, table.grad = gradient, gradient.clone(), gradient.to_sparse(1)

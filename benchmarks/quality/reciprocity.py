@@ -30,8 +30,8 @@ from graphrec.evaluate import (
     Snapshot,
     SuggestionLists,
     default_reply_window,
-    evaluate_lists,
     evaluate_snapshot,
+    evaluate_snapshot_lists,
     mutual_ranks,
     rank_events,
     snapshot_query,
@@ -442,7 +442,9 @@ def load(name: str, model: str, options: argparse.Namespace) -> None:
             people, value, k=k, max_exposure=most, initiations=approach, max_initiations=heaviest / 2
         ).people
         for title, chosen in lists.items():
-            snapshot = evaluate_lists(SuggestionLists.of(query.user, chosen), graph, name=title, split=split)
+            snapshot = evaluate_snapshot_lists(
+                SuggestionLists.of(query.user, chosen), graph, name=title, split=split
+            )
             runs.setdefault(title, []).append(snapshot)
     columns = (
         "most_suggested",

@@ -231,12 +231,12 @@ def evaluate_snapshot(
     title = f"{scorer.name} {part} snapshot"
     found = evaluate_batches(scorer, query, graph.num_users, list_batch, title=title, progress=progress)
     row, person, share = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return evaluate_lists(
+    return evaluate_snapshot_lists(
         SuggestionLists(query.user, row, person, share), graph, name=scorer.name, part=part, split=split, k=k
     )
 
 
-def evaluate_lists(
+def evaluate_snapshot_lists(
     lists: SuggestionLists,
     graph: FriendGraph,
     *,
