@@ -67,7 +67,7 @@ def test_appending_equals_building_anew(rows: list[Row], sizes: list[int]) -> No
 
 
 def test_an_index_without_room_moves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("graphrec.temporal.timeline.MIN_HEADROOM", 1)
+    monkeypatch.setattr("graphrec.temporal.append.MIN_HEADROOM", 1)
     graph = graph_of(random_rows(3, users=9, events=400))
     whole = Timeline(graph)
     grown = index_of_first(graph, 1)

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from graphrec.cli.reading_options import EVENTS_HELP, add_reading_options
+from graphrec.cli.reading_options import EVENTS_HELP, PARQUET_HELP, add_column_options, add_reading_options
 
 USAGE_ERROR = 2
 
 COMMANDS = {
     "fit": "Fit a model on an event log.",
+    "index": "Index an event log of Parquet files, also one larger than memory, for Timeline.open.",
     "recommend": "Suggest new people: print them for some users, or write those of all users to a file.",
     "evaluate": "Evaluate a bundle on later events, or its model, fitted again, on its last events.",
     "explain": "Explain why a person is suggested to a user.",
@@ -63,6 +64,14 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--model", metavar="NAME", default="stu", help="by default stu; an unknown name lists all"
             )
+            continue
+        if name == "index":
+            command.add_argument("events", metavar="EVENTS", nargs="+", help=PARQUET_HELP)
+            command.add_argument("--out", type=_path, metavar="INDEX", required=True, help="a new folder")
+            command.add_argument(
+                "--memory", type=_gibibytes, metavar="GIB", default=4.0, help="memory to use, about (4)"
+            )
+            add_column_options(command)
             continue
         command.add_argument("bundle", type=_path, metavar="BUNDLE")
         if name == "recommend":
@@ -123,6 +132,12 @@ def _number(text: str) -> int:
     if not re.fullmatch("-?[0-9]{1,18}", text):
         raise argparse.ArgumentTypeError(f"not a whole number of at most 18 digits: {text[:40]!r}")
     return int(text)
+
+
+def _gibibytes(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", text) or float(text) == 0:
+        raise argparse.ArgumentTypeError(f"not a size in GiB, such as 4 or 0.5: {text[:40]!r}")
+    return float(text)
 
 
 def _seconds(text: str) -> int:

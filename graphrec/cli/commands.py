@@ -6,9 +6,10 @@ import argparse
 import sys
 from itertools import count
 from pathlib import Path
+from time import monotonic
 
 from graphrec.cli.output import escaped
-from graphrec.cli.reading import read_log
+from graphrec.cli.reading import read_log, report_self_loops
 from graphrec.data import DataError, FriendGraph, read_users
 from graphrec.datasets import load_dataset
 from graphrec.models import build
@@ -16,6 +17,7 @@ from graphrec.report import slice_table
 from graphrec.service import Bundle, RuleStore, StaleBundleError, current_digest, suggest_everyone
 from graphrec.service.export import check_output
 from graphrec.service.manifest import check_target
+from graphrec.temporal import index_parquet
 from graphrec.threads import one_intra_op_thread
 
 
@@ -41,6 +43,27 @@ def fit(options: argparse.Namespace) -> None:
         ) from None
     _print_summary(options.out, bundle)
     print(f"{bundle.tokenizer.table}")
+
+
+@one_intra_op_thread()
+def index(options: argparse.Namespace) -> None:
+    """Index a log of Parquet files; progress goes to stderr."""
+    start = monotonic()
+    found = index_parquet(
+        options.events,
+        options.out,
+        src=options.src,
+        dst=options.dst,
+        time=options.time,
+        action=options.action,
+        memory=int(options.memory * 2**30),
+        progress=lambda text: print(f"graphrec: {text}", file=sys.stderr, flush=True),
+    )
+    report_self_loops(found.num_self_loops, found.num_events)
+    print(
+        f"{options.out}: {found.num_events:,} events, {found.num_users:,} users, "
+        f"{len(found.actions)} actions, {monotonic() - start:,.0f} s"
+    )
 
 
 @one_intra_op_thread()

@@ -24,11 +24,16 @@ def parse_log(options: argparse.Namespace) -> EventLog:
 def read_log(options: argparse.Namespace) -> EventLog:
     """Read a log as `parse_log` does, and print the number of dropped rows to stderr."""
     log = parse_log(options)
-    if log.num_self_loops:
-        rows = "row was" if log.num_self_loops == 1 else "rows were"
+    report_self_loops(log.num_self_loops, len(log))
+    return log
+
+
+def report_self_loops(dropped: int, left: int) -> None:
+    """Print how many rows were dropped, if any were, and how many events are left, to stderr."""
+    if dropped:
+        rows = "row was" if dropped == 1 else "rows were"
         print(
-            f"graphrec: {log.num_self_loops:,} {rows} dropped, src and dst being the same user; "
-            f"{len(log):,} events are left",
+            f"graphrec: {dropped:,} {rows} dropped, src and dst being the same user; "
+            f"{left:,} events are left",
             file=sys.stderr,
         )
-    return log

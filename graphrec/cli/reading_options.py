@@ -8,6 +8,8 @@ EVENTS_HELP = (
     "CSV or Parquet, compressed or not: src,dst,timestamp[,action]; files, folders, patterns or addresses"
 )
 
+PARQUET_HELP = "Parquet: src,dst,timestamp[,action]; files, folders, patterns or addresses"
+
 COLUMN_HELP = {
     "src": "column of the acting user (src)",
     "dst": "column of the user acted upon (dst)",
@@ -28,3 +30,10 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
         action="store_false",
         help="the first row is data; a COLUMN is then its number, from 1",
     )
+
+
+def add_column_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name the columns of an indexed log."""
+    group = parser.add_argument_group("columns of EVENTS")
+    for role in ("src", "dst", "time", "action"):
+        group.add_argument(f"--{role}", metavar="COLUMN", help=COLUMN_HELP[role])

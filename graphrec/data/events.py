@@ -129,7 +129,7 @@ def read_rows(
     roles = event_columns(table.column_names, src=src, dst=dst, time=time, action=action, weight=weight)
     times = parse_times(get_column(table, roles["time"], where), where=where, column=roles["time"])
     sources, targets, user_ids = _index_users(table, src, dst, where)
-    codes, actions = _index_actions(table, roles.get("action"), where)
+    codes, actions = index_actions(table, roles.get("action"), where)
     weights = _parse_weights(table, roles.get("weight"), where)
 
     keep = sources != targets
@@ -167,7 +167,7 @@ def event_columns(
 def _index_users(table: pa.Table, src: str, dst: str, where: str) -> tuple[np.ndarray, np.ndarray, UserIds]:
     """Indices of both ends, and the sorted ids: sorted, so that indices do not depend on file order."""
     rows = table.num_rows
-    ends = [_untrimmed_ids(table, name, where) for name in (src, dst)]
+    ends = [untrimmed_ids(table, name, where) for name in (src, dst)]
     if ends[0].type != ends[1].type:
         ends = [end.cast(pa.string()) for end in ends]
     both = pa.chunked_array([chunk for end in ends for chunk in end.chunks], type=ends[0].type)
@@ -204,7 +204,7 @@ def id_column(table: pa.Table, column: str, where: str) -> pa.ChunkedArray:
     Raises:
         DataError: naming the first row without an id, or with text that cannot be one.
     """
-    values = _untrimmed_ids(table, column, where)
+    values = untrimmed_ids(table, column, where)
     if not pa.types.is_string(values.type):
         return values
     text = pc.utf8_trim_whitespace(values)
@@ -213,7 +213,8 @@ def id_column(table: pa.Table, column: str, where: str) -> pa.ChunkedArray:
     return text
 
 
-def _untrimmed_ids(table: pa.Table, column: str, where: str) -> pa.ChunkedArray:
+def untrimmed_ids(table: pa.Table, column: str, where: str) -> pa.ChunkedArray:
+    """Return raw ids as int64 or strings as they stand; raises DataError for missing ones and other types."""
     values = get_column(table, column, where)
     forbid_nulls(values, where, column)
     kind = values.type
@@ -233,7 +234,8 @@ def _untrimmed_ids(table: pa.Table, column: str, where: str) -> pa.ChunkedArray:
     return values
 
 
-def _index_actions(table: pa.Table, column: str | None, where: str) -> tuple[np.ndarray, tuple[str, ...]]:
+def index_actions(table: pa.Table, column: str | None, where: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the index of each row's action [n] int64, and the names of the actions, sorted."""
     if column is None:
         return np.zeros(table.num_rows, dtype=np.int64), (DEFAULT_ACTION,)
     names_given = get_column(table, column, where)

@@ -58,8 +58,31 @@ def read_events(
         DataError: a file cannot be read, or a value not be used; the message has the file and, where known,
             the row (from 1, without the header) and column.
     """
+    names = ColumnNames.of(src=src, dst=dst, time=time, action=action, weight=weight)
+    opened, roles = open_events(paths, names, header=header, column_names=column_names, filesystem=filesystem)
+    joined = join_files(opened, list(dict.fromkeys(roles.values())), describe(paths))
+    with joined.locating_rows():
+        return EventLog.from_table(joined.table, where=joined.where, **roles)
+
+
+def open_events(
+    paths: Paths,
+    given: ColumnNames,
+    *,
+    header: bool = True,
+    column_names: Sequence[str] | None = None,
+    filesystem: Any = None,
+) -> tuple[list[FileColumns], dict[str, str]]:
+    """Open the files of an event log; for the arguments see `read_events`.
+
+    Returns:
+        (the files that are not empty, the column of each role).
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DataError: a file cannot be read, or a column is missing.
+    """
     files = find_files(paths, filesystem)
-    given = ColumnNames.of(src=src, dst=dst, time=time, action=action, weight=weight)
     numbered = not header and column_names is None
     opened = [
         FileColumns.of(
@@ -86,9 +109,7 @@ def read_events(
     )
     for file in opened:
         require_columns(file, roles, lambda columns: hint_of_names(columns, given))
-    joined = join_files(opened, list(dict.fromkeys(roles.values())), describe(paths))
-    with joined.locating_rows():
-        return EventLog.from_table(joined.table, where=joined.where, **roles)
+    return opened, roles
 
 
 def read_users(

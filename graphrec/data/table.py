@@ -126,3 +126,12 @@ def decoded(values: pa.Array) -> pa.Array:
     if pa.types.is_large_string(values.type) or pa.types.is_string_view(values.type):
         return values.cast(pa.string())
     return values
+
+
+def decoded_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type that `decoded` gives values of a type."""
+    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+        return decoded_type(kind.value_type)
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pa.string()
+    return kind

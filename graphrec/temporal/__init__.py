@@ -7,6 +7,8 @@ from graphrec.temporal.contacts import UserActivity as UserActivity
 from graphrec.temporal.group_activity import GroupActivity as GroupActivity
 from graphrec.temporal.neighborhood import Neighborhood as Neighborhood
 from graphrec.temporal.neighborhood import NeighborhoodConfig as NeighborhoodConfig
+from graphrec.temporal.out_of_core.parquet_index import IndexedLog as IndexedLog
+from graphrec.temporal.out_of_core.parquet_index import index_parquet as index_parquet
 from graphrec.temporal.popularity import DecayedPopularity as DecayedPopularity
 from graphrec.temporal.popularity import popularity_half_life as popularity_half_life
 from graphrec.temporal.ragged import contains as contains

@@ -28,6 +28,9 @@ from graphrec.temporal.sorting import reorder, stable_order
 MIN_ROOM = 4
 """Entries that a list gets room for when it moves, at least; long lists get room for half as many more."""
 
+MIN_HEADROOM = 2**16
+"""Events that an index has room for after its first append, at least."""
+
 BLOCK = 256
 """Entries that are searched without a branch."""
 
@@ -88,10 +91,20 @@ def _with_room(array: np.ndarray, used: int, extra: int) -> np.ndarray:
     return out
 
 
+def headroom(num_events: int) -> int:
+    """Return for how many more events an index of so many has room."""
+    return max(num_events // 2, MIN_HEADROOM)
+
+
+def entries_room(events: int, longest: int) -> int:
+    """Return the entries of lists for so many more events, where the longest timeline may have to move."""
+    return 8 * (events + longest + 2 * MIN_ROOM)
+
+
 def room_after(index: GrowingIndex, events: int) -> dict[str, int]:
     """Return how many `events`, and how many `entries` of lists, there should be room for."""
-    longest = int(index.columns.half_edges.length.max(initial=0))  # it may have to move for the next event
-    return {"events": events, "entries": 8 * (events + longest + 2 * MIN_ROOM)}
+    longest = int(index.columns.half_edges.length.max(initial=0))
+    return {"events": events, "entries": entries_room(events, longest)}
 
 
 def grow(index: GrowingIndex, *, events: int, num_users: int) -> GrowingIndex:

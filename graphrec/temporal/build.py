@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphrec.jit import inlined, kernel, subkernel
+from graphrec.jit import inlined, int64, kernel, subkernel
 from graphrec.temporal.columns import (
     LAST_TICK,
     HalfEdges,
@@ -17,6 +17,9 @@ from graphrec.temporal.columns import (
     end_before,
 )
 from graphrec.temporal.sorting import reorder, stable_order
+
+AHEAD = 256
+"""Half-edges whose users are read ahead."""
 
 NOTHING = np.int32(0)
 OPENS_CONTACT = np.int32(1)
@@ -44,16 +47,53 @@ def build_index(
     """
     num_events = len(src)
     length = np.bincount(src, minlength=num_users) + np.bincount(dst, minlength=num_users)
-    half = HalfEdges(
-        _starts(length), length.astype(np.int32), *(np.empty(2 * num_events, np.int32) for _ in range(6))
-    )
+    half = empty_timelines(length)
     fill_timelines(src, dst, tick, half)
-    contacts, acted_on = (
-        TimedLists(np.zeros(num_users, np.int64), np.zeros(num_users, np.int32), *_int32_columns(size, 2))
-        for size in (2 * num_events, num_events)
+    return complete_columns(
+        half,
+        action,
+        np.empty((2, 0), np.int32),
+        num_acts=num_events,
+        num_users=num_users,
+        num_actions=num_actions,
     )
-    pair = np.empty((num_events, 4), np.int32)
-    derive_columns(half, pair, contacts, acted_on, action, num_actions)
+
+
+def empty_timelines(length: np.ndarray) -> HalfEdges:
+    """Return timelines of given lengths [n] int64, to be filled."""
+    size = int(length.sum())
+    return HalfEdges(_starts(length), length.astype(np.int32), *_int32_columns(size, 6))
+
+
+def complete_columns(
+    half: HalfEdges,
+    action: np.ndarray,
+    past: np.ndarray,
+    *,
+    num_acts: int,
+    num_users: int,
+    num_actions: int,
+) -> IndexColumns:
+    """Derive all other columns of timelines whose half-edges are in order of events.
+
+    The owners are all users, or the users of one piece of the index. Then `code` counts half-edges, not
+    events, and so do the rows of `action` and `pair`.
+
+    Args:
+        half: of n owners; `other`, `tick` and `code` are filled.
+        action: [E] int64.
+        past: of a piece: see `derive_columns`; else [2, 0].
+        num_acts: number of half-edges whose owners acted.
+        num_users: N.
+        num_actions: number of actions.
+    """
+    owners, size = len(half.start), len(half.other)
+    contacts, acted_on = (
+        TimedLists(np.zeros(owners, np.int64), np.zeros(owners, np.int32), *_int32_columns(most, 2))
+        for most in (size, num_acts)
+    )
+    pair = np.empty((len(action), 4), np.int32)
+    derive_columns(half, pair, contacts, acted_on, action, num_actions, past, num_users)
     return IndexColumns(half, _trim(contacts), _trim(acted_on), pair)
 
 
@@ -94,18 +134,32 @@ def derive_columns(
     acted_on: TimedLists,
     action: np.ndarray,
     num_actions: int,
-) -> None:
-    """Order tied half-edges, and fill all other columns, of timelines that are in order of events."""
+    past: np.ndarray,
+    num_users: int,
+) -> int:
+    """Order tied half-edges, and fill all other columns, of timelines that are in order of events.
+
+    `past` is [2, 0] int32 if the owners are all N users. Else it is [2, E]: of the other user of each
+    half-edge, by its code without the lowest bit, the number of half-edges before the tick, and the tick of
+    the last of them, or -1.
+
+    Returns a sum of what was read ahead, so that no compiler leaves it out.
+    """
     starts, lengths, others, ticks, codes, num_acts, last_opposite, next_tick = half
     contact_start, contact_length, contact_other, contact_tick = contacts
     acted_on_start, acted_on_length, acted_on_other, acted_on_tick = acted_on
-    num_users = len(starts)
+    num_owners = len(starts)
     # For each user, the pair with the owner so far; see `update_pair`.
     state = np.full((num_users, 6), -1, np.int32)
-    opened = np.empty(max(1, lengths.max()), np.int32) if num_users else np.empty(1, np.int32)
+    opened = np.empty(max(1, lengths.max()), np.int32) if num_owners else np.empty(1, np.int32)
     num_contacts = num_acted_on = 0
-    for owner in range(num_users):
+    ahead, touched = int64(0), int64(0)
+    for owner in range(num_owners):
         begin, end = starts[owner], starts[owner] + lengths[owner]
+        if begin >= ahead:  # independent reads overlap, and the state of all users is larger than any cache
+            ahead = min(begin + AHEAD, len(others))
+            for at in range(begin, ahead):
+                touched += state[others[at], 0]
         contact_start[owner], acted_on_start[owner] = num_contacts, num_acted_on
         acts, last_act, last_received = 0, -1, -1
         first = begin
@@ -129,6 +183,7 @@ def derive_columns(
                     state,
                     action,
                     num_actions,
+                    past,
                     begin,
                     first,
                     last,
@@ -151,6 +206,7 @@ def derive_columns(
             first = last
         contact_length[owner] = num_contacts - contact_start[owner]
         acted_on_length[owner] = num_acted_on - acted_on_start[owner]
+    return int(touched)
 
 
 @inlined
@@ -209,6 +265,7 @@ def derive_tie(
     state: np.ndarray,
     action: np.ndarray,
     num_actions: int,
+    past: np.ndarray,
     begin: int,
     first: int,
     last: int,
@@ -231,6 +288,7 @@ def derive_tie(
         state: of `update_pair`.
         action: [E] int64.
         num_actions: number of actions.
+        past: of `derive_columns`.
         begin: the owner's first half-edge.
         first: the first half-edge of the tick.
         last: the position after the last.
@@ -248,7 +306,12 @@ def derive_tie(
             if codes[i] & 1:
                 keep_pair(state, pair, other, codes[i] >> 1)
         kinds = pair_kinds(kind, at - first, end - first)
-        known = content_hash(starts, lengths, ticks, kinds, state[other, 0], state[other, 1], other, tick)
+        num_out, num_in = state[other, 0], state[other, 1]
+        if past.shape[1]:
+            row = codes[at] >> 1
+            known = past_hash(kinds, num_out, num_in, np.int64(past[0, row]), np.int64(past[1, row]))
+        else:
+            known = content_hash(starts, lengths, ticks, kinds, num_out, num_in, other, tick)
         for i in range(at, end):
             content[i - first] = known
         at = end
@@ -302,8 +365,16 @@ def content_hash(
     start = starts[other]
     known = end_before(start, lengths[other], ticks, tick)
     recent = ticks[known - 1] if known > start else -1
+    return past_hash(kinds, num_out, num_in, np.int64(known - start), np.int64(recent))
+
+
+@subkernel
+def past_hash(
+    kinds: np.int64, num_out: np.int32, num_in: np.int32, num_before: np.int64, recent: np.int64
+) -> np.int64:
+    """Hash what is known of a pair, and number and last tick of the other user's earlier half-edges."""
     mixed = multiply_hash(kinds)
-    for part in (np.int64(num_out), np.int64(num_in), np.int64(known - start), np.int64(recent)):
+    for part in (np.int64(num_out), np.int64(num_in), num_before, recent):
         mixed = multiply_hash(mixed ^ part)
     return mixed
 

@@ -8,14 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from graphrec.jit import kernel
-from graphrec.temporal.columns import (
-    LAST_PLACE,
-    LAST_TICK,
-    HalfEdges,
-    TimedLists,
-    end_before,
-    pair_state,
-)
+from graphrec.temporal.columns import LAST_TICK, HalfEdges, TimedLists, end_before, pair_state
 from graphrec.temporal.contacts import NEVER
 from graphrec.temporal.removed import look_back, num_left
 
@@ -188,15 +181,25 @@ def fill_met(
 
 
 @kernel
-def link_appearances(src: np.ndarray, dst: np.ndarray, num_users: int, out: np.ndarray) -> None:
+def link_appearances(
+    src: np.ndarray, dst: np.ndarray, first: int, following: np.ndarray, out: np.ndarray
+) -> None:
     """Fill, for both users of each event in order, the place of the same user's next: out [2E] int32.
 
     The places of event e are 2 e, of its `src`, and 2 e + 1; the last of each user gets `LAST_PLACE`.
+
+    Args:
+        src: [E] int64, of consecutive events.
+        dst: [E] int64.
+        first: position of the first of them in the log.
+        following: [N] int64, place of each user's first appearance after them, or `LAST_PLACE`; brought up to
+            the first of them.
+        out: filled.
     """
-    following = np.full(num_users, LAST_PLACE, np.int64)  # place of the next appearance so far
     for event in range(len(src) - 1, -1, -1):
-        out[2 * event + 1], following[dst[event]] = following[dst[event]], 2 * event + 1
-        out[2 * event], following[src[event]] = following[src[event]], 2 * event
+        place = 2 * (first + event)
+        out[2 * event + 1], following[dst[event]] = following[dst[event]], place + 1
+        out[2 * event], following[src[event]] = following[src[event]], place
 
 
 @kernel

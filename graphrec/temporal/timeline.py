@@ -19,9 +19,9 @@ from torch import Tensor
 
 from graphrec.data import Events, FriendGraph
 from graphrec.temporal.adjacency import TimedAdjacency
-from graphrec.temporal.append import GrowingIndex, append_events, grow, growing
+from graphrec.temporal.append import GrowingIndex, append_events, grow, growing, headroom
 from graphrec.temporal.build import build_index
-from graphrec.temporal.columns import IndexColumns, TimedLists
+from graphrec.temporal.columns import LAST_PLACE, IndexColumns, TimedLists
 from graphrec.temporal.contacts import NEVER, Contacts, UserActivity
 from graphrec.temporal.files import open_index, save_index
 from graphrec.temporal.lookups import (
@@ -37,9 +37,6 @@ from graphrec.temporal.lookups import (
 from graphrec.temporal.new_events import check_new_events
 from graphrec.temporal.ragged import ragged
 from graphrec.temporal.remove import Removal, positions_of_events, remove_events, restore_events
-
-MIN_HEADROOM = 2**16
-"""Events that an index has room for after its first append, at least."""
 
 
 class Timeline:
@@ -203,7 +200,7 @@ class Timeline:
         return out
 
     def _headroom(self, wanted: int) -> int:
-        return max(wanted, len(self.events) // 2, MIN_HEADROOM)
+        return max(wanted, headroom(len(self.events)))
 
     @classmethod
     def of(cls, graph: FriendGraph) -> Timeline:
@@ -378,7 +375,7 @@ class Timeline:
         """For both users of each event, the place of the same user's next, see `link_appearances`: [2E]."""
         src, dst = self.events.src.numpy(), self.events.dst.numpy()
         out = np.empty(2 * len(src), np.int32)
-        link_appearances(src, dst, self.num_users, out)
+        link_appearances(src, dst, 0, np.full(self.num_users, LAST_PLACE, np.int64), out)
         return out
 
     def _queries(self, user: Tensor, tick: Tensor) -> tuple[torch.Size, tuple[np.ndarray, np.ndarray]]:

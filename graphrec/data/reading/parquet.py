@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -14,11 +14,20 @@ _FAULTS = (pa.ArrowException, OSError, ValueError, OverflowError, KeyError, Memo
 """Errors of reading a damaged file."""
 
 
+STREAM_BYTES = 1 << 20
+"""Bytes of each column of a file that are read at once where rows are read in parts."""
+
+
 def parquet_names(file: SourceFile) -> list[str]:
     """Return the names of the columns."""
+    return list(parquet_schema(file).names)
+
+
+def parquet_schema(file: SourceFile) -> pa.Schema:
+    """Return the names and types of the columns."""
     try:
         with file.filesystem.open_input_file(file.path) as stream:
-            return list(pa.parquet.read_schema(stream).names)
+            return pa.parquet.read_schema(stream)
     except _FAULTS as error:
         raise _unreadable(file, error) from None
 
@@ -33,6 +42,25 @@ def read_parquet(file: SourceFile, wanted: Sequence[str] | None = None) -> pa.Ta
             table = parquet.read(columns=None if wanted is None else list(wanted))
             _check_counts(parquet.metadata, table.num_rows)
             return table
+    except _FAULTS as error:
+        raise _unreadable(file, error) from None
+
+
+def iterate_parquet(file: SourceFile, wanted: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+    """Read the wanted columns in parts of so many rows at most; memory does not grow with the file."""
+    try:
+        with (
+            file.filesystem.open_input_file(file.path) as stream,
+            pa.parquet.ParquetFile(
+                stream, buffer_size=STREAM_BYTES, page_checksum_verification=True
+            ) as parquet,
+        ):
+            _check_counts(parquet.metadata, parquet.metadata.num_rows)
+            num_rows = 0
+            for batch in parquet.iter_batches(batch_size=rows, columns=list(wanted)):
+                num_rows += batch.num_rows
+                yield batch
+            _check_counts(parquet.metadata, num_rows)
     except _FAULTS as error:
         raise _unreadable(file, error) from None
 

@@ -14,9 +14,9 @@ from graphrec.data.reading.delimited import read_delimited
 from graphrec.data.reading.layout import find_layout
 from graphrec.data.reading.lines import Layout
 from graphrec.data.reading.opening import TextStream, is_parquet
-from graphrec.data.reading.parquet import parquet_names, read_parquet
+from graphrec.data.reading.parquet import iterate_parquet, parquet_names, parquet_schema, read_parquet
 from graphrec.data.reading.sources import SourceFile
-from graphrec.data.table import decoded
+from graphrec.data.table import decoded, decoded_type
 
 NULL_KEY = "__HIVE_DEFAULT_PARTITION__"
 """Name of a folder of rows without a value."""
@@ -88,8 +88,23 @@ class FileColumns:
             table = read_parquet(self.file, own)
         else:
             table = read_delimited(self.file, self.layout, [self.own_names.index(name) for name in own])
+        return self._with_folders(table, names)
+
+    def schema(self, names: Sequence[str]) -> pa.Schema:
+        """Return the types of columns of a Parquet file and its folders; those of categories' values."""
+        own = parquet_schema(self.file)
+        kinds = [decoded_type(own.field(n).type) if n in self.own_names else pa.string() for n in names]
+        return pa.schema(list(zip(names, kinds, strict=True)))
+
+    def batches(self, names: Sequence[str], rows: int) -> Iterator[pa.Table]:
+        """Read columns of a Parquet file and of its folders in parts of so many rows at most."""
+        own = [name for name in names if name in self.own_names]
+        for batch in iterate_parquet(self.file, own, rows):
+            yield self._with_folders(pa.Table.from_batches([batch]), names)
+
+    def _with_folders(self, table: pa.Table, names: Sequence[str]) -> pa.Table:
         for name in names:
-            if name not in own:
+            if name not in table.column_names:
                 value = None if self.keys[name] == NULL_KEY else self.keys[name]
                 codes = pa.array(np.zeros(table.num_rows, dtype=np.int8))
                 constant = pa.DictionaryArray.from_arrays(codes, pa.array([value], pa.string()))
@@ -132,11 +147,8 @@ def join_files(files: Sequence[FileColumns], names: Sequence[str], where: str) -
     """
     tables = [file.read(names) for file in files]
     if len(tables) > 1:
-        tables = [_plain(table) for table in tables]
-        schema = tables[0].schema.remove_metadata()
-        for file, table in zip(files[1:], tables[1:], strict=True):
-            for name in names:
-                schema = _widened(schema, table.schema.field(name), file.where, files[0].where)
+        tables = [plain(table) for table in tables]
+        schema = common_schema(files, [table.schema for table in tables])
         tables = [table.cast(schema) for table in tables]
     starts = np.cumsum([0, *(table.num_rows for table in tables[:-1])])
     return JoinedTable(
@@ -147,7 +159,21 @@ def join_files(files: Sequence[FileColumns], names: Sequence[str], where: str) -
     )
 
 
-def _plain(table: pa.Table) -> pa.Table:
+def common_schema(files: Sequence[FileColumns], schemas: Sequence[pa.Schema]) -> pa.Schema:
+    """Return the types that hold the values of all files; `schemas` has the types of each.
+
+    Raises:
+        DataError: the columns of a file have other types than those of the first.
+    """
+    out = schemas[0].remove_metadata()
+    for file, schema in zip(files[1:], schemas[1:], strict=True):
+        for column in schema:
+            out = _widened(out, column, file.where, files[0].where)
+    return out
+
+
+def plain(table: pa.Table) -> pa.Table:
+    """Return a table with categories as their values, and all text types as plain strings."""
     columns = [
         pa.chunked_array(
             [decoded(chunk) for chunk in column.chunks], None if column.num_chunks else column.type
