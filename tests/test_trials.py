@@ -44,6 +44,7 @@ EXACT = {
     "two_tower without spectral": partial(TwoTower, features=("presence",), **NO_SPECTRAL),
     "stu without spectral": STU,
     "clustered without spectral": partial(Clustered, features=("presence",), **NO_SPECTRAL),
+    "nearest": RECOMMENDERS["nearest"],
     "hybrid without spectral": lambda: Hybrid(STU(), [RECOMMENDERS["adamic_adar"]()]),
 }
 """Recommenders in which nothing is renewed at regular moments but the STUs of newcomers."""

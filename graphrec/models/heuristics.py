@@ -24,6 +24,7 @@ from graphrec.models.direct_lists import COMMON_CONTACTS, JACCARD, LAST_ACT, LAS
 from graphrec.models.heuristic_lists import DirectRule, HeuristicLists, Measured
 from graphrec.models.recommender import Recommender, Wanted
 from graphrec.temporal import NEVER, Timeline, dense, popularity_half_life
+from graphrec.temporal.patched import PatchedSweep
 
 MAX_FRESH = 2**21
 """New contacts between the first and the last query, times queries, held at once."""
@@ -54,7 +55,7 @@ class Heuristic(Recommender):
     _half_life: float
     _origin: int
     """Seconds: recency counts from here, whichever event is the first of a graph."""
-    _popularity: dense.PopularitySweep
+    _popularity: dense.PopularitySweep | PatchedSweep
     _lists: dict[DirectRule, HeuristicLists]
     """Made when first needed."""
 
@@ -89,9 +90,9 @@ class Heuristic(Recommender):
         if type(self) not in HEURISTICS.values():
             return None
         out = copy(self)
-        out._timeline = timeline
-        out._popularity = dense.PopularitySweep(timeline, self._half_life)
-        out._lists = {}
+        assert isinstance(self._popularity, dense.PopularitySweep)
+        out._timeline, out._lists = timeline, {}
+        out._popularity = PatchedSweep(self._popularity, timeline, changed, self._half_life)
         return out
 
     def save(self, folder: str | os.PathLike[str]) -> None:

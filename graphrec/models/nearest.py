@@ -26,6 +26,7 @@ from graphrec.models.mixture.recommender import MixtureRecommender
 from graphrec.models.recommender import Recommender, Wanted
 from graphrec.retrieval import ApproximateIndex, ExactIndex, Index
 from graphrec.retrieval.topk import select_rows
+from graphrec.temporal import Timeline
 
 FORMAT, MANIFEST = "graphrec.Nearest/1", "nearest.json"
 
@@ -95,6 +96,14 @@ class Nearest(Recommender):
         out = copy.copy(self)
         out.two_tower = self.two_tower.on(graph)
         return out.join(graph)
+
+    def reading(self, timeline: Timeline, changed: Tensor) -> Self | None:
+        """See `Recommender.reading`."""
+        out, two_tower = copy.copy(self), self.two_tower.reading(timeline, changed)
+        if two_tower is None:
+            return None
+        out.two_tower = two_tower
+        return out
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """See `Recommender.save`; the index is built anew where it is loaded.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from graphrec.temporal.contacts import NEVER
+from graphrec.temporal.dense import PopularitySweep
 from graphrec.temporal.group_activity import GroupActivity
 from graphrec.temporal.popularity import Popularity
 from graphrec.temporal.ragged import ragged
@@ -39,17 +40,44 @@ class PatchedPopularity:
         out = self.base.of(user, num_received, time)
         hit = torch.isin(user, self.changed).expand(out.shape)
         if bool(hit.any()):
-            out[hit] = self._sums(user.expand(out.shape)[hit], time.expand(out.shape)[hit])
+            user, time = (x.expand(out.shape)[hit] for x in (user, time))
+            out[hit] = popularity_of(self.timeline, user, time, self.half_life)
         return out
 
-    def _sums(self, user: Tensor, time: Tensor) -> Tensor:
-        timeline, half = self.timeline, self.timeline.half_edges
-        row, half_edge = ragged(half.start[user], half.end(user, timeline.tick(time)))
-        received = ~timeline.is_outgoing(half_edge)
-        row, half_edge = row[received], half_edge[received]
-        age = time[row] - timeline.instants[torch.from_numpy(half.lists.tick)[half_edge].long()]
-        amount = torch.exp2(-age.double() / self.half_life)
-        return torch.zeros(len(user), dtype=torch.float64).index_add_(0, row, amount)
+
+@dataclass(frozen=True)
+class PatchedSweep:
+    """The popularity of all users that adds up the acts on some users one by one; see `PopularitySweep`.
+
+    Attributes:
+        base: popularity with all events.
+        timeline: the index without some events.
+        changed: [U] int64, the users of these events.
+        half_life: seconds.
+    """
+
+    base: PopularitySweep
+    timeline: Timeline
+    changed: Tensor
+    half_life: float
+
+    def at(self, times: Tensor) -> Tensor:
+        """See `PopularitySweep.at`."""
+        out, user = self.base.at(times), self.changed.repeat(len(times))
+        time = times.repeat_interleave(len(self.changed))
+        anew = popularity_of(self.timeline, user, time, self.half_life)
+        return out.index_copy_(1, self.changed, anew.view(len(times), -1))
+
+
+def popularity_of(timeline: Timeline, user: Tensor, time: Tensor, half_life: float) -> Tensor:
+    """Add up the acts on users [M] before times [M] (s), each halved every half-life: [M] float64."""
+    half = timeline.half_edges
+    row, half_edge = ragged(half.start[user], half.end(user, timeline.tick(time)))
+    received = ~timeline.is_outgoing(half_edge)
+    row, half_edge = row[received], half_edge[received]
+    age = time[row] - timeline.instants[torch.from_numpy(half.lists.tick)[half_edge].long()]
+    amount = torch.exp2(-age.double() / half_life)
+    return torch.zeros(len(user), dtype=torch.float64).index_add_(0, row, amount)
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,8 @@ def remove_events(index: GrowingIndex, gone: np.ndarray, num_actions: int) -> tu
     columns.pair[gone] = LAST_TICK
     known = np.full(len(pairs), LAST_TICK, np.int32)  # tick of the first contact, as it was
     np.minimum.at(known, np.searchsorted(pairs, users.min(0) * len(half.start) + users.max(0)), met_before)
-    drop_half_edges(half, index.src, owner, first)
+    lost = np.unique(users, return_counts=True)[1]  # by owner
+    drop_half_edges(half, index.src, owner, first, lost)
     size = derive_pairs(half, columns.pair, one, other, pair_since, known, earlier, earlier_ticks)
     derive_again(columns, index.action, num_actions, owner, first, since, ties)
     link_again(half, following, owner, first, before)

@@ -102,16 +102,21 @@ def last_places(half: HalfEdges, owner: np.ndarray, first: np.ndarray, out: np.n
 
 
 @kernel
-def drop_half_edges(half: HalfEdges, src: np.ndarray, owner: np.ndarray, first: np.ndarray) -> None:
-    """Close up owners' timelines, from half-edges `first` on, where events have no users any more."""
+def drop_half_edges(
+    half: HalfEdges, src: np.ndarray, owner: np.ndarray, first: np.ndarray, number: np.ndarray
+) -> None:
+    """Close up owners' timelines, from half-edges `first` on, where `number` events have no users now."""
+    other, ticks, codes, next_tick = half.other, half.tick, half.code, half.next_tick
     for u in range(len(owner)):
         start, length = half.start[owner[u]], half.length[owner[u]]
-        to = first[u]
+        to, dropped = first[u], 0
         for at in range(first[u], start + length):
-            if src[half.code[at] >> 1] >= 0:
-                half.other[to], half.tick[to], half.code[to] = half.other[at], half.tick[at], half.code[at]
-                half.next_tick[to] = half.next_tick[at]
-                to += 1
+            if dropped < number[u] and src[codes[at] >> 1] < 0:
+                dropped += 1
+                continue
+            other[to], ticks[to], codes[to] = other[at], ticks[at], codes[at]
+            next_tick[to] = next_tick[at]
+            to += 1
         half.length[owner[u]] = to - start
 
 
@@ -298,19 +303,23 @@ def link_again(
         first: [U], half-edges.
         before: [U], of `last_places`.
     """
+    start, length, ticks, codes = half.start, half.length, half.tick, half.code
     for u in range(len(owner)):
-        at, end, place = first[u], half.start[owner[u]] + half.length[owner[u]], before[u]
+        at, end, place = first[u], start[owner[u]] + length[owner[u]], before[u]
         while at < end:
             stop = at + 1
-            while stop < end and half.tick[stop] == half.tick[at]:
+            while stop < end and ticks[stop] == ticks[at]:
                 stop += 1
-            codes = half.code[at:stop].astype(np.int64)
-            if stop > at + 1:
-                codes = codes[stable_order(codes)]
-            for code in codes:
+            if stop == at + 1:
                 if place >= 0:
-                    following[place] = code ^ 1
-                place = code ^ 1
+                    following[place] = codes[at] ^ 1
+                place = codes[at] ^ 1
+            else:
+                tied = codes[at:stop].astype(np.int64)
+                for i in stable_order(tied):
+                    if place >= 0:
+                        following[place] = tied[i] ^ 1
+                    place = tied[i] ^ 1
             at = stop
         if place >= 0:
             following[place] = LAST_PLACE
