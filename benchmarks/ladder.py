@@ -25,6 +25,7 @@ from graphrec.cli import EVENTS_HELP, add_reading_options, parse_log
 from graphrec.data import (
     DataError,
     FriendGraph,
+    Part,
     TemporalSplit,
     digest_code,
     digest_graph,
@@ -34,7 +35,8 @@ from graphrec.data import (
     read_users,
 )
 from graphrec.datasets import DATASETS, SyntheticFriends, World, load_dataset
-from graphrec.evaluate import StreamingRanks, evaluate_mutual, evaluate_streaming
+from graphrec.evaluate import ListResult, StreamingRanks, evaluate_lists, evaluate_mutual, evaluate_streaming
+from graphrec.metrics import bootstrap_ratio
 from graphrec.models import (
     CLUSTERED_PRESETS,
     GENERATIVE_PRESETS,
@@ -54,6 +56,7 @@ from graphrec.report import (
     NetworkStatistics,
     degree_and_reciprocity,
     learning_curves,
+    list_table,
     mutual_table,
     quality_over_time,
     score_by_slice,
@@ -74,6 +77,10 @@ ON_REQUEST = {"two_tower_pointer", *GENERATIVE_PRESETS, *CLUSTERED_PRESETS}
 """What the default leaves out, so that it ends within five minutes: the mixture has the pointer in it."""
 
 ORACLE = "oracle"
+
+PARTS: tuple[Part, ...] = ("val", "test")
+COMPARED = ("initiation_precision", "tie_precision")
+"""Metrics of lists that are compared with the best rule, list by list."""
 
 
 def fitted(
@@ -96,11 +103,14 @@ def judge(model: Recommender, graph: FriendGraph, split: TemporalSplit, fit_seco
     name = model.name
     kind = ORACLE if name == ORACLE else model_kind(name)
     ready = time.perf_counter()
-    ranks = [evaluate_streaming(model, graph, part=part, split=split) for part in ("val", "test")]
+    ranks = [evaluate_streaming(model, graph, part=part, split=split) for part in PARTS]
     seconds = time.perf_counter() - ready
+    lists = [evaluate_lists(model, graph, part=part, split=split) for part in PARTS]
     queries = sum(len(r.event_id) for r in ranks)
     return {
         "rows": [{"model": name, "kind": kind} | row for r in ranks for row in r.rows()],
+        "lists": [{"kind": kind} | row for result in lists for row in result.rows()],
+        "list_terms": {result.questions.part: _terms(result) for result in lists},
         "mutual": evaluate_mutual(model, graph, part="test", split=split),
         "timing": {
             "model": name,
@@ -112,6 +122,32 @@ def judge(model: Recommender, graph: FriendGraph, split: TemporalSplit, fit_seco
         "learning": [{"model": name} | row for row in model.curve],
         "evaluated": {r.part: len(r.event_id) for r in ranks},
     }
+
+
+def _terms(result: ListResult) -> dict[str, list[list[float]]]:
+    """The values of the compared metrics, and the recipient of each, as JSON holds them."""
+    return {metric: [part.tolist() for part in result.terms(metric)] for metric in COMPARED}
+
+
+def list_ratios(judged: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """The ratio of each model's lists to those of the rule that is best in hindsight, paired by recipient."""
+    out = []
+    for part in PARTS:
+        for metric in COMPARED:
+            terms = {}
+            for name, result in judged.items():
+                values, recipients = result["list_terms"][part][metric]
+                terms[name] = np.array(values), np.array(recipients, dtype=np.int64)
+            rules = [name for name in judged if name in HEURISTICS and len(terms[name][0])]
+            if not rules:
+                continue
+            best = max(rules, key=lambda name: terms[name][0].mean())
+            for name in judged:
+                ratio, low, high = bootstrap_ratio(terms[name], terms[best])
+                if np.isfinite(ratio):
+                    row = {"model": name, "part": part, "metric": f"{metric}@10", "best_rule": best}
+                    out.append(row | {"ratio": ratio, "low": low, "high": high})
+    return out
 
 
 def _curve(ranks: list[StreamingRanks]) -> dict[str, list[float]]:
@@ -180,6 +216,8 @@ def run(
 
     results = head | {
         "rows": [row for name in models for row in judged[name]["rows"]],
+        "lists": [row for name in models for row in judged[name]["lists"]],
+        "list_ratios": list_ratios({name: judged[name] for name in models}),
         "mutual": [row for name in models for row in judged[name]["mutual"]],
         "timing": [judged[name]["timing"] for name in models],
         "over_time": [judged[name]["over_time"] for name in models],
@@ -189,7 +227,8 @@ def run(
     results["split"]["evaluated"] = judged[models[0]]["evaluated"]
     (out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     best = _best_on_validation(results["rows"])
-    print(f"\n{slice_table(results['rows'], 'test')}\n\n{mutual_table(results['mutual'])}\n")
+    print(f"\n{list_table(results['lists'], results['list_ratios'], 'test')}\n")
+    print(f"{slice_table(results['rows'], 'test')}\n\n{mutual_table(results['mutual'])}\n")
     print(f"{timing_table(results['timing'])}\n")
     if best not in ready:
         ready[best] = fitted(best, graph, split, seed, world)
@@ -266,6 +305,13 @@ def _write_report(out: Path, results: dict[str, Any], network: NetworkStatistics
         [
             ("The network", "", Html(f"<table>{facts}</table>")),
             ("Degrees and answers", "", degree_and_reciprocity(network, results["dataset"])),
+            (
+                "Lists for the coming days",
+                "At eight moments of the test part, ten new people for everyone seen lately. Initiation: the "
+                "user turns to the person in the window that follows; tie: the person answers, too. To "
+                "best rule: divided by the best rule in hindsight, with the 95 % interval by recipient.",
+                list_table(results["lists"], results["list_ratios"], "test", fmt="html"),
+            ),
             (
                 "Score by slice",
                 "Each test event ranks the person turned to among all users, seeing only what is strictly "

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -258,3 +260,13 @@ def test_moments_share_the_events_of_a_part() -> None:
     sizes = [int(((time >= a) & (time < b)).sum()) for a, b in pairwise(borders)]
     assert sum(sizes) == split.num_test
     assert max(sizes) - min(sizes) <= 8  # events of one time stay together
+
+
+def test_the_page_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GRAPHREC_HOME", str(tmp_path))
+    page = (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text()
+    for code in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL):
+        exec(code, {"__name__": "page"})
+    assert "times the ties of adamic_adar" in capsys.readouterr().out

@@ -9,6 +9,7 @@ from graphrec.report.figures import score_by_slice as score_by_slice
 from graphrec.report.html import Html as Html
 from graphrec.report.html import write_report as write_report
 from graphrec.report.network import NetworkStatistics as NetworkStatistics
+from graphrec.report.tables import list_table as list_table
 from graphrec.report.tables import mutual_table as mutual_table
 from graphrec.report.tables import slice_table as slice_table
 from graphrec.report.tables import timing_table as timing_table

@@ -47,6 +47,49 @@ def slice_table(rows: Sequence[Row], part: str, *, fmt: str = "simple") -> str:
     return _table(body, header, fmt)
 
 
+def list_table(
+    rows: Sequence[Row], ratios: Sequence[Row], part: str, *, k: int = 10, fmt: str = "simple"
+) -> str:
+    """Precision and recall of lists for both outcomes, with their ratios to the best rule, and their spread.
+
+    Args:
+        rows: the `lists` of a results file.
+        ratios: the `list_ratios` of a results file.
+        part: 'val' or 'test'.
+        k: the length of the lists.
+        fmt: as in `slice_table`.
+
+    Raises:
+        ValueError: the part or the format is unknown.
+    """
+    check_choice("part", part, get_args(Part))
+    rows = [row for row in rows if row["part"] == part and row["slice"] == "all"]
+    cell = {(row["model"], row["metric"]): row for row in rows}
+    ratio = {(row["model"], row["metric"]): row for row in ratios if row["part"] == part}
+
+    def show(model: str, metric: str, digits: int = 3) -> str:
+        return _decimals(cell.get((model, metric), {}).get("value"), digits)
+
+    def show_ratio(model: str, metric: str) -> str:
+        row = ratio.get((model, metric))
+        return "" if row is None else f"{row['ratio']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+
+    body = []
+    for model in dict.fromkeys(row["model"] for row in rows):
+        numbers = []
+        for outcome in ("initiation", "tie"):
+            precision = f"{outcome}_precision@{k}"
+            numbers += [show(model, precision, 5), show_ratio(model, precision)]
+            numbers.append(show(model, f"{outcome}_recall@{k}"))
+        body.append([model, *numbers, show(model, "gini"), show(model, "sameness")])
+    outcomes = [
+        f"{outcome} {name}"
+        for outcome in ("initiation", "tie")
+        for name in (f"P@{k}", "to best rule", f"recall@{k}")
+    ]
+    return _table(body, ["lists", *outcomes, "Gini", "sameness"], fmt)
+
+
 def mutual_table(rows: Sequence[Row], *, fmt: str = "simple") -> str:
     """Mutual MRR, reciprocated precision and exposure of each model.
 
