@@ -37,7 +37,7 @@ from graphrec.temporal.out_of_core.user_numbers import UserNumbers
 MEMORY = 4 * 2**30
 """Bytes of memory used, about, unless another number is given."""
 
-HALF_EDGE_BYTES = 88
+HALF_EDGE_BYTES = 92
 """Memory of building a piece, for each of its half-edges."""
 
 USER_BYTES = 24
@@ -150,6 +150,28 @@ def _folder_beside(target: Path) -> Iterator[Path]:
         shutil.rmtree(made, ignore_errors=True)
 
 
+@contextmanager
+def _one_behind() -> Iterator[Callable[..., None]]:
+    """Run calls one after another in a thread, each while the arguments of the next are made.
+
+    An error of a call comes before one of what is done at the same time.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        last: Future[None] | None = None
+
+        def run(function: Callable[..., None], *arguments: Any) -> None:
+            nonlocal last
+            if last is not None:
+                last.result()
+            last = thread.submit(function, *arguments)
+
+        try:
+            yield run
+        finally:
+            if last is not None:
+                last.result()
+
+
 class _Builder:
     """The stages of building an index in a folder `index` of a folder for temporary files."""
 
@@ -183,19 +205,21 @@ class _Builder:
 
         writer = IndexWriter(self._folder / "index", length, num_events=len(self._rows))
         pieces = Pieces(self._folder, length, self._half_edges(len(place), 2 * len(self._rows)))
-        for rows in self._rows.in_order(self._batch_rows):
-            src, dst = (place[rows[side]].astype(np.int64) for side in ("src", "dst"))
-            action, times = code[rows["action"]], np.ascontiguousarray(rows["time"])
-            first = writer.num_events
-            tick = writer.append_events(src, dst, times, action)
-            pieces.append(src, dst, tick, action, first)
+        with _one_behind() as run:
+            for rows in self._rows.in_order(self._batch_rows):
+                src, dst = (place[rows[side]].astype(np.int64) for side in ("src", "dst"))
+                action, times = code[rows["action"]], np.ascontiguousarray(rows["time"])
+                first = writer.num_events
+                tick = writer.append_events(src, dst, times, action)
+                run(pieces.append, src, dst, tick, action, first)
         pieces.end_appends()
         self._rows.path.unlink()
         del place
         self._say(f"events written, half-edges in {len(pieces)} pieces")
 
-        for piece, built in enumerate(self._built(pieces, len(names))):
-            writer.append_piece(int(pieces.bounds[piece]), built)
+        built = self._built(pieces, len(names))
+        for piece, first in enumerate(pieces.bounds[:-1].tolist()):
+            writer.append_piece(first, next(built))  # nothing holds on to the columns of a piece
             self._say(f"piece {piece + 1} of {len(pieces)} built")
         writer.join_pairs(pieces.piece_of, self._batch_rows)
         writer.link_appearances(self._batch_rows)
@@ -214,7 +238,9 @@ class _Builder:
         degree = np.zeros(0, np.int64)
         actions: dict[str, int] = {}
         num_rows = num_kept = 0
-        for batch in batches.read(self._batch_rows):
+
+        def take(batch: EventBatch) -> None:
+            nonlocal degree, num_rows, num_kept
             src, dst = self._number(batch, numbers, integers=batches.has_integer_ids)
             if len(numbers) > len(degree):
                 degree = np.concatenate([degree, np.zeros(len(numbers) - len(degree), np.int64)])
@@ -227,6 +253,10 @@ class _Builder:
             num_kept += kept
             if num_kept > MAX_EVENTS:
                 raise DataError(f"{batches.where}: an index holds at most {MAX_EVENTS:,} events")
+
+        with _one_behind() as run:
+            for batch in batches.read(self._batch_rows):
+                run(take, batch)
         self._rows.flush()
         if not num_rows:
             raise DataError(f"{batches.where}: there are no events")

@@ -92,7 +92,7 @@ class Pieces:
         begin, end = self.bounds[piece : piece + 2].tolist()
         half = empty_timelines(self._length[begin:end])
         place_half_edges(records, begin, half)
-        outgoing = (records[CODE] & 1).astype(bool)
+        outgoing = records[CODE] & 1 > 0
         found = complete_columns(
             half,
             records[ACTION].astype(np.int64),
@@ -102,6 +102,7 @@ class Pieces:
             num_actions=num_actions,
         )
         number_events(records, half.code)
+        del records
         return found._replace(pair=found.pair[outgoing])
 
     def _read(self, piece: int) -> np.ndarray:
