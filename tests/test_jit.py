@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
 import pytest
 
+import graphrec
 from graphrec.jit import kernel
 
 
@@ -59,3 +62,39 @@ def test_kernels_run_as_plain_python_under_a_debugger() -> None:
         check=False,
     )
     assert run.stdout == "function [1, 2]\n", run.stderr
+
+
+@pytest.mark.parametrize("home", ["writable", "read-only"])
+def test_a_read_only_install_keeps_machine_code_at_home_or_nowhere(tmp_path: Path, home: str) -> None:
+    """Files stand where folders would be made, which stops even root."""
+    package = Path(graphrec.__file__).parent
+    code = shutil.copytree(
+        package, tmp_path / "code" / "graphrec", ignore=shutil.ignore_patterns("bundled", "__pycache__")
+    )
+    for folder in {file.parent for file in code.rglob("*.py")}:
+        (folder / "__pycache__").touch()
+    if home == "writable":
+        (tmp_path / "home").mkdir()
+    else:
+        (tmp_path / "home").touch()
+    script = (
+        "import numpy as np, graphrec\n"
+        "from graphrec.temporal.lookups import number_ticks\n"
+        "tick = np.empty(4, np.int32)\n"
+        "print(graphrec.__file__, number_ticks(np.array([5, 5, 6, 9]), tick), tick)\n"
+    )
+    unset = ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "PYTHONPYCACHEPREFIX")
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", script],
+        env={name: value for name, value in os.environ.items() if name not in unset}
+        | {"HOME": str(tmp_path / "home"), "PYTHONPATH": str(tmp_path / "code")},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.stdout.split(maxsplit=1) == [str(code / "__init__.py"), "3 [0 0 1 2]\n"]
+    assert run.stderr == ""
+    kept = [path.name for path in tmp_path.rglob("*.nbi")]
+    assert bool(kept) == (home == "writable")
+    assert not list(code.rglob("*.nbi"))
