@@ -31,7 +31,7 @@ from graphrec.temporal import (
     dense,
 )
 from graphrec.temporal.build import build_index
-from graphrec.temporal.columns import IndexColumns
+from graphrec.temporal.columns import LAST_PLACE, IndexColumns
 from graphrec.temporal.lookups import link_appearances
 
 
@@ -76,8 +76,8 @@ def anew(timeline: Timeline) -> dict[str, list[object]]:
         num_users=timeline.num_users,
         num_actions=timeline._num_actions,
     )
-    following = np.empty(2 * len(kept), np.int32)
-    link_appearances(src, dst, timeline.num_users, following)
+    following, latest = np.empty(2 * len(kept), np.int32), np.full(timeline.num_users, LAST_PLACE, np.int64)
+    link_appearances(src, dst, 0, latest, following)
     return content(columns, following, kept.tolist())
 
 
@@ -133,7 +133,7 @@ def read(index: Timeline) -> list[torch.Tensor]:
         index, torch.arange(2 * num_users).view(-1, 2) % 4, shares, known & (user[:num_users] > 3), 4
     )
     lists = [
-        HeuristicLists(rule, index, half_life=5.0, origin=0, weight=torch.ones(99, dtype=torch.float64))
+        HeuristicLists(rule, index, half_life=5.0, origin=0, weight=torch.ones_like)
         for rule in (
             DirectRule(),
             DirectRule(measure=Measured.RECEIVED),

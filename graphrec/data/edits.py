@@ -50,7 +50,7 @@ def select_actions(graph: FriendGraph, actions: Sequence[str]) -> FriendGraph:
         store = graph["user", name, "user"]
         out["user", name, "user"].update(plain_values(store, {}))
         out["user", name, "user"].event_id = torch.searchsorted(kept, store.event_id)
-    _forbid_tie_columns(graph)
+    forbid_tie_columns(graph)
     out.add_mutual_ties()
     return out
 
@@ -61,7 +61,7 @@ def select_events(graph: FriendGraph, kept: Tensor) -> FriendGraph:
         raise ValueError(f"kept must be [{graph.num_events}] bool, got {list(kept.shape)} {kept.dtype}")
     out = _with_users_of(graph)
     _copy_events(graph, out, kept)
-    _forbid_tie_columns(graph)
+    forbid_tie_columns(graph)
     out.add_mutual_ties()
     return out
 
@@ -81,7 +81,7 @@ def with_events(graph: FriendGraph, log: EventLog) -> FriendGraph:
                 f"the action {name!r} has {extra[0]!r} for each event, the new ones none: build the graph "
                 f"anew from all events, or remove it: del graph['user', {name!r}, 'user'].{extra[0]}"
             )
-    _forbid_tie_columns(graph)
+    forbid_tie_columns(graph)
     old, weight = graph.events(), graph.weights()
     if (weight is None) != (log.weight is None):
         raise DataError("either both the graph's events and the new ones have weights, or neither")
@@ -236,7 +236,7 @@ def _copy_people(graph: FriendGraph, out: FriendGraph, place: Tensor) -> None:
     out["user"].update({k: v for k, v in plain_values(people, columns).items() if k != "num_nodes"})
 
 
-def _forbid_tie_columns(graph: FriendGraph) -> None:
+def forbid_tie_columns(graph: FriendGraph) -> None:
     """Raise DataError if mutual ties have columns of their own: ties are derived again, without them."""
     if ("user", "friend", "user") in graph.edge_types:
         extra = [key for key in graph["user", "friend", "user"] if key not in ("edge_index", "time")]

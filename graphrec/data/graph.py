@@ -18,6 +18,7 @@ from graphrec.data.checks import check_kind
 from graphrec.data.errors import DataError
 from graphrec.data.events import EventLog, forbid_reserved
 from graphrec.data.exchange import read_networkx, to_networkx
+from graphrec.data.guard import ReadWriteGuard
 from graphrec.data.ids import Id, UserIds, id_list
 from graphrec.data.ties import mutual_ties
 from graphrec.data.users import UserTable, unknown_features
@@ -128,6 +129,17 @@ class FriendGraph(HeteroData):
             cached = self.__dict__["_user_ids"] = UserIds(raw)
         return cached
 
+    @property
+    def action_counts(self) -> list[int]:
+        """The number of events of each action."""
+        return [self[USER, name, USER].event_id.numel() for name in self.actions]
+
+    @property
+    def guard(self) -> ReadWriteGuard:
+        """Keeps queries apart from appends; a graph and those grown from it have one."""
+        guard: ReadWriteGuard = self.__dict__.setdefault("_guard", ReadWriteGuard())
+        return guard
+
     def events(self) -> Events:
         """Return the events of all actions in one sequence; the same object while the tensors are the same.
 
@@ -153,7 +165,7 @@ class FriendGraph(HeteroData):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state to copy and pickle, without derived values."""
-        derived = ("_user_ids", "_events", "_timeline")
+        derived = ("_user_ids", "_events", "_timeline", "_guard")
         return {key: value for key, value in self.__dict__.items() if key not in derived}
 
     def snapshot(self, time: int) -> FriendGraph:

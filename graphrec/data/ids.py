@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from graphrec.data.errors import DataError, RowError
+from graphrec.data.id_search import SortedIds, as_bytes, search_keys
 
 if TYPE_CHECKING:  # ids are parsed without torch, which takes seconds to import
     from torch import Tensor
@@ -23,6 +24,9 @@ Id: TypeAlias = int | str
 MAX_ID_BYTES = 255
 INTEGER_FORM = r"0|-?[1-9][0-9]*"
 """Text of this form, if it fits into int64, is an integer; all other text is a string."""
+
+IDS_PER_SEARCH = 32
+"""Users for each id that is looked up, from which on searching is faster than hashing all ids."""
 
 MISSING_WORDS = (
     *("nan", "NaN", "NAN", "-nan", "-NaN", "NULL", "null", "None", "NA", "N/A", "n/a", "<NA>", "NaT", r"\N"),
@@ -177,8 +181,12 @@ class UserIds:
         raw = self.raw.cpu().numpy()
         if raw.ndim == 1:
             return pa.array(raw)
-        strings = np.ascontiguousarray(raw).view(f"S{raw.shape[1]}").ravel()
-        return pa.array([value.decode() for value in strings.tolist()], type=pa.string())
+        return pa.array([value.decode() for value in as_bytes(raw).tolist()], type=pa.string())
+
+    @cached_property
+    def sorted(self) -> SortedIds:
+        """The ids in order, to search for a few."""
+        return SortedIds(self.raw.cpu().numpy())
 
     def __len__(self) -> int:
         return self.raw.size(0)
@@ -231,8 +239,15 @@ class UserIds:
                 wanted = _integers(wanted)
         elif self.raw.dim() == 2:
             wanted = wanted.cast(pa.string())
+        return torch.from_numpy(self._positions(wanted))
+
+    def _positions(self, wanted: Any) -> np.ndarray:
+        """Positions [n] int64 of a column of int64 or text, as the ids are; -1 for unknown ids and nulls."""
+        if len(wanted) * IDS_PER_SEARCH < len(self):
+            keys, known = search_keys(wanted)
+            return np.where(known, self.sorted.find(keys), -1)
         found = pc.index_in(wanted, value_set=self.values)
-        return torch.from_numpy(np.asarray(pc.fill_null(found, -1)).astype(np.int64))
+        return np.asarray(pc.fill_null(found, -1)).astype(np.int64)
 
     def narrowed(self) -> UserIds:
         """Return the same ids; text is padded to the longest id."""

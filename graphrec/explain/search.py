@@ -108,7 +108,7 @@ class _Suggestion:
     def __init__(self, recommender: Recommender, query: Query, candidate: int, hidden: Tensor) -> None:
         self.graph, self.hidden = recommender.graph, hidden
         self.user, self.candidate, self.time = int(query.user), candidate, int(query.time)
-        self.events, self._timeline = self.graph.events(), Timeline.of(self.graph)
+        self.events, self._timeline = self.graph.events(), Timeline.of(self.graph, follows=True)
         self._tick = self._timeline.tick(query.time)
         self._trials = Trials(recommender, query, torch.tensor(candidate))
         self.score = self._trials.score

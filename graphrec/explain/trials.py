@@ -44,7 +44,7 @@ class Trials:
         Raises:
             ValueError: the score is not finite.
         """
-        timeline = Timeline.of(self.recommender.graph)
+        timeline = Timeline.of(self.recommender.graph, follows=True)
         index = _take_copy(timeline)
         removal = index.remove(event_ids)
         try:

@@ -39,9 +39,8 @@ def presence_features(
     if user is None:
         last = [dense.last_time(timeline, tick, role=role) for role in ("src", "dst")]
         counts = [dense.num_received(timeline, tick), dense.degree(timeline, tick)]
-    people = slice(None) if user is None else user
     width = timeline.num_users if user is None else len(user)
-    near = None if spectral is None else spectral.cosines(people)
+    near = None if spectral is None else spectral.cosines(user)
     rows = max(1, SCORES_PER_BLOCK // max(1, width))
     alike = user is not None and len(query) > 1 and bool((time == time[0]).all())  # as in a service
     for start in range(0, max(1, len(query)), rows):

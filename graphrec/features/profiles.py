@@ -52,7 +52,7 @@ class Profiles:
         if joined is not None:
             timeline = Timeline.of(graph)
             moments = torch.cat([timeline.instants, torch.tensor([UNKNOWN])])
-            since = moments[timeline.first_tick]
+            since = moments[timeline.first_tick.clamp(max=len(timeline.instants))]
             since = torch.where(joined >= 0, joined, since)
         known = x[since < until].double()
         mean = known.mean(0)

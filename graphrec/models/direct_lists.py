@@ -66,11 +66,11 @@ class Candidates(NamedTuple):
 
 
 class OrderData(NamedTuple):
-    """The order of all other users; see `UserOrder` and `Checkpoints`."""
+    """The order of all other users; see `UserOrder`, `Checkpoints` and `retrieval.topk.tie_shuffle`."""
 
     columns: OrderColumns
     tie_rank: np.ndarray
-    tie_order: np.ndarray
+    tie_shuffle: np.ndarray
     src: np.ndarray
     dst: np.ndarray
     event_tick: np.ndarray
@@ -226,7 +226,7 @@ def list_best(
         scores: [B, k] float64, filled; padded with -inf.
         answered: [B] bool, filled: False where a list would take more users than the order lists.
     """
-    columns, tie_rank, tie_order, src, dst, event_tick, checkpoint, listed, sizes, complete = order
+    columns, tie_rank, tie_shuffle, src, dst, event_tick, checkpoint, listed, sizes, complete = order
     measure, origin, half_life, instants = (
         columns.measure,
         columns.origin,
@@ -312,9 +312,10 @@ def list_best(
             # Beside a measure, popularities may be too small to count: then users beyond the list are tied.
             answered[b] = whole or enough or (size == k and (measure == 0 or half_life == 0.0))
             rank = int64(0)
-            while whole and size < k and rank < len(tie_order):  # those of whom nothing is known
-                someone = tie_order[rank]
-                if key[slot_of(key, someone)] < 0 and is_allowed(queries, b, someone):
+            while whole and size < k and rank < len(tie_shuffle):  # those of whom nothing is known
+                someone = tie_shuffle[rank]
+                is_here = someone < len(tie_rank) and key[slot_of(key, someone)] < 0
+                if is_here and is_allowed(queries, b, someone):
                     own = measure_before(measure, origin, instants, start, length, tick, someone, bound)
                     popular = popularity_before(
                         half_life, instants, got_start, got_length, got_tick, total, someone, bound, time
@@ -324,5 +325,5 @@ def list_best(
                 rank += 1
         sort_best_first(best, none, ranks, size)
         for i in range(k):
-            users[b, i] = tie_order[ranks[i]] if i < size else -1
+            users[b, i] = tie_shuffle[ranks[i]] if i < size else -1
             scores[b, i] = best[i] if i < size else -np.inf

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -11,10 +13,14 @@ from torch import Tensor
 from graphrec.data import Query
 from graphrec.models.direct_lists import NO_CANDIDATES, ListQueries, OrderData, SourceData, list_best
 from graphrec.models.recommender import Wanted
-from graphrec.retrieval.topk import tie_order, tie_rank
+from graphrec.retrieval.topk import tie_capacity, tie_rank, tie_shuffle
 from graphrec.temporal import Timeline
+from graphrec.temporal.act_lists import ActLists, Received
 from graphrec.temporal.columns import TimedLists
-from graphrec.temporal.user_order import Measure, UserOrder, acts_by_user, received_acts
+from graphrec.temporal.user_order import Measure, UserOrder
+
+MIN_DEGREES = 1024
+"""Degrees that a table of weights has more than there are, at least."""
 
 MAX_TIED = 1024
 """Candidates of equal values whose popularity is looked up one by one; see `list_best`."""
@@ -59,6 +65,28 @@ class DirectRule:
     add_popularity: bool = True
 
 
+class DegreeWeights:
+    """A table of the weights of common contacts, for all degrees that there are, which follows an index.
+
+    Args:
+        weight: from degrees to weights.
+    """
+
+    def __init__(self, weight: Callable[[Tensor], Tensor]) -> None:
+        self._weight, self._table = weight, torch.empty(0, dtype=torch.float64)
+        self._max_degree = self._num_events = 0
+
+    def of(self, timeline: Timeline) -> Tensor:
+        """Return the weights by degree: [D] float64."""
+        num_events = len(timeline.events)
+        self._max_degree += num_events - self._num_events  # no degree has grown by more
+        self._num_events = num_events
+        if len(self._table) <= self._max_degree:
+            self._max_degree = int(timeline.columns.contacts.length.max(initial=0))
+            self._table = self._weight(torch.arange(2 * self._max_degree + MIN_DEGREES)).double()
+        return self._table
+
+
 class HeuristicLists:
     """Lists of one rule on one graph.
 
@@ -67,57 +95,81 @@ class HeuristicLists:
         timeline: the index.
         half_life: seconds, of popularity.
         origin: seconds, where recency counts from.
-        weight: [D] float64, of a common contact by its degree.
+        weight: from degrees to the weights of common contacts with these degrees.
     """
 
     def __init__(
-        self, rule: DirectRule, timeline: Timeline, *, half_life: float, origin: int, weight: Tensor
+        self,
+        rule: DirectRule,
+        timeline: Timeline,
+        *,
+        half_life: float,
+        origin: int,
+        weight: Callable[[Tensor], Tensor],
     ) -> None:
-        self._rule, self._timeline, self._events = rule, timeline, timeline.events
-        num_users, columns = timeline.num_users, timeline.columns
-        measure, lists = Measure.NOTHING, None
+        self._rule, self._timeline, self._half_life, self._origin = rule, timeline, half_life, origin
+        measure = Measure.NOTHING
         if rule.measure in (Measured.LAST_ACT, Measured.LAST_EVENT):
             measure = Measure.LAST_TIME
         elif rule.measure is not Measured.NOTHING:
             measure = Measure.COUNT
-        received = (
-            received_acts(timeline, half_life)
-            if rule.popularity or rule.measure is Measured.RECEIVED
-            else None
-        )
-        if rule.measure is Measured.DEGREE:
-            lists = columns.contacts
-        elif rule.measure is Measured.LAST_ACT:
-            lists = acts_by_user(timeline)
-        elif rule.measure is Measured.LAST_EVENT:
-            half = columns.half_edges
-            lists = TimedLists(half.start, half.length, half.other, half.tick)
-        elif received is not None and rule.measure is Measured.RECEIVED:
-            lists = TimedLists(received.start, received.length, received.tick, received.tick)
+        self._received = self._acts = None
+        if rule.popularity or rule.measure is Measured.RECEIVED:
+            self._received = ActLists(timeline, "dst", half_life)
+        if rule.measure is Measured.LAST_ACT:
+            self._acts = ActLists(timeline, "src", math.inf)
         self._order = UserOrder(
             timeline,
-            tie_rank(num_users),
-            received=received if rule.popularity else None,
+            tie_rank(timeline.num_users),
+            received=self._popular,
             half_life=half_life,
             measure=measure,
-            lists=lists,
+            lists=self._measured,
             roles=ROLES[rule.measure],
             origin=origin,
         )
-        self._source = SourceData(
-            rule.candidates,
+        self._weights = DegreeWeights(weight)
+        self._source = self._source_data()
+
+    def follow(self, timeline: Timeline) -> None:
+        """Read an index that events were appended to."""
+        self._timeline = timeline
+        for acts in (self._received, self._acts):
+            if acts is not None:
+                acts.follow(timeline)
+        self._order.follow(timeline, tie_rank(timeline.num_users), self._popular, self._measured)
+        self._source = self._source_data()
+
+    @property
+    def _popular(self) -> Received | None:
+        return self._received.lists if self._received is not None and self._rule.popularity else None
+
+    @property
+    def _measured(self) -> TimedLists | None:
+        """The lists that are counted, or whose last entry counts; only their ticks matter."""
+        columns, measure = self._timeline.columns, self._rule.measure
+        if measure is Measured.DEGREE:
+            return columns.contacts
+        if measure is Measured.LAST_EVENT:
+            half = columns.half_edges
+            return TimedLists(half.start, half.length, half.other, half.tick)
+        acts = self._acts if measure is Measured.LAST_ACT else self._received
+        if acts is None or measure not in (Measured.LAST_ACT, Measured.RECEIVED):
+            return None
+        lists = acts.lists
+        return TimedLists(lists.start, lists.length, lists.tick, lists.tick)
+
+    def _source_data(self) -> SourceData:
+        columns = self._timeline.columns
+        return SourceData(
+            self._rule.candidates,
             columns.half_edges,
             columns.pair,
             columns.contacts,
-            weight.numpy(),
-            float(num_users) ** 2,
-            origin,
+            self._weights.of(self._timeline).numpy(),
+            float(self._timeline.num_users) ** 2,
+            self._origin,
         )
-
-    @property
-    def is_current(self) -> bool:
-        """Whether no events were appended to the index since."""
-        return self._timeline.events is self._events
 
     def best(self, query: Query, wanted: Wanted, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the lists of B > 0 queries.
@@ -167,7 +219,7 @@ class HeuristicLists:
         return OrderData(
             order.columns,
             order.tie_rank,
-            tie_order(self._timeline.num_users).numpy(),
+            tie_shuffle(tie_capacity(self._timeline.num_users)).numpy(),
             order.src,
             order.dst,
             order.event_tick,

@@ -20,6 +20,7 @@ from graphrec.data.checks import check_count, check_number
 from graphrec.data.draws import hashed, mix
 from graphrec.data.precision import single_precision
 from graphrec.data.saved import make_folder
+from graphrec.models.appending import reads_graph
 from graphrec.models.direct_lists import COMMON_CONTACTS, JACCARD, LAST_ACT, LAST_EVENT
 from graphrec.models.heuristic_lists import DirectRule, HeuristicLists, Measured
 from graphrec.models.recommender import Recommender, Wanted
@@ -37,7 +38,6 @@ MAX_STEPS = 10_000
 
 FIXED_POINT = 2.0**32
 """Real weights become whole numbers (exact in float64), so that sums do not depend on the order of users."""
-
 
 FILE = "heuristic.json"
 
@@ -70,10 +70,9 @@ class Heuristic(Recommender):
         """Index the graph, and set the half-life of popularity from the training span."""
         until = self._check_past(graph, until)
         training = graph.events().time[graph.events().time < until]
-        self._origin = int(training[0])
+        self._origin, self.fitted_until = int(training[0]), until
         self._half_life = popularity_half_life(self._origin, until)
         self._read(graph)
-        self.fitted_until = until
         return self
 
     @single_precision()
@@ -125,8 +124,15 @@ class Heuristic(Recommender):
 
     def _read(self, graph: FriendGraph) -> None:
         self._graph, self._timeline = graph, Timeline.of(graph)
-        self._popularity = dense.PopularitySweep(self._timeline, self._half_life)
-        self._lists = {}
+        self._popularity, self._lists = dense.PopularitySweep(self._timeline, self._half_life), {}
+
+    def follow(self, graph: FriendGraph) -> None:
+        """See `Recommender.follow`: the work grows with the events appended alone."""
+        self._graph, self._timeline = graph, Timeline.of(graph, follows=True)
+        assert isinstance(self._popularity, dense.PopularitySweep)
+        self._popularity.follow(self._timeline)
+        for lists in self._lists.values():
+            lists.follow(self._timeline)
 
     def _recommend(self, query: Query, wanted: Wanted) -> tuple[Tensor, Tensor]:
         if self.direct is None or not len(query):
@@ -138,14 +144,13 @@ class Heuristic(Recommender):
     ) -> tuple[Tensor, Tensor]:
         """List the best users; scale [B] float64 is the factor of what the rule measures."""
         lists = self._lists.get(rule)
-        if lists is None or not lists.is_current:
-            degrees = torch.arange(int(self._timeline.columns.contacts.length.max(initial=0)) + 1)
+        if lists is None:
             lists = self._lists[rule] = HeuristicLists(
                 rule,
                 self._timeline,
                 half_life=self._half_life,
                 origin=self._origin,
-                weight=self._weight(degrees).double(),
+                weight=self._weight,
             )
         users, scores, answered = lists.best(query, wanted, scale)
         rows = (~answered).nonzero().squeeze(1)
@@ -273,10 +278,7 @@ class CommonNeighbors(Heuristic):
         return self._fallback(query).add_(self._two_hop(query))
 
     def _two_hop(self, query: Query) -> Tensor:
-        """Sums of `_weight` over the common contacts of each query's user with every user.
-
-        [B, N] float64, integer-valued so that sums are exact.
-        """
+        """Sums of `_weight` over common contacts with every user: [B, N] float64, exact whole numbers."""
         if self._far_apart(query):
             middle = len(query) // 2
             return torch.cat([self._two_hop(query[:middle]), self._two_hop(query[middle:])])
@@ -354,6 +356,7 @@ class PPR(Heuristic):
     def _score_in_order(self, query: Query) -> Tensor:
         return self._fallback(query).add_(self.visits(query).mul_(FIXED_POINT).round_())
 
+    @reads_graph
     def visits(self, query: Query) -> Tensor:
         """Personalized PageRank of all users, for B queries in order of time: [B, N] float64."""
         self._check(query)

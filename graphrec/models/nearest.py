@@ -105,6 +105,14 @@ class Nearest(Recommender):
         out.two_tower = two_tower
         return out
 
+    def follow(self, graph: FriendGraph) -> None:
+        """See `Recommender.follow`: vectors are indexed again only if users came, or users have features."""
+        size = self.graph.num_users
+        self.two_tower.follow(graph)
+        if graph.num_users > size or self.two_tower.view.profiles is not None:
+            self.join(graph)
+        self._graph = graph
+
     def save(self, folder: str | os.PathLike[str]) -> None:
         """See `Recommender.save`; the index is built anew where it is loaded.
 

@@ -11,7 +11,7 @@ from typing import Self, TypedDict
 import torch
 from torch import Tensor
 
-from graphrec.data import FriendGraph, Query
+from graphrec.data import EventLog, FriendGraph, Query
 from graphrec.data.checks import (
     check_exclude,
     check_graph,
@@ -21,6 +21,7 @@ from graphrec.data.checks import (
     check_until,
 )
 from graphrec.data.precision import single_precision
+from graphrec.models.appending import append_log, reads_graph
 from graphrec.retrieval.topk import select_rows, stable_topk, tie_order, tie_rank
 from graphrec.temporal import Timeline
 from graphrec.tokenizer import Tokenizer
@@ -94,6 +95,35 @@ class Recommender(ABC):
         """
         return None
 
+    def append(self, log: EventLog) -> None:
+        """Append later events and their users in place: the next query sees them, without a fit or rebuild.
+
+        Scores are those of `on` a graph with all these events, where users keep their indices and newcomers
+        have the next ones. `graph` is then another graph; the one before, and all graphs and snapshots made
+        of it, stay as they are. Queries of other threads see the state before or after.
+
+        Args:
+            log: events in order of time, none older than the last event of the graph; raw ids.
+
+        Raises:
+            RuntimeError: the recommender has not been fitted, or it is in the middle of a query.
+            DataError: an event is older than the graph's last one, an action is unknown, or values of a
+                column are missing (weights, attributes of edges or users); nothing is appended.
+        """
+        self._check_fitted()
+        append_log(self, log)
+
+    def follow(self, graph: FriendGraph) -> None:
+        """Read a graph that has grown from this one, in place; `append` calls it.
+
+        By default the recommender is put `on` the graph, at a cost that grows with the whole log. One that
+        keeps nothing derived from events sets `_graph` alone.
+
+        Args:
+            graph: its users and events begin with those of `self.graph`.
+        """
+        self.__dict__.update(self.on(graph).__dict__)
+
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the fitted state, without the graph: JSON, and tensors that load with `weights_only=True`.
 
@@ -116,6 +146,7 @@ class Recommender(ABC):
     def _score_in_order(self, query: Query) -> Tensor:
         """Scores of all users for B > 0 queries in order of time, [B, N], finite; higher is likelier."""
 
+    @reads_graph
     @single_precision()
     def score_all(self, query: Query) -> Tensor:
         """Scores of all users for B queries, [B, N], finite; higher is likelier.
@@ -155,6 +186,7 @@ class Recommender(ABC):
         if self._graph is None:
             raise RuntimeError(f"{self.name} has to be fitted first: call fit(graph, until=time)")
 
+    @reads_graph
     def score(self, query: Query, candidates: Tensor | None = None) -> Tensor:
         """Scores of candidates, [C] for all queries or [B, C] for each; of all N users by default.
 
@@ -172,6 +204,7 @@ class Recommender(ABC):
             return scores
         return scores.gather(1, self._candidate_index(query, candidates))
 
+    @reads_graph
     def score_pairs(self, query: Query, row: Tensor, user: Tensor) -> Tensor:
         """Scores of M (query, user) pairs, equal to those of `score`.
 
@@ -197,6 +230,7 @@ class Recommender(ABC):
                 out[here] = self.score_all(query[rows])[row[here] - rows[0], user[here]]
         return out
 
+    @reads_graph
     def recommend(
         self,
         query: Query,
@@ -254,6 +288,7 @@ class Recommender(ABC):
             values[block] = best
         return users, values
 
+    @reads_graph
     def predict_top_k(self, query: Query, candidates: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """The k candidates with the highest scores for each query.
 

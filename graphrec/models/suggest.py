@@ -73,19 +73,21 @@ def suggest(
         TypeError: a single id in place of a list, or a value that is not an id.
     """
     check_flags(include_known=include_known)
-    ids = recommender.graph.user_ids
-    k = min(check_count("k", k, maximum=None), recommender.graph.num_users)
-    query = Query.of(recommender.graph, users, time, action)
-    pairs = id_pairs(blocked)
-    people, scores = suggested(
-        recommender,
-        query,
-        k,
-        blocked=torch.stack([ids.index(side) for side in ([a for a, _ in pairs], [b for _, b in pairs])]),
-        opted_out=ids.index(id_list(opted_out, "opted_out")),
-        include_known=include_known,
-    )
-    return Suggestions.of(ids, query.user, people, scores)
+    with recommender.graph.guard.reading():
+        graph = recommender.graph
+        ids = graph.user_ids
+        k = min(check_count("k", k, maximum=None), graph.num_users)
+        query = Query.of(graph, users, time, action)
+        pairs = id_pairs(blocked)
+        people, scores = suggested(
+            recommender,
+            query,
+            k,
+            blocked=torch.stack([ids.index(side) for side in ([a for a, _ in pairs], [b for _, b in pairs])]),
+            opted_out=ids.index(id_list(opted_out, "opted_out")),
+            include_known=include_known,
+        )
+        return Suggestions.of(ids, query.user, people, scores)
 
 
 def suggested(
@@ -111,6 +113,14 @@ def suggested(
         users [B, k] int64, best first, padded with -1, and scores [B, k] float64, padded with -inf; both [B,
         N] if k is greater than the number of users N.
     """
+    with recommender.graph.guard.reading():
+        return _suggested(recommender, query, k, blocked, opted_out, include_known)
+
+
+def _suggested(
+    recommender: Recommender, query: Query, k: int, blocked: Tensor, opted_out: Tensor, include_known: bool
+) -> tuple[Tensor, Tensor]:
+    """As `suggested`, while no events are appended."""
     graph = recommender.graph
     check_query(graph, query)
     check_flags(include_known=include_known)
@@ -119,7 +129,7 @@ def suggested(
     opted_out = check_index("opted_out", opted_out, graph.num_users)
     exclude = [_blocked_rows(query, blocked)]
     if not include_known:
-        timeline = Timeline.of(graph)
+        timeline = Timeline.of(graph, follows=True)
         exclude.append(timeline.contacts.before(query.user, timeline.tick(query.time)))
     row, person = (torch.cat(parts) for parts in zip(*exclude, strict=True))
     # Those who opted out are excluded once for all queries, not once for each.

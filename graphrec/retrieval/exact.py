@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from graphrec.retrieval.index import Exclude, Index
-from graphrec.retrieval.topk import stable_topk, tie_order, tie_rank
+from graphrec.retrieval.topk import stable_topk, tie_order
 
 MAX_INNER_PRODUCTS = 2**22
 """Number of inner products held at once."""
@@ -31,7 +31,8 @@ class ExactIndex(Index):
     def build(self, vectors: Tensor) -> Self:
         """Store the vectors [N, D] in `tie_order`. Returns this index."""
         vectors = self._check_and_count(vectors)
-        self._order, self._place = tie_order(self.num_users), tie_rank(self.num_users)
+        self._order = tie_order(self.num_users)
+        self._place = self._order.argsort()
         self._vectors = vectors[self._order]
         return self
 

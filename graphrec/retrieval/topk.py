@@ -10,16 +10,36 @@ from torch import Tensor
 from graphrec.temporal import run_starts
 
 
+def tie_capacity(num_users: int) -> int:
+    """Return how many users one shuffle serves, `num_users` or more: a power of two, or 1.5 times one."""
+    power = 1 << max(1, num_users - 1).bit_length()
+    return power * 3 // 4 if num_users <= power * 3 // 4 else power
+
+
+@lru_cache(maxsize=8)
+def tie_shuffle(capacity: int) -> Tensor:
+    """The order in which users of equal scores are listed, and others who may join: [capacity] int64."""
+    return torch.randperm(capacity, generator=torch.Generator().manual_seed(0))
+
+
+@lru_cache(maxsize=8)
+def _shuffle_rank(capacity: int) -> Tensor:
+    return tie_shuffle(capacity).argsort()
+
+
+def tie_rank(num_users: int) -> Tensor:
+    """Each user's place in `tie_shuffle`: [N] int64, below the capacity; must not be written to.
+
+    It stays the same when users join, up to the shuffle's capacity.
+    """
+    return _shuffle_rank(tie_capacity(num_users))[:num_users]
+
+
 @lru_cache(maxsize=4)
 def tie_order(num_users: int) -> Tensor:
     """The order in which users of equal scores are listed: [N] int64; must not be written to."""
-    return torch.randperm(num_users, generator=torch.Generator().manual_seed(0))
-
-
-@lru_cache(maxsize=4)
-def tie_rank(num_users: int) -> Tensor:
-    """Each user's place in `tie_order`: [N] int64; must not be written to."""
-    return tie_order(num_users).argsort()
+    shuffle = tie_shuffle(tie_capacity(num_users))
+    return shuffle[shuffle < num_users]
 
 
 def stable_topk(values: Tensor, k: int) -> tuple[Tensor, Tensor]:

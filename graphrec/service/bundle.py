@@ -21,16 +21,17 @@ from graphrec.data.checks import check_count
 from graphrec.decode import PrefixTree
 from graphrec.evaluate import StreamingRanks, evaluate_streaming, rank_events
 from graphrec.evaluate.protocol import sample_rows
-from graphrec.explain import Explanation, explain
+from graphrec.explain import Explanation
 from graphrec.models import Recommender, Suggestions, build, load_recommender, suggested
 from graphrec.service import manifest
+from graphrec.service.appending import append_in_place
 from graphrec.service.contents import append_log_digest, encode_newcomers, event_log_of, graph_schema
+from graphrec.service.explaining import explain_within_rules
 from graphrec.service.lock import write_lock
 from graphrec.service.origin import Origin, finish_changes
 from graphrec.service.rule_changes import IDS
 from graphrec.service.rule_store import RuleStore
 from graphrec.service.rules import Rules
-from graphrec.temporal import Timeline
 from graphrec.threads import one_intra_op_thread
 from graphrec.tokenizer import ResidualKMeans, Tokenizer, load_tokenizer
 
@@ -43,8 +44,9 @@ DEFAULT_MODEL = "stu"
 class Bundle:
     """A graph, a recommender fitted on it, the STUs of users, and rules on which users not to show.
 
-    A bundle is immutable: `add`, `forget` and `with_rules` return another. `update` changes the bundle in a
-    folder, as its only writer; `save` refuses to replace a version that the bundle was not made from.
+    `add`, `forget` and `with_rules` return another bundle; `append` alone changes this one. `update` changes
+    the bundle in a folder, as its only writer; `save` refuses to replace a version that the bundle was not
+    made from.
 
     Attributes:
         graph: events and users; `graph.user_ids` maps raw ids.
@@ -120,9 +122,10 @@ class Bundle:
         Raises:
             KeyError: a user or action is unknown; it is named.
         """
-        query = Query.of(self.graph, users, time, action)
-        people, scores = self.suggested(query, k)
-        return Suggestions.of(self.graph.user_ids, query.user, people, scores)
+        with self.graph.guard.reading():
+            query = Query.of(self.graph, users, time, action)
+            people, scores = self.suggested(query, k)
+            return Suggestions.of(self.graph.user_ids, query.user, people, scores)
 
     @one_intra_op_thread()
     def suggested(self, query: Query, k: int) -> tuple[Tensor, Tensor]:
@@ -131,9 +134,10 @@ class Bundle:
         Returns:
             users [B, k] int64, best first, padded with -1, and scores [B, k], padded with -inf.
         """
-        k = min(check_count("k", k, maximum=None), self.graph.num_users)
-        blocked, gone = self._rule_indices(self.origin.enforced_rules)
-        return suggested(self.recommender, query, k, blocked=blocked, opted_out=gone)
+        with self.graph.guard.reading():
+            k = min(check_count("k", k, maximum=None), self.graph.num_users)
+            blocked, gone = self._rule_indices(self.origin.enforced_rules)
+            return suggested(self.recommender, query, k, blocked=blocked, opted_out=gone)
 
     def explain(self, user: Id, candidate: Id, *, time: int | None = None) -> Explanation:
         """Explain why a person is suggested to a user, within the rules; see `graphrec.explain.explain`.
@@ -148,25 +152,8 @@ class Bundle:
             ValueError: the candidate is never suggested to the user. The message is the same for all causes
                 (a contact, the user, an opt-out, a block), since rules are not disclosed.
         """
-        ids = self.graph.user_ids
-        index = ids.index([user, candidate])
-        user, candidate = ids.lookup(index)
-        query = Query.of(self.graph, index[:1], time)
-        timeline = Timeline.of(self.graph)
-        known = timeline.contacts.before(query.user, timeline.tick(query.time))[1]
-        rules = self.origin.enforced_rules
-        if bool((known == index[1]).any()) or index[0] == index[1] or not rules.allows(user, candidate):
-            raise ValueError(f"{candidate!r} is not suggested to {user!r}")
-        blocked, opted_out = self._rule_indices(rules)
-        return explain(
-            self.recommender,
-            user,
-            candidate,
-            time=int(query.time),
-            tokenizer=self.tokenizer if self.tokenizer.until <= int(query.time) else None,
-            blocked=zip(*(ids.lookup(side) for side in blocked), strict=True),
-            opted_out=ids.lookup(opted_out),
-        )
+        with self.graph.guard.reading():
+            return explain_within_rules(self, user, candidate, time, self._rule_indices)
 
     def evaluate(self, log: EventLog | None = None, *, progress: bool = True) -> StreamingRanks:
         """Evaluate on a stream of events, with all users as candidates (see docs/evaluation.md).
@@ -224,6 +211,22 @@ class Bundle:
         logs = self.logs if log is None else append_log_digest(self.logs, log, again=again)
         graph = self.graph if log is None else self.graph.with_events(log)
         return replace(self._on(graph if users is None else graph.with_users(users)), logs=logs)
+
+    def append(self, log: EventLog, *, again: bool = False) -> None:
+        """Append later events and their users in place and in memory: the next suggestion sees them.
+
+        It costs what `Recommender.append` costs; `add` is for other events, and for users without any.
+        Nothing is written until `save`. Newcomers have STUs as soon as the recommender gives them some; for
+        models without STUs, when the bundle is saved.
+
+        Args:
+            log: events in order of time, none older than the last event of the graph.
+            again: accept a log that was added before; its events then count twice.
+
+        Raises:
+            DataError: the log was added before; or as `Recommender.append`. Nothing is changed.
+        """
+        append_in_place(self, log, again=again)
 
     def forget(self, user: Id) -> Bundle:
         """Return a bundle without a user: in the graph, STUs, data of the recommender, and rules.
@@ -361,7 +364,7 @@ class Bundle:
         (folder / RECOMMENDER).mkdir()
         self.recommender.save(folder / RECOMMENDER)
         if self.recommender.tokenizer is None:
-            self.tokenizer.save(folder / TOKENIZER)
+            encode_newcomers(self.tokenizer, self.graph).save(folder / TOKENIZER)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:

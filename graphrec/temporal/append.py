@@ -111,7 +111,7 @@ def grow(index: GrowingIndex, *, events: int, num_users: int) -> GrowingIndex:
     """Copy an index to arrays with room for at least so many more events, and for `num_users` users."""
     columns, used = index.columns, index.used
     num_events, num_ticks, num_half, num_contacts, num_acted_on = used.tolist()
-    more_users = num_users - len(columns.half_edges.start)
+    more_users = max(num_users - len(columns.half_edges.start), 0)
     extra = room_after(index, events)["entries"]
 
     def lists(old: HalfEdges | TimedLists, entries: int) -> list[np.ndarray]:

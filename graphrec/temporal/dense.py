@@ -7,6 +7,7 @@ tick are added down the rows, in the columns of their users.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import Literal
 
 import numpy as np
@@ -85,18 +86,31 @@ class PopularitySweep:
 
     def __init__(self, timeline: Timeline, half_life: float) -> None:
         self._timeline, self._half_life = timeline, half_life
-        tick = timeline.event_tick
+        self._kept, self._moment = [0], [NEVER]
+        self._total = [torch.zeros(timeline.num_users, dtype=torch.float64)]
+        stored = torch.arange(0, len(timeline.events) - len(timeline.removed), self._every)
+        self._store(timeline.event_tick[position_of(timeline.removed, stored)])
+
+    def follow(self, timeline: Timeline) -> None:
+        """Read an index that events were appended to; a total is stored for each N of them."""
+        self._timeline = timeline
+        following = timeline.event_tick[self._kept[-1] + self._every - 1 :: self._every]
+        # A tie may still grow until a later one begins.
+        self._store(following[following < len(timeline.instants) - 1].contiguous())
+
+    @property
+    def _every(self) -> int:
+        return max(self._timeline.num_users, MIN_EVENTS_BETWEEN_TOTALS)
+
+    def _store(self, after: Tensor) -> None:
+        """Store totals after the events of some ticks, ascending."""
         # After whole ties: their order may change no sum, and no later event whether a total is stored.
-        num_left = len(tick) - len(timeline.removed)
-        stored = torch.arange(0, num_left, max(timeline.num_users, MIN_EVENTS_BETWEEN_TOTALS))
-        every = tick[position_of(timeline.removed, stored)]
-        after = torch.searchsorted(tick, every, right=True).unique()
-        self._kept = torch.cat([torch.tensor([0]), after])
-        self._moment = torch.cat([torch.tensor([NEVER]), timeline.events.time[after - 1]])
-        self._total = torch.zeros(len(self._kept), timeline.num_users, dtype=torch.float64)
-        for number in range(1, len(self._kept)):
-            end, moment = int(self._kept[number]), self._moment[number]
-            self._total[number] = self._continued(number - 1, end, moment)
+        for end in torch.searchsorted(self._timeline.event_tick, after, right=True).unique().tolist():
+            moment = int(self._timeline.events.time[end - 1])
+            total = self._continued(len(self._kept) - 1, end, torch.tensor(moment))
+            self._kept.append(end)
+            self._moment.append(moment)
+            self._total.append(total)
 
     def at(self, times: Tensor) -> Tensor:
         """Return every user's popularity just before ascending times [B] int64 seconds: [B, N] float64."""
@@ -106,7 +120,7 @@ class PopularitySweep:
         ticks = self._timeline.tick(times)
         between, row = _between(self._timeline, ticks)
         start = int(self._timeline.end_of_log(ticks[0]))
-        number = int(torch.searchsorted(self._kept, start, right=True)) - 1
+        number = bisect_right(self._kept, start) - 1
         first = self._continued(number, start, times[0])
         received = self._timeline.events.dst[between], self._halved(between, times[0])
         out = _accumulated(first, len(times), row, *received)
@@ -114,9 +128,10 @@ class PopularitySweep:
 
     def _continued(self, number: int, end: int, moment: Tensor) -> Tensor:
         """Popularity at `moment` (s) by events before position `end`, from stored total `number`: [N]."""
-        since = _left(self._timeline, int(self._kept[number]), end)
-        passed = (self._moment[number] - moment).double() / self._half_life
-        out = self._total[number] * torch.exp2(passed)
+        since, total = _left(self._timeline, self._kept[number], end), self._total[number]
+        passed = (torch.tensor(self._moment[number]) - moment).double() / self._half_life
+        out = torch.zeros(self._timeline.num_users, dtype=torch.float64)
+        torch.mul(total, torch.exp2(passed), out=out[: len(total)])
         return out.index_add_(0, self._timeline.events.dst[since], self._halved(since, moment))
 
     def _halved(self, events: slice | Tensor, moment: Tensor) -> Tensor:
@@ -174,9 +189,13 @@ def _fresh_contacts(timeline: Timeline, ticks: Tensor) -> tuple[Tensor, Tensor, 
     if ticks[0] == ticks[-1]:
         none = torch.empty(0, dtype=torch.int64)
         return none, none, none
-    tick, owner, other = timeline.contacts.chronological
-    low, high = torch.searchsorted(tick, ticks[[0, -1]]).tolist()
-    return tick[low:high], owner[low:high], other[low:high]
+    between, _ = _between(timeline, ticks)
+    users = torch.cat([timeline.events.src[between], timeline.events.dst[between]]).unique()
+    start, end = (timeline.contacts.end(users, tick) for tick in ticks[[0, -1]])
+    row, place = ragged(start, end)
+    tick = torch.from_numpy(timeline.columns.contacts.tick)[place]
+    order = torch.from_numpy(np.argsort(tick.numpy(), kind="stable"))
+    return tick[order].long(), users[row[order]], timeline.contacts.other[place[order]].long()
 
 
 def _accumulated(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -24,12 +25,18 @@ PRODUCTS_PER_BLOCK = 2**11
 """Pairs of users multiplied at once, few enough for a processor's cache."""
 
 
-def snapshot_ticks(timeline: Timeline, every: int) -> Tensor:
+def snapshot_ticks(timeline: Timeline, every: int, *, first: int = 0) -> Tensor:
     """Return 0 and the tick just after each `every`-th event: [S] int64, ascending.
 
     Never the tick of the next event: when that comes is the future of queries in between.
+
+    Args:
+        timeline: the index.
+        every: events between two ticks.
+        first: events before this position are passed over.
     """
-    number = torch.arange(every - 1, len(timeline.events) - len(timeline.removed), every)
+    start = -(-(first + 1) // every) * every - 1
+    number = torch.arange(start, max(start, len(timeline.events) - len(timeline.removed)), every)
     after = timeline.tick_of(position_of(timeline.removed, number)).unique() + 1
     return torch.cat([torch.zeros(1, dtype=torch.int64), after])
 
@@ -53,7 +60,6 @@ class SpectralEmbeddings:
 
     Attributes:
         tick: [S] int64, ascending; snapshot s knows only events before tick[s].
-        embedding: [S, N, dim] float32.
     """
 
     def __init__(
@@ -71,20 +77,67 @@ class SpectralEmbeddings:
             raise ValueError(f"half_life must be above 0, got {half_life}")
         if start.dim() != 2 or len(start) != timeline.num_users or not start.size(1):
             raise ValueError(f"start must be [{timeline.num_users}, dim], got {list(start.shape)}")
-        self._timeline = timeline
+        self._timeline, self._every = timeline, every
+        self._half_life, self._iterations = half_life, iterations
         num_users = timeline.num_users
         ticks = snapshot_ticks(timeline, every)
         first = int(torch.searchsorted(ticks, since, right=True)) - 1
         self.tick = torch.cat([ticks[:1], ticks[max(1, first) :]])
-        basis = _orthonormal(start[:, :num_users].numpy().astype(np.float64))
-        self.embedding = torch.zeros(len(self.tick), *basis.shape, dtype=torch.float32)
-        for number, tick in enumerate(self.tick.tolist()):
-            if number:
-                matrix = _affinity(timeline, tick, half_life)
-                for _ in range(iterations if number > 1 else 4 * iterations):
-                    basis = _orthonormal(matrix @ basis + basis)
-                rows = torch.from_numpy(matrix @ basis)
-                self.embedding[number] = F.normalize(rows, dim=1).float()
+        self._basis = _orthonormal(start[:, :num_users].numpy().astype(np.float64))
+        self._last_basis = self._basis
+        self._buffer = torch.zeros(len(self.tick), *self._basis.shape, dtype=torch.float32)
+        self._first_users, self._num_events = num_users, len(timeline.events)
+        for number in range(1, len(self.tick)):
+            self._renew(number)
+
+    @property
+    def embedding(self) -> Tensor:
+        """The embeddings: [S, N, dim] float32."""
+        return self._buffer[:, : self._timeline.num_users]
+
+    def follow(self, timeline: Timeline) -> Self:
+        """Return the embeddings on an index that events were appended to.
+
+        A snapshot is computed for each `every` events. A user who was not there at first joins the iteration
+        at the first snapshot that knows a contact of theirs, so that it does not matter how many events were
+        appended at once.
+        """
+        out, size = copy(self), self._num_events
+        out._timeline, out._num_events = timeline, len(timeline.events)
+        ticks, kept = snapshot_ticks(timeline, self._every, first=size), self.tick
+        last = int(timeline.event_tick[size - 1]) if size else -1
+        if int(kept[-1]) > max(last, 0) and size < len(timeline.events) and timeline.event_tick[size] == last:
+            ticks, kept = torch.cat([kept[-1:], ticks]), kept[:-1]  # its last tie has grown
+            out._basis = self._last_basis
+        ticks = ticks[ticks > kept[-1]].unique()
+        users = self._buffer.size(1)
+        if timeline.num_users > users:
+            users = timeline.num_users + timeline.num_users // 2
+        elif not len(ticks):
+            return out
+        out.tick = torch.cat([kept, ticks])
+        out._buffer = self._buffer.new_zeros(len(out.tick), users, self._buffer.size(2))
+        out._buffer[: len(kept), : self._buffer.size(1)] = self._buffer[: len(kept)]
+        for number in range(len(kept), len(out.tick)):
+            out._renew(number)
+        return out
+
+    def _renew(self, number: int) -> None:
+        """Compute a snapshot from the one before."""
+        timeline, tick, size = self._timeline, int(self.tick[number]), len(self._basis)
+        matrix, self._last_basis = _affinity(timeline, tick, self._half_life), self._basis
+        basis = np.zeros((timeline.num_users, self._basis.shape[1]))
+        basis[:size] = self._basis
+        late = slice(self._first_users, None)
+        joins = (timeline.first_tick[late] < tick).numpy() & ~basis[late].any(1)
+        generator = torch.Generator().manual_seed(tick)
+        start = torch.randn(int(joins.sum()), basis.shape[1], generator=generator).numpy()
+        basis[late][joins] = start / max(self._first_users, 1) ** 0.5  # as large as the others' rows
+        for _ in range(self._iterations if number > 1 else 4 * self._iterations):
+            basis = _orthonormal(matrix @ basis + basis)
+        self._basis = basis
+        rows = torch.from_numpy(matrix @ basis)
+        self._buffer[number, : len(rows)] = F.normalize(rows, dim=1).float()
 
     def reading(self, timeline: Timeline) -> SpectralEmbeddings:
         """Return the same embeddings beside another index of the users, such as one that lost events."""
@@ -95,14 +148,18 @@ class SpectralEmbeddings:
     def query(self, user: Tensor, tick: Tensor) -> SpectralQuery:
         """Look up the embeddings of users [B] int64 before ticks [B] int64."""
         snapshot = torch.searchsorted(self.tick, tick.contiguous(), right=True) - 1
-        own = self.embedding[snapshot, user]
+        own = self._buffer[snapshot, user]
         without = (own == 0).all(1).nonzero().squeeze(1)
         if len(without):
             row, half_edge = self._timeline.last_half_edges(user[without], tick[without], FALLBACK_CONTACTS)
-            other = self.embedding[snapshot[without[row]], self._timeline.other_of(half_edge)]
+            other = self._buffer[snapshot[without[row]], self._timeline.other_of(half_edge)]
             contacts = own.new_zeros(len(without), own.size(1)).index_add_(0, row, other)
             own[without] = F.normalize(contacts, dim=1)
-        return SpectralQuery(self.embedding, snapshot, own)
+        return self.query_of(snapshot, own)
+
+    def query_of(self, snapshot: Tensor, vector: Tensor) -> SpectralQuery:
+        """Return the query of users with vectors [B, dim] in snapshots [B] int64."""
+        return SpectralQuery(self._buffer, snapshot, vector, self._timeline.num_users)
 
 
 @dataclass(frozen=True)
@@ -110,18 +167,20 @@ class SpectralQuery:
     """The spectral embeddings of B users, each before a moment of their own.
 
     Attributes:
-        embedding: [S, N, dim] float32, of `SpectralEmbeddings`.
+        embedding: [S, N or more, dim] float32, of `SpectralEmbeddings`.
         snapshot: [B] int64, the latest snapshot that knows nothing at or after the user's moment.
         vector: [B, dim] float32, the user's embedding in that snapshot; where it is zero, the normalized sum
             of the embeddings of the user's latest contacts.
+        num_users: N.
     """
 
     embedding: Tensor
     snapshot: Tensor
     vector: Tensor
+    num_users: int
 
     def __getitem__(self, rows: Tensor) -> SpectralQuery:
-        return SpectralQuery(self.embedding, self.snapshot[rows], self.vector[rows])
+        return replace(self, snapshot=self.snapshot[rows], vector=self.vector[rows])
 
     def cosine(self, row: Tensor, other: Tensor) -> Tensor:
         """Cosines of the users of rows [M] with others [M]: [M] float32; 0 where an embedding is zero."""
@@ -135,12 +194,13 @@ class SpectralQuery:
             torch.sum(product[: len(rows)], 1, out=out[block])
         return out
 
-    def cosines(self, others: Tensor | slice = slice(None)) -> Tensor:
+    def cosines(self, others: Tensor | None = None) -> Tensor:
         """Cosines of every row with the same others [C], by default all N users: [B, C] float32."""
-        out = torch.empty(len(self.vector), self.embedding[0, others].size(0))
+        chosen = slice(self.num_users) if others is None else others
+        out = torch.empty(len(self.vector), self.embedding[0, chosen].size(0))
         for number in self.snapshot.unique().tolist():
             rows = (self.snapshot == number).nonzero().squeeze(1)
-            out[rows] = self.vector[rows] @ self.embedding[number, others].T
+            out[rows] = self.vector[rows] @ self.embedding[number, chosen].T
         return out
 
 

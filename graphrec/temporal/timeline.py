@@ -18,12 +18,15 @@ import torch
 from torch import Tensor
 
 from graphrec.data import Events, FriendGraph
+from graphrec.data.checks import check_count
 from graphrec.temporal.adjacency import TimedAdjacency
-from graphrec.temporal.append import GrowingIndex, append_events, grow, growing, headroom
+from graphrec.temporal.append import GrowingIndex, grow, growing, headroom
 from graphrec.temporal.build import build_index
 from graphrec.temporal.columns import LAST_PLACE, IndexColumns, TimedLists
 from graphrec.temporal.contacts import NEVER, Contacts, UserActivity
 from graphrec.temporal.files import open_index, save_index
+from graphrec.temporal.first_ticks import FirstTicks
+from graphrec.temporal.growing_index import columns_of, with_events, without_room_for_users
 from graphrec.temporal.lookups import (
     count_acts,
     fill_activity,
@@ -59,6 +62,7 @@ class Timeline:
         half_edges: all 2E half-edges (`TimedAdjacency`).
         contacts: for each user the distinct contacts, at the first event either way.
         acted_on: for each user the distinct users acted on, at the first act.
+        is_lent: whether `of` gave it to somebody who does not follow appends.
     """
 
     def __init__(self, graph: FriendGraph) -> None:
@@ -79,6 +83,8 @@ class Timeline:
         self._num_actions = len(graph.actions)
         self._growing: GrowingIndex | None = None
         self._folder: Path | None = None
+        self._first: FirstTicks | None = None
+        self.is_lent = False
         self.removed = np.empty(0, np.int64)
         self._read_columns()
 
@@ -93,8 +99,8 @@ class Timeline:
         """
         out = cls.__new__(cls)
         index, out._num_actions = open_index(Path(folder))
-        out.num_users = len(index.columns.half_edges.start)
-        out._use(index)
+        out._first, out.is_lent = None, False
+        out._use(index, len(index.columns.half_edges.start))
         out._folder = Path(folder)
         return out
 
@@ -105,7 +111,8 @@ class Timeline:
             FileExistsError: the folder holds an index already.
         """
         events = self._headroom(0)
-        save_index(Path(folder), self._index(), events=events, num_actions=self._num_actions)
+        index = without_room_for_users(self._index(), self.num_users)
+        save_index(Path(folder), index, events=events, num_actions=self._num_actions)
 
     def _index(self) -> GrowingIndex:
         """The arrays of the index, with the room that they have."""
@@ -114,10 +121,10 @@ class Timeline:
         ticks = self.event_tick.numpy(), self.instants.numpy()
         return growing(self.columns, self.events, *ticks, self.following)
 
-    def _use(self, index: GrowingIndex) -> None:
+    def _use(self, index: GrowingIndex, num_users: int) -> None:
         """Read everything from these arrays from now on."""
-        self._growing, self.columns, self._folder = index, index.columns, None
-        self.removed = index.removed
+        self._growing, self.num_users, self._folder = index, num_users, None
+        self.columns, self.removed = columns_of(index, num_users), index.removed
         num_events, num_ticks = index.used[:2].tolist()
         self.events = Events(
             *(torch.from_numpy(x[:num_events]) for x in (index.src, index.dst, index.time, index.action))
@@ -125,8 +132,7 @@ class Timeline:
         self.event_tick = torch.from_numpy(index.event_tick[:num_events])
         self.instants = torch.from_numpy(index.instants[:num_ticks])
         self._read_columns()
-        for name in ("first_tick", "_code"):
-            self.__dict__.pop(name, None)
+        self.__dict__.pop("_code", None)
         self.following = index.following[:num_events].reshape(-1)
 
     def _read_columns(self) -> None:
@@ -139,42 +145,28 @@ class Timeline:
         """Add events to the index in place; it then is what an index of all events would be.
 
         The graph that was indexed is left as it is. The first append, and one after very many, copies the
-        index to make room; positions of half-edges are valid until the next append.
-
-        Args:
-            events: [M] events in order of time, none before the last event of the index.
-            num_users: users there are now, if more than before.
+        index to make room; positions of half-edges are valid until the next append. `events` [M] are in order
+        of time, none before the last event of the index; `num_users` there are now, if more than before.
 
         Raises:
             ValueError: an event is older than one before it, has an unknown user or action, or joins a user
                 with themselves; then nothing is appended.
         """
-        num_users = self.num_users if num_users is None else num_users
-        if num_users < self.num_users:
-            raise ValueError(f"num_users must be at least {self.num_users}, got {num_users}")
+        num_users = check_count("num_users", num_users or self.num_users, minimum=self.num_users)
         check_new_events(events, self.events.time[-1:], num_users=num_users, num_actions=self._num_actions)
-        index, done = self._index(), 0
-        if self._growing is None or num_users > self.num_users:
-            index = grow(index, events=self._headroom(len(events)), num_users=num_users)
-        while done < len(events):
-            src, dst, time, action = (x[done:].contiguous().numpy() for x in vars(events).values())
-            done += append_events(index, src, dst, time, action, self._num_actions)
-            if done < len(events):
-                index = grow(index, events=self._headroom(len(events)), num_users=num_users)
-        self.num_users = num_users
-        self._use(index)
+        index, size = self._index(), len(self.events)
+        room, has_room = self._headroom(len(events)), self._growing is not None
+        index = with_events(index, events, num_users, self._num_actions, room=room, has_room=has_room)
+        self._use(index, num_users)
+        if self._first is not None:
+            self._first.add(events, self.event_tick[size:], num_users)
 
     def remove(self, events: Tensor) -> Removal:
         """Remove events from the index in place, in work that grows with the timelines of their users.
 
         It then is what an index of the other events would be, but the log keeps its positions, and ticks
-        their numbers, also where no event is left.
-
-        Args:
-            events: [R] integers, distinct positions in the log.
-
-        Returns:
-            what `restore` takes to put them back.
+        their numbers, also where no event is left. `events` are [R] integers, distinct positions in the log;
+        `restore` takes what is returned, and puts them back.
 
         Raises:
             IndexError: a position is not in the log.
@@ -184,39 +176,46 @@ class Timeline:
         if self._growing is None:  # the arrays are the graph's
             index = grow(index, events=0, num_users=self.num_users)
         index, removal = remove_events(index, gone, self._num_actions)
-        self._use(index)
+        self._use(index, self.num_users)
+        self._first = None
         return removal
 
     def restore(self, removal: Removal) -> None:
         """Undo the last `remove` that was not undone; nothing may have been appended since."""
-        self._use(restore_events(self._index(), removal))
+        self._use(restore_events(self._index(), removal), self.num_users)
+        self._first = None
 
-    def copy(self) -> Timeline:
-        """Copy the index; one that was mapped, and not changed since, is mapped again without reading it."""
+    def copy(self, *, appends: bool = False) -> Timeline:
+        """Copy the index, with room for `appends`; one mapped, and not changed since, is mapped again."""
         if self._folder is not None:
             return Timeline.open(self._folder)
-        out = copy(self)
-        out._use(grow(self._index(), events=0, num_users=self.num_users))
+        out, events = copy(self), self._headroom(0) if appends else 0
+        out._use(grow(self._index(), events=events, num_users=self.num_users), self.num_users)
+        out._first, out.is_lent = None, False
         return out
 
     def _headroom(self, wanted: int) -> int:
         return max(wanted, headroom(len(self.events)))
 
     @classmethod
-    def of(cls, graph: FriendGraph) -> Timeline:
-        """Return a graph's index; it is built once while the graph keeps its users and event tensors."""
+    def of(cls, graph: FriendGraph, *, follows: bool = False) -> Timeline:
+        """Return a graph's index; it is built once while the graph keeps its users and event tensors.
+
+        A caller who `follows` appends, or keeps nothing of the index, says so: for others, appends are made
+        to a copy.
+        """
         index: Timeline | None = graph.__dict__.get("_timeline")
         if index is None or index.events is not graph.events() or index.num_users != graph.num_users:
             index = graph.__dict__["_timeline"] = cls(graph)
+        index.is_lent |= not follows
         return index
 
-    @cached_property
+    @property
     def first_tick(self) -> Tensor:
-        """The tick of each user's first event, or the number of ticks where there is none: [N] int64."""
-        some = torch.from_numpy(self.columns.half_edges.length) > 0
-        out = torch.full((self.num_users,), self.instants.numel())
-        out[some] = torch.from_numpy(self.columns.half_edges.tick)[self.half_edges.start[some]].long()
-        return out
+        """The tick of each user's first event, or `LAST_TICK` where there is none: [N] int64."""
+        if self._first is None:
+            self._first = FirstTicks(self.half_edges)
+        return self._first.of(self.num_users)
 
     def first_event_time(self, user: Tensor, tick: Tensor) -> Tensor:
         """Return the time of each user's first event before its tick: int64 seconds, or `NEVER`."""

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from graphrec.temporal.act_lists import Received
 from graphrec.temporal.columns import TimedLists
-from graphrec.temporal.order_kernels import OrderColumns, fill_checkpoints, fill_received
+from graphrec.temporal.order_kernels import OrderColumns, fill_checkpoints
 from graphrec.temporal.timeline import Timeline
 
 EVENTS_BETWEEN_CHECKPOINTS = 2048
@@ -36,24 +36,6 @@ class Measure(IntEnum):
     NOTHING = 0
     COUNT = 1
     LAST_TIME = 2
-
-
-class Received(NamedTuple):
-    """The acts on each user, in order of time.
-
-    Attributes:
-        start: [N] int64, position of each user's first.
-        length: [N] int32.
-        tick: [E] int32, ascending for each user.
-        total: [E] float64, popularity just after each act: acts so far, each halved every half-life.
-        event_total: [E] float64, the same in the order of the log.
-    """
-
-    start: np.ndarray
-    length: np.ndarray
-    tick: np.ndarray
-    total: np.ndarray
-    event_total: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -99,13 +81,23 @@ class UserOrder:
         roles: int = 2,
         origin: int = 0,
     ) -> None:
+        self._half_life = float(half_life) if received else 0.0
+        self._measure, self._roles, self._origin = measure, roles, origin
+        self._longest_chain = timeline.num_users // (EVENTS_BETWEEN_CHECKPOINTS * SEGMENT_LENGTH)
+        self._segments: dict[int, Checkpoints] = {}
+        self._bounds, self._num_seen = np.zeros(1, np.int64), 0
+        self._read(timeline, tie_rank, received, lists)
+
+    def _read(
+        self, timeline: Timeline, tie_rank: Tensor, received: Received | None, lists: TimedLists | None
+    ) -> None:
         no_ints, no_ticks = np.empty(0, np.int64), np.empty(0, np.int32)
         acts = received or Received(no_ints, no_ticks, no_ticks, np.empty(0), np.empty(0))
         measured = lists or TimedLists(no_ints, no_ticks, no_ticks, no_ticks)
         self.columns = OrderColumns(
-            int(measure),
-            origin,
-            float(half_life) if received else 0.0,
+            int(self._measure),
+            self._origin,
+            self._half_life,
             timeline.instants.numpy(),
             measured.start,
             measured.length,
@@ -115,16 +107,32 @@ class UserOrder:
             acts.tick,
             acts.total,
             acts.event_total,
-            roles,
+            self._roles,
         )
-        self.tie_rank = tie_rank.numpy()
+        self.tie_rank, self._shuffle = tie_rank.numpy(), tie_rank.data_ptr()
         self.src, self.dst = timeline.events.src.numpy(), timeline.events.dst.numpy()
         self.event_tick = timeline.event_tick.numpy()
         # After whole ties, and by number of events: no later event decides where a checkpoint is.
-        after = self.event_tick[::EVENTS_BETWEEN_CHECKPOINTS].astype(np.int64) + 1
-        self._bounds = np.unique(np.concatenate([np.zeros(1, np.int64), after]))
-        self._longest_chain = timeline.num_users // (EVENTS_BETWEEN_CHECKPOINTS * SEGMENT_LENGTH)
-        self._segments: dict[int, Checkpoints] = {}
+        first = -(-self._num_seen // EVENTS_BETWEEN_CHECKPOINTS) * EVENTS_BETWEEN_CHECKPOINTS
+        after = np.unique(self.event_tick[first::EVENTS_BETWEEN_CHECKPOINTS].astype(np.int64) + 1)
+        after = after[after > self._bounds[-1]]
+        self._bounds = np.concatenate([self._bounds, after]) if len(after) else self._bounds
+        self._num_seen = len(self.event_tick)
+
+    def follow(
+        self, timeline: Timeline, tie_rank: Tensor, received: Received | None, lists: TimedLists | None
+    ) -> None:
+        """Read an index that events were appended to; arguments as those of the class."""
+        last = int(self.event_tick[-1]) if self._num_seen else -1
+        size, num_bounds, shuffle = self._num_seen, len(self._bounds), self._shuffle
+        self._read(timeline, tie_rank, received, lists)
+        changed = num_bounds // SEGMENT_LENGTH if len(self._bounds) > num_bounds else len(self._bounds)
+        if size < self._num_seen and self.event_tick[size] == last and self._bounds[num_bounds - 1] > last:
+            changed = (num_bounds - 1) // SEGMENT_LENGTH  # a checkpoint's last tie has grown
+        if shuffle != self._shuffle:
+            changed = 0
+        for number in [number for number in self._segments if number >= changed]:
+            del self._segments[number]
 
     def segment_of(self, tick: Tensor) -> Tensor:
         """Return the segment of each tick [B] int64: [B] int64."""
@@ -161,32 +169,3 @@ class UserOrder:
         data = self.columns, self.tie_rank, self.src, self.dst, self.event_tick
         fill_checkpoints(*data, users, since, complete, made.bound, made.listed, made.size, made.complete)
         return made
-
-
-def received_acts(timeline: Timeline, half_life: float) -> Received:
-    """Return the acts on each user with popularity after each (20 bytes an event)."""
-    dst = timeline.events.dst.numpy()
-    length = np.bincount(dst[dst >= 0], minlength=timeline.num_users)
-    start = np.cumsum(length, dtype=np.int64) - length
-    tick, total, event_total = np.empty(len(dst), np.int32), np.empty(len(dst)), np.empty(len(dst))
-    fill_received(
-        dst,
-        timeline.event_tick.numpy(),
-        timeline.instants.numpy(),
-        float(half_life),
-        start,
-        tick,
-        total,
-        event_total,
-    )
-    return Received(start, length.astype(np.int32), tick, total, event_total)
-
-
-def acts_by_user(timeline: Timeline) -> TimedLists:
-    """Return the acts of each user in order of time; `other` is left empty."""
-    acted = np.flatnonzero(timeline.events.src.numpy() >= 0)
-    src = timeline.events.src.numpy()[acted]
-    length = np.bincount(src, minlength=timeline.num_users)
-    start = np.cumsum(length, dtype=np.int64) - length
-    tick = timeline.event_tick.numpy()[acted[np.argsort(src, kind="stable")]]
-    return TimedLists(start, length.astype(np.int32), np.empty(0, np.int32), tick)

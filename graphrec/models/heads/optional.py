@@ -17,6 +17,7 @@ from graphrec.models.heads.head import Bound, Head
 from graphrec.models.manifest import read_config
 from graphrec.models.mixture.encoded import EncodedQuery
 from graphrec.models.mixture.view import GraphView
+from graphrec.nn import MixtureNetwork
 from graphrec.tokenizer import Tokenizer
 
 
@@ -69,6 +70,14 @@ class Refreshes(Protocol):
 
     def refresh(self) -> None:
         """Recompute cached values from the current weights; called before each validation."""
+
+
+@runtime_checkable
+class Follows(Protocol):
+    """A bound head that follows appended events at a cost that grows with them, not with the whole log."""
+
+    def follow(self, view: GraphView) -> Self:
+        """Return the bound head on the view of a graph that has grown; see `GraphView.follow`."""
 
 
 @runtime_checkable
@@ -160,6 +169,14 @@ def settings_of(head: Head[Any]) -> dict[str, Any]:
 def fit_head(head: Head[Bound], view: GraphView) -> Head[Bound]:
     """Fit a head before its network is built. By default there is nothing to fit."""
     return head.fit(view) if isinstance(head, Fits) else head
+
+
+def follow_head(bound: Bound, view: GraphView, network: MixtureNetwork) -> Bound:
+    """Return a bound head on the view of a graph that has grown; by default it is bound again."""
+    if isinstance(bound, Follows):
+        return bound.follow(view)
+    head: Head[Bound] = bound.head
+    return head.bind(view, network)
 
 
 def run_key_of(head: Head[Any]) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from graphrec.data.draws import hashed
 from graphrec.models.mixture.view import GraphView
-from graphrec.retrieval.topk import tie_order, tie_rank
+from graphrec.retrieval.topk import tie_capacity, tie_order, tie_rank
 from graphrec.temporal import snapshot_ticks
 
 LISTED, SAMPLED = 2048, 2048
@@ -54,12 +54,26 @@ class Shortlists:
 
     def __init__(self, view: GraphView, score: Callable[[int], Tensor]) -> None:
         self._num_users, self._seed, self._score = view.graph.num_users, view.seed, score
+        self._timeline = view.timeline
         self.covers_all = self._num_users <= LISTED + SAMPLED
-        every = max(MIN_EVENTS, self._num_users // RENEWALS)
-        self._tick = torch.zeros(1, dtype=torch.int64)
-        if not self.covers_all:
-            self._tick = snapshot_ticks(view.timeline, every)
         self._last: tuple[int, Shortlist] | None = None
+        self._number_by(max(MIN_EVENTS, self._num_users // RENEWALS))
+
+    def _number_by(self, every: int) -> None:
+        """Renew shortlists after each `every` events."""
+        self._every, self._tick = every, torch.zeros(1, dtype=torch.int64)
+        if not self.covers_all:
+            self._tick = snapshot_ticks(self._timeline, every)
+        self._num_ticks = len(self._timeline.instants)
+
+    def take_over(self, old: Shortlists) -> None:
+        """Keep the shortlist of a smaller graph until the moment of the next; newcomers wait for that."""
+        if self.covers_all or old.covers_all:
+            return
+        self._number_by(old._every)
+        if tie_capacity(self._num_users) == tie_capacity(old._num_users) and old._last is not None:
+            # The last tie may have grown.
+            self._last = old._last if int(self._tick[old._last[0]]) < old._num_ticks else None
 
     def number(self, tick: Tensor) -> Tensor:
         """The number of the shortlist of queries at ticks (int64, same shape)."""

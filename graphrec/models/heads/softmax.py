@@ -151,6 +151,13 @@ class BoundSoftmaxHead:
             out = torch.where((first < tick).to(device), out, stranger)
         return out
 
+    def follow(self, view: GraphView) -> Self:
+        """See `Follows`: the shortlist is kept until the moment of the next."""
+        out = replace(self, view=view)
+        if "_search" in self.__dict__:
+            out.__dict__["_search"] = self._search.follow(out)
+        return out
+
     # Searching
 
     @cached_property

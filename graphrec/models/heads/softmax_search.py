@@ -52,6 +52,12 @@ class SoftmaxSearch:
         self.shortlists = Shortlists(head.view, self._typical_logits)
         self._embeddings: tuple[Shortlist, int, Tensor] | None = None
 
+    def follow(self, head: BoundSoftmaxHead) -> SoftmaxSearch:
+        """Return the search of this head on a graph that has grown."""
+        out = SoftmaxSearch(head)
+        out.shortlists.take_over(self.shortlists)
+        return out
+
     def query_groups(self, tick: Tensor) -> list[Tensor]:
         """See `Searches`: groups of queries with one shortlist."""
         numbers = self.shortlists.number(tick)

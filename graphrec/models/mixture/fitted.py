@@ -8,9 +8,9 @@ from typing import Generic, Self
 import torch
 from torch import Tensor
 
-from graphrec.data import Query
+from graphrec.data import FriendGraph, Query
 from graphrec.models.heads.head import Bound, Head
-from graphrec.models.heads.optional import ReadsIndex, ScoresPairs, Searches
+from graphrec.models.heads.optional import ReadsIndex, ScoresPairs, Searches, follow_head
 from graphrec.models.mixture.config import MixtureConfig
 from graphrec.models.mixture.contact_prior import ContactPrior
 from graphrec.models.mixture.encoded import EncodedQuery
@@ -70,6 +70,14 @@ class FittedMixture(Generic[Bound]):
         assert isinstance(self.head, ReadsIndex)
         head = self.head.reading(view, changed)
         return replace(self, view=view, head=head, encoder=replace(self.encoder, view=view, head=head))
+
+    @torch.no_grad()
+    def follow(self, graph: FriendGraph) -> Self:
+        """Return the mixture on a graph that has grown from its own."""
+        view = self.view.follow(graph)
+        head = follow_head(self.head, view, self.network)
+        encoder = replace(self.encoder, view=view, head=head)
+        return replace(self, view=view, head=head, encoder=encoder)
 
     @torch.no_grad()
     def log_scores(self, query: Query) -> Tensor:

@@ -17,6 +17,7 @@ from graphrec.data.checks import check_choice, check_flags, check_folder, check_
 from graphrec.data.precision import single_precision
 from graphrec.data.saved import load_errors_as_data_error, make_folder
 from graphrec.loader import QueryLoader, TimelineBatches
+from graphrec.models.appending import reads_graph
 from graphrec.models.heads.head import Bound, Head
 from graphrec.models.heads.optional import (
     ReadsIndex,
@@ -61,8 +62,6 @@ class MixtureRecommender(Recommender, Generic[Bound]):
 
     Where the graph has features of users (`graph["user"].x`), both towers also read the features known at a
     query's time (see `Profiles`), for users with and without events.
-
-    `TwoTower`, `GenerativeSTU` and `Clustered` build one with the heads of this library.
 
     Args:
         head: gives every user a probability.
@@ -306,12 +305,17 @@ class MixtureRecommender(Recommender, Generic[Bound]):
 
     def reading(self, timeline: Timeline, changed: Tensor) -> Self | None:
         """See `Recommender.reading`: the head has to be a `ReadsIndex`."""
-        fitted = self.fitted
-        if not isinstance(fitted.head, ReadsIndex):
+        if not isinstance(self.fitted.head, ReadsIndex):
             return None
         out = copy(self)
-        out._fitted = fitted.reading(timeline, changed)
+        out._fitted = self.fitted.reading(timeline, changed)
         return out
+
+    @single_precision()
+    def follow(self, graph: FriendGraph) -> None:
+        """See `Recommender.follow`: spectral embeddings and STUs are renewed at their regular moments."""
+        self._fitted = self.fitted.follow(graph)
+        self._graph, self.tokenizer = graph, tokenizer_of(self.head.head)
 
     def _like(self) -> Self:
         """Copy the recommender without its graph and fitted state."""
@@ -359,8 +363,7 @@ class MixtureRecommender(Recommender, Generic[Bound]):
             out._bind(head, view, network, manifest.prior)
         return out
 
-    # Scoring
-
+    @reads_graph
     @single_precision()
     @torch.no_grad()
     def encode_query(self, query: Query) -> EncodedQuery:
@@ -372,6 +375,7 @@ class MixtureRecommender(Recommender, Generic[Bound]):
     def _score_in_order(self, query: Query) -> Tensor:
         return self.fitted.log_scores(query)
 
+    @reads_graph
     @single_precision()
     def score_pairs(self, query: Query, row: Tensor, user: Tensor) -> Tensor:
         """See `Recommender.score_pairs`; the cost grows with M, not N, if the head `ScoresPairs`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Self
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from graphrec.data import USER, FriendGraph
+from graphrec.data.growing_column import GrowingColumn
 from graphrec.features import Profiles
 from graphrec.temporal import SpectralEmbeddings, Timeline
 
@@ -40,7 +41,8 @@ class GraphView:
         timeline: its index.
         period: the training period.
         row: [N] int64, each user's row in embedding tables, from 1 on; 0 for users unknown in training.
-        order: [N] int64, all users: the known ones by row, then the others by their profiles.
+        order: [N] int64, all users: the known ones by row, then the others by their profiles, then those who
+            came with appended events.
         profiles: users' features; None if the graph has none.
         spectral: spectral embeddings of the contact graph; None if they are not used.
         seed: of all random draws.
@@ -54,6 +56,7 @@ class GraphView:
     profiles: Profiles | None
     spectral: SpectralEmbeddings | None
     seed: int
+    _columns: tuple[GrowingColumn, GrowingColumn] | None = field(default=None, repr=False)
 
     @classmethod
     def of(
@@ -88,6 +91,32 @@ class GraphView:
             tick = int(timeline.tick(torch.tensor(since)))
             embeddings = SpectralEmbeddings(timeline, start, every=period.snapshot_events, since=tick)
         return cls(graph, timeline, period, row, order, profiles, embeddings, seed)
+
+    def follow(self, graph: FriendGraph) -> Self:
+        """Return the view of a graph that has grown from this one; the work grows with what is new.
+
+        Where users have features, these are standardized again if users came: features without join times
+        are those of all users.
+        """
+        timeline, profiles = Timeline.of(graph, follows=True), self.profiles
+        columns = self._columns or (GrowingColumn(self.row), GrowingColumn(self.order))
+        new = torch.arange(len(columns[0].view), graph.num_users)
+        columns[0].append(torch.zeros_like(new))
+        columns[1].append(new)
+        if profiles is not None and (len(new) or "join_time" in graph[USER]):
+            profiles = Profiles.of(graph, until=self.period.until)
+        out = replace(
+            self,
+            graph=graph,
+            timeline=timeline,
+            row=columns[0].view,
+            order=columns[1].view,
+            profiles=profiles,
+            spectral=None if self.spectral is None else self.spectral.follow(timeline),
+            _columns=columns,
+        )
+        out.__dict__["num_known"] = self.num_known
+        return out
 
     @cached_property
     def num_known(self) -> int:

@@ -19,6 +19,7 @@ from graphrec.data.saved import (
     read_manifest,
     write_manifest,
 )
+from graphrec.models.appending import reads_graph
 from graphrec.models.manifest import load_submodels, save_submodels
 from graphrec.models.recommender import Exclusions, Recommender, Wanted, latest
 from graphrec.retrieval.topk import padded_topk
@@ -93,6 +94,12 @@ class Hybrid(Recommender):
         out.scorer = scorer
         return out
 
+    def follow(self, graph: FriendGraph) -> None:
+        """See `Recommender.follow`: all models follow."""
+        for model in self._models:
+            model.follow(graph)
+        self.join(graph)
+
     def save(self, folder: str | os.PathLike[str]) -> None:
         """See `Recommender.save`; each model once, in a folder of its own."""
         self._check_fitted()
@@ -121,11 +128,13 @@ class Hybrid(Recommender):
         """Scores of the scorer, also for users who are not candidates."""
         return self.scorer.score_all(query)
 
+    @reads_graph
     def score_pairs(self, query: Query, row: Tensor, user: Tensor) -> Tensor:
         """See `Recommender.score_pairs`: scores of the scorer."""
         self._check(query)
         return self.scorer.score_pairs(query, row, user)
 
+    @reads_graph
     def candidates(self, query: Query, k: int, **exclusions: Unpack[Exclusions]) -> tuple[Tensor, Tensor]:
         """The best k of each retriever for B queries: (row [M], user [M]) int64, distinct and sorted."""
         num_users, keys = self.graph.num_users, []

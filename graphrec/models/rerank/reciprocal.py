@@ -23,6 +23,7 @@ from graphrec.data.saved import (
 )
 from graphrec.evaluate import Initiations
 from graphrec.evaluate.protocol import sample_rows
+from graphrec.models.appending import reads_graph
 from graphrec.models.manifest import load_submodels, save_submodels
 from graphrec.models.recommender import Recommender, latest
 from graphrec.models.rerank.reciprocal_scores import (
@@ -208,9 +209,15 @@ class ReciprocalReranker(Recommender):
         other._read(graph)
         return other
 
+    def follow(self, graph: FriendGraph) -> None:
+        """See `Recommender.follow`: both models follow."""
+        self.recommender.follow(graph)
+        self.reply_model.follow(graph)
+        self._read(graph)
+
     @property
     def _timeline(self) -> Timeline:
-        return Timeline.of(self.graph)
+        return Timeline.of(self.graph, follows=True)
 
     def _read(self, graph: FriendGraph) -> None:
         self._graph = graph
@@ -251,6 +258,7 @@ class ReciprocalReranker(Recommender):
         row, person, *logs = self._parts(query, scores)
         return redistribute_scores(scores, row, person, joined_score(self.weights, *logs))
 
+    @reads_graph
     @single_precision()
     def ties(self, query: Query, k: int) -> tuple[Tensor, Tensor, Tensor]:
         """The k best new people of each query, with the values that `exposure_capped_topk` takes.

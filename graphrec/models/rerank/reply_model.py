@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -87,25 +88,30 @@ class _Fitted:
 
     Attributes:
         graph: the graph.
-        timeline: its index.
-        replies: the index of initiations and replies.
-        profiles: users' features, standardized on those known before `profiles_until`; None if the graph has
-            none.
         profiles_until: seconds.
         network: None before it is trained.
+        follows: whether the index is shared with the models that follow appends together.
     """
 
     graph: FriendGraph
     profiles_until: int
     network: ReplyNet | None
-    timeline: Timeline = field(init=False)
-    replies: ReplyIndex = field(init=False)
-    profiles: Profiles | None = field(init=False)
+    follows: bool = False
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "timeline", Timeline.of(self.graph))
-        object.__setattr__(self, "replies", ReplyIndex(self.timeline))
-        object.__setattr__(self, "profiles", Profiles.of(self.graph, until=self.profiles_until))
+    @cached_property
+    def timeline(self) -> Timeline:
+        """The index of the graph."""
+        return Timeline.of(self.graph, follows=self.follows)
+
+    @cached_property
+    def replies(self) -> ReplyIndex:
+        """The index of initiations and replies."""
+        return ReplyIndex(self.timeline)
+
+    @cached_property
+    def profiles(self) -> Profiles | None:
+        """Users' features, standardized on those known before `profiles_until`; None if there are none."""
+        return Profiles.of(self.graph, until=self.profiles_until)
 
 
 class ReplyModel:
@@ -255,6 +261,10 @@ class ReplyModel:
                 f"the model knows the actions {self.graph.actions}, the graph has {graph.actions}"
             )
         return self._with(_Fitted(graph, self._state.profiles_until, self.network))
+
+    def follow(self, graph: FriendGraph) -> None:
+        """Read a graph that has grown from this one, in place; its replies are indexed when needed."""
+        self._fitted = replace(self._state, graph=graph, follows=True)
 
     def _with(self, fitted: _Fitted) -> Self:
         """Copy this model with another network or graph."""

@@ -227,10 +227,7 @@ class BoundClusterHead:
 
     @property
     def vectors(self) -> Tensor:
-        """User vectors, whose dot products with query vectors are logits: [N, D], on the device.
-
-        They are computed at each assignment.
-        """
+        """User vectors as last assigned; dot products with queries are logits: [N, D], on the device."""
         return self._vectors
 
     @property
@@ -263,9 +260,14 @@ class BoundClusterHead:
     def reading(self, view: GraphView, changed: Tensor) -> BoundClusterHead:
         """See `ReadsIndex`: users known in training keep their clusters, newcomers join some again."""
         out, index = copy.copy(self), self.index
-        out.view = view
-        out._use(ClusterIndex(view.timeline, index.cluster, index.share, view.row > 0, index.num_clusters))
+        out.view, more = view, len(view.row) - len(index.since)
+        cluster, share = (F.pad(part, (0, 0, 0, more)) for part in (index.cluster, index.share))
+        out._use(ClusterIndex(view.timeline, cluster, share, view.row > 0, index.num_clusters))
         return out
+
+    def follow(self, view: GraphView) -> BoundClusterHead:
+        """See `Follows`: as `reading`; the work grows with the whole log."""
+        return self.reading(view, view.order[:0])
 
     @torch.no_grad()
     def _use(self, index: ClusterIndex) -> None:

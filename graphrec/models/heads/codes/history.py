@@ -15,7 +15,6 @@ from graphrec.temporal import (
     DecayedPopularity,
     GroupActivity,
     SpectralEmbeddings,
-    SpectralQuery,
     Timeline,
     dense,
 )
@@ -201,7 +200,7 @@ class CodeHistory:
         popularity = self._popularity.of(users, counts[1].long(), time[:, None])
         cosine = torch.zeros(acted.shape)
         if place is not None and self._spectral is not None:
-            cosine = SpectralQuery(self._spectral.embedding, self._snapshot[number], place).cosines()
+            cosine = self._spectral.query_of(self._snapshot[number], place).cosines()
         return DenseActivity((acted, heard, *counts, popularity), cosine)
 
     def cosine(self, place: Tensor | None, number: Tensor, node: Tensor, *, leaves: bool) -> Tensor:
