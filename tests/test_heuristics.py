@@ -290,7 +290,7 @@ def test_the_future_changes_no_score_during_training_either(name: str, time: int
 def test_far_apart_queries_are_answered_in_parts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     graph, asked, _ = dense_case()
     whole = HEURISTICS[name]().fit(graph, until=20 * DAY).score(asked)
-    monkeypatch.setattr(heuristics, "MAX_FRESH", 3)
+    monkeypatch.setattr(heuristics.base, "MAX_FRESH", 3)
     parts = HEURISTICS[name]().fit(graph, until=20 * DAY).score(asked)
     torch.testing.assert_close(whole, parts, rtol=1e-12, atol=1e-12)
 
