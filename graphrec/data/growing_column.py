@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 MIN_ROWS = 64
@@ -36,3 +37,15 @@ class GrowingColumn:
             self._buffer = buffer
         self._buffer[self._size : size] = rows
         self._size = size
+
+
+def widened(values: Tensor, width: int) -> Tensor:
+    """Return [S, W, ...] with at least `width` columns, those added all -1; itself if it has them.
+
+    A copy has room for half as many more, so that columns added one by one cost few copies.
+    """
+    if width <= values.size(1):
+        return values
+    out = torch.full((values.size(0), width + width // 2, *values.shape[2:]), -1, dtype=values.dtype)
+    out[:, : values.size(1)] = values
+    return out

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 
 import torch
 from torch import Tensor
 
+from graphrec.data.growing_column import widened
 from graphrec.decode.tree import PrefixTree
 from graphrec.temporal import ragged
 
@@ -26,6 +28,9 @@ class Forest:
         code: [num_nodes] int64, the last code of each node's prefix; 0 of a root.
         first_user: [num_nodes] int64, the first user below each node.
         level: [num_nodes] int64, length of each node's prefix.
+        place: [S, N] int64, the position of each user of each tree in `users`, or -1.
+        users: [M] int64, the users with an STU, tree after tree.
+        start: [num_nodes] int64, the position in `users` of the first user below each node.
     """
 
     def __init__(self, trees: Sequence[PrefixTree]) -> None:
@@ -51,6 +56,7 @@ class Forest:
         self.place = torch.stack(
             [torch.where(tree.place >= 0, tree.place + at, -1) for tree, at in zip(trees, base, strict=True)]
         )
+        self._wide: tuple[Tensor, Tensor] | None = None
         borders = torch.tensor([tree.level_ptr for tree in trees])  # [S, L + 2]
         self._at_level = [
             torch.cat([torch.arange(*border) + root for border, root in zip(part, self.root, strict=True)])
@@ -59,6 +65,19 @@ class Forest:
         self.level = torch.zeros(self.num_nodes, dtype=torch.int64)
         for level, nodes in enumerate(self._at_level):
             self.level[nodes] = level
+
+    def follow(self, num_users: int) -> Forest:
+        """The forest where there are more users, without an STU, at a constant cost for each on average."""
+        out = copy(self)
+        if num_users > self.place.size(1):
+            places = self._wide or (self.place, torch.stack([tree.place for tree in self.trees]))
+            joint, single = (widened(place, num_users) for place in places)
+            out._wide = joint, single
+            out.place = joint[:, :num_users]
+            out.trees = [
+                tree.among(place) for tree, place in zip(self.trees, single[:, :num_users], strict=True)
+            ]
+        return out
 
     def path(self, tree: Tensor, user: Tensor) -> Tensor:
         """The nodes from root to leaf above users [n] in trees [n]: [n, L + 1] int64; -1 without an STU."""

@@ -194,6 +194,12 @@ class PrefixTree:
         row, place = ragged(self.start[node], self.end[node])
         return row, self.users[place]
 
+    def among(self, place: Tensor) -> PrefixTree:
+        """The tree where there are more users, without an STU, whose `place` [N] is given (-1)."""
+        out = copy(self)
+        out.place, out.num_users = place, len(place)
+        return out
+
     def insert(self, users: Tensor, codes: Tensor, rank: Tensor | None = None) -> PrefixTree:
         """The tree with more users, merged into the existing order, which costs a copy.
 

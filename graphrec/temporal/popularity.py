@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import math
+from copy import copy
+from typing import Protocol, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from graphrec.jit import kernel
+from graphrec.temporal.growing_lists import GrowingLists
 from graphrec.temporal.ragged import ragged, run_starts
 from graphrec.temporal.timeline import Timeline
 
@@ -21,7 +26,7 @@ def popularity_half_life(first: int, until: int) -> float:
 
 
 class DecayedSums:
-    """Sums of exponentially decaying acts, after each of M acts; owners together, in order of time.
+    """Sums of exponentially decaying acts of owners, after each of their acts.
 
     A sum is kept as the base-2 logarithm of the sum of 2^(time / half-life), which later acts add to and
     time does not change (forward decay; Cormode et al. 2009, https://doi.org/10.1109/ICDE.2009.65): 8 bytes
@@ -31,10 +36,14 @@ class DecayedSums:
         owner: [M] int64, ascending.
         time: [M] int64 seconds, ascending for each owner.
         half_life: seconds.
+        num_owners: owners there are.
+        origin: seconds, the end of the log; times count from the first act, or from here if there is none.
     """
 
-    def __init__(self, owner: Tensor, time: Tensor, half_life: float) -> None:
-        self._origin = time.min() if len(time) else torch.tensor(0)
+    def __init__(
+        self, owner: Tensor, time: Tensor, half_life: float, *, num_owners: int, origin: int
+    ) -> None:
+        self._origin = int(time.min()) if len(time) else origin
         self._half_life = half_life
         start = run_starts(owner)
         depth = torch.arange(len(owner)) - start
@@ -43,26 +52,61 @@ class DecayedSums:
             far = (depth >= span).nonzero().squeeze(1)
             log[far] = torch.logaddexp2(log[far], log[far - span])
             span *= 2
-        self._log = log
+        self._lists = GrowingLists(torch.bincount(owner, minlength=num_owners).numpy(), (log.numpy(),))
+        self._grows = False
 
-    def at(self, last: Tensor, time: Tensor, any_act: Tensor) -> Tensor:
-        """Return the sums after given acts, decayed until given times.
+    def at(self, owner: Tensor, count: Tensor, time: Tensor) -> Tensor:
+        """Return the sums of the first acts of owners, decayed until given times.
 
         Args:
-            last: int64, positions of the last act of each sum.
+            owner: int64.
+            count: int64, how many acts of each owner.
             time: int64 seconds, not before these acts.
-            any_act: bool, False where there is no act at all.
 
         Returns:
-            float64, of the same shape; 0 where there is no act.
+            float64, of the broadcast shape; 0 where there is no act.
         """
-        if not len(self._log):
-            return torch.zeros(last.shape, dtype=torch.float64)
-        total = torch.exp2(self._log[last.clamp(min=0)] - self._halvings(time))
-        return torch.where(any_act, total, 0.0)
+        log, start = (torch.from_numpy(x) for x in (self._lists.columns[0], self._lists.start))
+        last = start[owner] + count - 1
+        if not len(log):
+            return torch.zeros(torch.broadcast_shapes(last.shape, time.shape), dtype=torch.float64)
+        total = torch.exp2(log[last.clamp(min=0)] - self._halvings(time))
+        return torch.where(count > 0, total, 0.0)
+
+    def follow(self, owner: Tensor, time: Tensor, num_owners: int) -> Self:
+        """Return the sums with M later acts, in order of time; see the class for the arguments."""
+        out = copy(self)
+        out._lists, out._grows = self._lists if self._grows else self._lists.copy(), True
+        out._lists.reserve(owner.numpy(), num_owners)
+        halvings, lists = self._halvings(time).numpy(), out._lists
+        add_decayed(owner.contiguous().numpy(), halvings, lists.start, lists.length, *lists.columns)
+        return out
 
     def _halvings(self, time: Tensor) -> Tensor:
         return (time - self._origin).double() / self._half_life
+
+
+@kernel
+def add_decayed(
+    owner: np.ndarray, halvings: np.ndarray, start: np.ndarray, length: np.ndarray, log: np.ndarray
+) -> None:
+    """Add acts of owners to lists of logarithms of decayed sums, which have room for them.
+
+    Args:
+        owner: [M] int64, of the acts in order of time.
+        halvings: [M] float64, half-lives since the origin.
+        start: [G] int64, position of each list's first entry.
+        length: [G] int64, changed.
+        log: [E] float64, base 2, changed.
+    """
+    for i in range(len(owner)):
+        one = owner[i]
+        at = start[one] + length[one]
+        log[at] = halvings[i]
+        if length[one] > 0:
+            low, high = min(log[at], log[at - 1]), max(log[at], log[at - 1])
+            log[at] = high + math.log1p(2.0 ** (low - high)) / math.log(2.0)
+        length[one] += 1
 
 
 class Popularity(Protocol):
@@ -87,12 +131,17 @@ class DecayedPopularity:
     """
 
     def __init__(self, timeline: Timeline, half_life: float) -> None:
-        self.half_life = half_life
+        self.half_life, self._num_events = half_life, len(timeline.events)
         half = _incoming_half_edges(timeline)
-        target = timeline.events.dst
+        target, time = timeline.events.dst, timeline.events.time
         received = torch.bincount(target[target >= 0], minlength=timeline.num_users)
-        self._ptr, owner = received.cumsum(0) - received, torch.repeat_interleave(received)
-        self._totals = DecayedSums(owner, timeline.events.time[timeline.event_of(half)], half_life)
+        self._totals = DecayedSums(
+            torch.repeat_interleave(received),
+            time[timeline.event_of(half)],
+            half_life,
+            num_owners=timeline.num_users,
+            origin=int(time[-1]) if len(time) else 0,
+        )
 
     def of(self, user: Tensor, num_received: Tensor, time: Tensor) -> Tensor:
         """Return the popularity of users just before given times.
@@ -105,7 +154,14 @@ class DecayedPopularity:
         Returns:
             float64, of the broadcast shape.
         """
-        return self._totals.at(self._ptr[user] + num_received - 1, time, num_received > 0)
+        return self._totals.at(user, num_received, time)
+
+    def follow(self, timeline: Timeline) -> Self:
+        """Return the popularity on an index that events were appended to."""
+        out, new = copy(self), slice(self._num_events, None)
+        events, out._num_events = timeline.events, len(timeline.events)
+        out._totals = self._totals.follow(events.dst[new], events.time[new], timeline.num_users)
+        return out
 
 
 def _incoming_half_edges(timeline: Timeline) -> Tensor:

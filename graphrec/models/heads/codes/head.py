@@ -200,6 +200,14 @@ class BoundCodeHead:
         history = self.history.reading(view.timeline, changed)
         return BoundCodeHead(self.head, view, self.network, self.decoder, history)
 
+    def follow(self, view: GraphView) -> BoundCodeHead:
+        """See `Follows`: a new moment binds the head again, in work that grows with the log."""
+        tokenizer, every = self.tokenizer, view.period.snapshot_events
+        if not self.history.is_current(view.timeline, tokenizer.until, every):
+            return self.head.bind(view, self.network)
+        history = self.history.follow(view.timeline, view.spectral)
+        return BoundCodeHead(self.head, view, self.network, self.decoder, history)
+
     def embed_users(self, user: Tensor, tick: Tensor) -> Tensor:
         """See `BoundHead`: the sum of the embeddings of a user's codes."""
         codes = self.history.of(user, self.history.number(tick))

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from copy import copy
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from graphrec.data.growing_column import widened
 from graphrec.decode import Forest, PrefixTree
-from graphrec.retrieval.topk import tie_order
+from graphrec.retrieval.topk import tie_order, tie_rank
 from graphrec.temporal import (
     DecayedPopularity,
     GroupActivity,
     SpectralEmbeddings,
     Timeline,
     dense,
+    snapshot_ticks,
 )
 from graphrec.temporal.patched import GroupMembers, PatchedGroups, PatchedPopularity
 from graphrec.temporal.popularity import Popularity
@@ -74,10 +77,11 @@ class CodeHistory:
         spectral: SpectralEmbeddings | None = None,
     ) -> None:
         self.tick, self.codes = tick, torch.stack(codes)
+        self._wide_codes, self._num_events = self.codes, len(timeline.events)
         self.num_members = (self.codes[:, :, 0] >= 0).sum(1)
         order = tie_order(timeline.num_users)
         has = torch.cat([self.codes[:, :, 0] >= 0, torch.zeros(1, len(order), dtype=torch.bool)])
-        self._without = [order[~one[order]] for one in has]
+        self._without = [(len(order), order[~one[order]]) for one in has]
         self.forest = Forest([PrefixTree(one, codebook_size) for one in codes])
         self._timeline, self._spectral = timeline, spectral
         self._popularity: Popularity = DecayedPopularity(timeline, half_life)
@@ -131,6 +135,39 @@ class CodeHistory:
                 centroid[place[node]] = F.normalize(mean, dim=1)
         return place, centroid
 
+    def is_current(self, timeline: Timeline, until: int, every: int) -> bool:
+        """Tell whether these are still all moments, with all that they know, after events were appended.
+
+        Args:
+            timeline: the index with them.
+            until: seconds, the end of the tokenizer's fit, which is the first moment.
+            every: events between two moments.
+        """
+        size = self._num_events
+        if size == len(timeline.events):
+            return True
+        if not size or int(timeline.tick(torch.tensor(until))) != int(self.tick[0]):
+            return False
+        latest = timeline.event_tick[size - 1 : size + 1].tolist()
+        if latest[0] == latest[1] and int(self.tick[-1]) > latest[0]:
+            return False  # its last tie has grown
+        return not bool((snapshot_ticks(timeline, every, first=size) > self.tick[-1]).any())
+
+    def follow(self, timeline: Timeline, spectral: SpectralEmbeddings | None) -> Self:
+        """Return the same codes on an index that events were appended to, without a new moment.
+
+        Newcomers have no STU. See `is_current`.
+        """
+        out, num_users = copy(self), timeline.num_users
+        out._timeline, out._spectral, out._num_events = timeline, spectral, len(timeline.events)
+        out._wide_codes = widened(self._wide_codes, num_users)
+        out.codes, out.forest = out._wide_codes[:, :num_users], self.forest.follow(num_users)
+        out._without = list(self._without)
+        assert isinstance(self._popularity, DecayedPopularity)
+        assert isinstance(self._groups, GroupActivity)
+        out._popularity, out._groups = self._popularity.follow(timeline), self._groups.follow(timeline)
+        return out
+
     def reading(self, timeline: Timeline, changed: Tensor) -> CodeHistory:
         """Return the same codes beside an index that has lost events of users [U] int64, ascending."""
         out = copy(self)
@@ -147,7 +184,13 @@ class CodeHistory:
 
     def without_stu(self, number: int) -> Tensor:
         """Users without an STU at a moment (-1: before the first), in `tie_order`: [n] int64."""
-        return self._without[number]
+        known, users = self._without[number]
+        num_users = self._timeline.num_users
+        if known < num_users:  # newcomers have none
+            users = torch.cat([users, torch.arange(known, num_users)])
+            users = users[tie_rank(num_users)[users].argsort()]
+            self._without[number] = num_users, users
+        return users
 
     def of(self, user: Tensor, number: Tensor) -> Tensor:
         """The STUs of users [n] at moments [n] (int64 both): [n, L] int64; -1 for users without one."""
