@@ -21,7 +21,14 @@ from graphrec.models.heuristics import PPR
 from graphrec.temporal import Timeline
 
 DAY = 86_400
-NEW = {"preferential_attachment", "common_neighbors", "jaccard", "adamic_adar", "ppr"}
+NEW = {
+    "preferential_attachment",
+    "common_neighbors",
+    "jaccard",
+    "adamic_adar",
+    "decayed_adamic_adar",
+    "ppr",
+}
 """Those that add recent popularity as a tie-break."""
 
 
@@ -80,9 +87,27 @@ def jaccard(past: Past, v: int) -> Fraction:
     return Fraction(len(common(past, v)), max(len(either), 1))
 
 
+def new_popularity(past: Past, v: int) -> float:
+    first = {(row.src, row.dst): row.time for row in sorted(past.rows, key=lambda row: -row.time)}
+    return sum(0.5 ** ((past.time - then) / past.half_life) for (_, dst), then in first.items() if dst == v)
+
+
+def decayed_adamic_adar(past: Past, v: int) -> float:
+    times = [row.time for row in past.rows]
+
+    def contact(a: int, b: int) -> float:
+        last = max(row.time for row in past.rows if {row.src, row.dst} == {a, b})
+        age = sum(time >= last for time in times)
+        return 2 ** (-age / (len(times) / 20)) + 0.02
+
+    weight = {w: 1 / log(max(past.graph.degree[w], 2)) for w in common(past, v)}
+    return sum(weight[w] * contact(past.user, w) * contact(w, v) for w in weight)
+
+
 DEFINITIONS: dict[str, Callable[[Past, int], Key]] = {
     "popularity": lambda past, v: (len(past.received(v)), 0.0),
     "recent_popularity": lambda past, v: (0.0, past.popularity(v)),
+    "new_popularity": lambda past, v: (0.0, new_popularity(past, v)),
     "last_active": lambda past, v: (max((r.time for r in past.rows if r.src == v), default=-1e9), 0.0),
     "last_seen": lambda past, v: (max((r.time for r in past.rows if v in (r.src, r.dst)), default=-1e9), 0.0),
     "repeat_recency": lambda past, v: latest(past, v, either_way=False),
@@ -93,6 +118,7 @@ DEFINITIONS: dict[str, Callable[[Past, int], Key]] = {
         sum(1 / log(max(past.graph.degree[w], 2)) for w in common(past, v)),
         past.popularity(v),
     ),
+    "decayed_adamic_adar": lambda past, v: (decayed_adamic_adar(past, v), past.popularity(v)),
     "preferential_attachment": lambda past, v: (
         past.graph.degree[past.user] * past.graph.degree[v],
         past.popularity(v),
@@ -139,7 +165,18 @@ def test_scores_follow_the_definition(name: str, seed: int) -> None:
         assert_ordered_like(scores[row], keys)
 
 
-@pytest.mark.parametrize("name", ["repeat_recency", "reply_recency", "adamic_adar", "jaccard", "popularity"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "repeat_recency",
+        "reply_recency",
+        "adamic_adar",
+        "decayed_adamic_adar",
+        "jaccard",
+        "popularity",
+        "new_popularity",
+    ],
+)
 @checked
 @given(rows=logs(), time=st.integers(-2, 8))
 def test_scores_follow_the_definition_on_any_log(name: str, rows: list[Row], time: int) -> None:

@@ -71,7 +71,19 @@ def some_events(graph: FriendGraph, user: int, time: int, size: int, seed: int) 
     return mine[torch.randperm(len(mine), generator=torch.Generator().manual_seed(seed))[:size]]
 
 
-@pytest.mark.parametrize("name", [*EXACT, "adamic_adar", "ppr", "recent_popularity", "last_seen", "jaccard"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *EXACT,
+        "adamic_adar",
+        "decayed_adamic_adar",
+        "ppr",
+        "recent_popularity",
+        "new_popularity",
+        "last_seen",
+        "jaccard",
+    ],
+)
 def test_a_trial_scores_as_the_recommender_on_a_graph_without_the_events(name: str) -> None:
     model = fitted(name)
     graph = model.graph

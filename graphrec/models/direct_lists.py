@@ -12,21 +12,23 @@ from typing import NamedTuple
 import numpy as np
 
 from graphrec.jit import int64, kernel, subkernel
+from graphrec.models.direct_candidates import (
+    SourceData,
+    empty_candidates,
+    find_common,
+    find_contacts,
+    find_decayed,
+)
 from graphrec.temporal.bounded_heap import offer, sort_best_first
-from graphrec.temporal.columns import HalfEdges, TimedLists, end_before, pair_state
+from graphrec.temporal.columns import end_before
 from graphrec.temporal.order_kernels import (
     OrderColumns,
-    count_before,
     measure_before,
     order_users,
     popularity_before,
     slot_of,
-    table_size,
     users_since,
 )
-
-NO_CANDIDATES, COMMON_CONTACTS, JACCARD, LAST_ACT, LAST_EVENT = range(5)
-"""Where candidates and their values come from."""
 
 
 class ListQueries(NamedTuple):
@@ -51,20 +53,6 @@ class ListQueries(NamedTuple):
     excluded_always: np.ndarray
 
 
-class Candidates(NamedTuple):
-    """A hash table of one query's candidates.
-
-    Attributes:
-        key: [H] int64, user of each slot, or -1; H is a power of two.
-        value: [H] float64.
-        slot: int64, the slots in use, in the order of their first use.
-    """
-
-    key: np.ndarray
-    value: np.ndarray
-    slot: np.ndarray
-
-
 class OrderData(NamedTuple):
     """The order of all other users; see `UserOrder`, `Checkpoints` and `retrieval.topk.tie_shuffle`."""
 
@@ -78,101 +66,6 @@ class OrderData(NamedTuple):
     listed: np.ndarray
     size: np.ndarray
     complete: np.ndarray
-
-
-class SourceData(NamedTuple):
-    """What candidates and their values are computed from.
-
-    Attributes:
-        kind: `NO_CANDIDATES`, `COMMON_CONTACTS`, ...
-        half: the timelines.
-        pair: of `IndexColumns`.
-        contacts: the contact graph.
-        weight: [D] float64, of a common contact by its degree.
-        unit: factor of values (for `JACCARD`).
-        origin: seconds, where recency counts from.
-    """
-
-    kind: int
-    half: HalfEdges
-    pair: np.ndarray
-    contacts: TimedLists
-    weight: np.ndarray
-    unit: float
-    origin: int
-
-
-@subkernel
-def empty_candidates(most: int) -> Candidates:
-    """Return a table with room for a number of users."""
-    size = table_size(most)
-    return Candidates(np.full(size, -1, np.int64), np.zeros(size), np.empty(most, np.int64))
-
-
-@subkernel
-def find_common(source: SourceData, user: int, bound: int) -> tuple[Candidates, int]:
-    """Find the contacts of a user's contacts before a tick, with sums of weights, or Jaccard's ratios.
-
-    Returns:
-        the candidates, the user among them, and how many.
-    """
-    start, length, other, tick = source.contacts
-    weight = source.weight
-    first = start[user]
-    degree = count_before(first, length[user], tick, bound)
-    known = np.empty(degree, np.int64)  # contacts of each contact
-    total = int64(0)
-    for i in range(degree):
-        contact = other[first + i]
-        known[i] = count_before(start[contact], length[contact], tick, bound)
-        total += known[i]
-    found = empty_candidates(min(total, len(start)))
-    key, value, slots = found
-    size = int64(0)
-    for i in range(degree):
-        begin = start[other[first + i]]
-        amount = weight[known[i]]
-        for at in range(begin, begin + known[i]):
-            candidate = int64(other[at])
-            slot = slot_of(key, candidate)
-            if key[slot] < 0:
-                key[slot] = candidate
-                slots[size] = slot
-                size += 1
-            value[slot] += amount
-    if source.kind == 2:
-        for i in range(size):
-            slot = slots[i]
-            union = degree + count_before(start[key[slot]], length[key[slot]], tick, bound) - value[slot]
-            value[slot] = value[slot] / max(union, 1.0) * source.unit
-    return found, size
-
-
-@subkernel
-def find_contacts(source: SourceData, instants: np.ndarray, user: int, bound: int) -> tuple[Candidates, int]:
-    """Find a user's contacts before a tick, with the times of last acts on them or of last events.
-
-    Returns:
-        the candidates, and how many.
-    """
-    half = source.half
-    tick, code, next_tick, other, pair = half.tick, half.code, half.next_tick, half.other, source.pair
-    begin = half.start[user]
-    end = end_before(begin, half.length[user], tick, bound)
-    found = empty_candidates(end - begin)
-    size = int64(0)
-    for at in range(begin, end):
-        if next_tick[at] >= bound:
-            last = tick[at]
-            if source.kind == 3:
-                _, _, last, _, _ = pair_state(code, tick, pair, at)
-            if last >= 0:
-                contact = int64(other[at])
-                slot = slot_of(found.key, contact)
-                found.key[slot], found.value[slot] = contact, float(instants[last] - source.origin + 1)
-                found.slot[size] = slot
-                size += 1
-    return found, size
 
 
 @kernel
@@ -247,6 +140,8 @@ def list_best(
             found, num_found = empty_candidates(int64(1)), int64(0)
         elif source.kind <= 2:
             found, num_found = find_common(source, user, bound)
+        elif source.kind == 5:
+            found, num_found = find_decayed(source, user, bound)
         else:
             found, num_found = find_contacts(source, instants, user, bound)
         key, value, slots = found

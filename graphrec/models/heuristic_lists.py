@@ -7,15 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from graphrec.data import Query
-from graphrec.models.direct_lists import NO_CANDIDATES, ListQueries, OrderData, SourceData, list_best
+from graphrec.models.direct_candidates import DECAYED_CONTACTS, NO_CANDIDATES, SourceData, fill_decayed
+from graphrec.models.direct_lists import ListQueries, OrderData, list_best
 from graphrec.models.recommender import Wanted
 from graphrec.retrieval.topk import tie_capacity, tie_rank, tie_shuffle
 from graphrec.temporal import Timeline
-from graphrec.temporal.act_lists import ActLists, Received
+from graphrec.temporal.act_lists import ActLists, Received, enlarged
 from graphrec.temporal.columns import TimedLists
 from graphrec.temporal.user_order import Measure, UserOrder
 
@@ -24,6 +26,12 @@ MIN_DEGREES = 1024
 
 MAX_TIED = 1024
 """Candidates of equal values whose popularity is looked up one by one; see `list_best`."""
+
+DECAY_SHARE = 0.05
+"""Half-life of decayed contacts, as a share of the events so far."""
+
+DECAY_FLOOR = 0.02
+"""What is left of a decayed contact in the long run."""
 
 
 class Measured(Enum):
@@ -51,11 +59,12 @@ class DirectRule:
     """What the scores of a rule consist of.
 
     Attributes:
-        candidates: who has a value of their own; see `direct_lists`.
+        candidates: who has a value of their own; see `direct_candidates`.
         measure: what is measured of all other users.
         popularity: whether recent popularity is added to it.
         squash: whether it is added as p / (p + 1).
         add_popularity: whether it is added to the values of candidates too.
+        first_only: whether it counts only the first act of each user on another.
     """
 
     candidates: int = NO_CANDIDATES
@@ -63,6 +72,7 @@ class DirectRule:
     popularity: bool = True
     squash: bool = True
     add_popularity: bool = True
+    first_only: bool = False
 
 
 class DegreeWeights:
@@ -85,6 +95,22 @@ class DegreeWeights:
             self._max_degree = int(timeline.columns.contacts.length.max(initial=0))
             self._table = self._weight(torch.arange(2 * self._max_degree + MIN_DEGREES)).double()
         return self._table
+
+
+class EventCounts:
+    """The number of events of a log before each tick, removed ones counted, which follows an index."""
+
+    def __init__(self) -> None:
+        self._table, self._num_ticks = np.zeros(1, np.int64), 0
+
+    def of(self, timeline: Timeline) -> np.ndarray:
+        """Return the numbers, the last one of all events: [T + 1] int64."""
+        done, num_ticks = self._num_ticks, len(timeline.instants)
+        table = enlarged(self._table, num_ticks + 1)
+        # The last tick that was known may have grown.
+        table[done : num_ticks + 1] = timeline.end_of_log(torch.arange(done, num_ticks + 1)).numpy()
+        self._table, self._num_ticks = table, num_ticks
+        return table[: num_ticks + 1]
 
 
 class HeuristicLists:
@@ -115,7 +141,7 @@ class HeuristicLists:
             measure = Measure.COUNT
         self._received = self._acts = None
         if rule.popularity or rule.measure is Measured.RECEIVED:
-            self._received = ActLists(timeline, "dst", half_life)
+            self._received = ActLists(timeline, "dst", half_life, first_only=rule.first_only)
         if rule.measure is Measured.LAST_ACT:
             self._acts = ActLists(timeline, "src", math.inf)
         self._order = UserOrder(
@@ -128,7 +154,7 @@ class HeuristicLists:
             roles=ROLES[rule.measure],
             origin=origin,
         )
-        self._weights = DegreeWeights(weight)
+        self._weights, self._event_counts = DegreeWeights(weight), EventCounts()
         self._source = self._source_data()
 
     def follow(self, timeline: Timeline) -> None:
@@ -160,16 +186,32 @@ class HeuristicLists:
         return TimedLists(lists.start, lists.length, lists.tick, lists.tick)
 
     def _source_data(self) -> SourceData:
-        columns = self._timeline.columns
+        columns, kind = self._timeline.columns, self._rule.candidates
         return SourceData(
-            self._rule.candidates,
+            kind,
             columns.half_edges,
             columns.pair,
             columns.contacts,
             self._weights.of(self._timeline).numpy(),
             float(self._timeline.num_users) ** 2,
             self._origin,
+            self._event_counts.of(self._timeline) if kind == DECAYED_CONTACTS else np.empty(0, np.int64),
+            self._timeline.removed,
+            DECAY_SHARE,
+            DECAY_FLOOR,
         )
+
+    def popularity(self, query: Query) -> Tensor:
+        """Return the popularity of all users for B > 0 queries in order of time: [B, N] float64."""
+        assert self._received is not None
+        return self._received.at(self._timeline, query.time)
+
+    def decayed(self, query: Query) -> Tensor:
+        """Return the values of `DECAYED_CONTACTS` of all users for B queries: [B, N] float64."""
+        out = torch.empty(len(query), self._timeline.num_users, dtype=torch.float64)
+        user, tick = query.user.contiguous(), self._timeline.tick(query.time)
+        fill_decayed(user.numpy(), tick.numpy(), self._source, out.numpy())
+        return out
 
     def best(self, query: Query, wanted: Wanted, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the lists of B > 0 queries.

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from graphrec.jit import kernel
 from graphrec.temporal.append import MIN_ROOM
-from graphrec.temporal.order_kernels import fill_received
+from graphrec.temporal.first_acts import fill_first_targets
+from graphrec.temporal.order_kernels import fill_popularity, fill_received
 from graphrec.temporal.timeline import Timeline
 
 
@@ -20,7 +23,7 @@ class Received(NamedTuple):
         length: [N] int32.
         tick: [E or more] int32, ascending for each user.
         total: [E or more] float64, popularity just after each act: acts so far, each halved every half-life.
-        event_total: [E] float64, the same in the order of the log.
+        event_total: [E] float64, the same in the order of the log; -1 for events that do not count.
     """
 
     start: np.ndarray
@@ -37,12 +40,20 @@ class ActLists:
         timeline: the index.
         side: 'dst' for the acts on users, 'src' for those by users.
         half_life: seconds; infinite for plain counts.
+        first_only: whether only the first act of one user on another counts.
     """
 
-    def __init__(self, timeline: Timeline, side: Literal["src", "dst"], half_life: float) -> None:
-        self._side, self._half_life = side, float(half_life)
-        user = getattr(timeline.events, side).numpy()
-        length = np.bincount(user[user >= 0], minlength=timeline.num_users)  # removed events have no users
+    def __init__(
+        self,
+        timeline: Timeline,
+        side: Literal["src", "dst"],
+        half_life: float,
+        *,
+        first_only: bool = False,
+    ) -> None:
+        self._side, self._half_life, self._first_only = side, float(half_life), first_only
+        user = self._users(timeline, 0)
+        length = np.bincount(user[user >= 0], minlength=timeline.num_users)
         start = np.cumsum(length, dtype=np.int64) - length
         columns = np.empty(len(user), np.int32), np.empty(len(user)), np.empty(len(user))
         fill_received(
@@ -60,6 +71,28 @@ class ActLists:
         size = int(self._used[1])
         return Received(start[: self._num_users], length[: self._num_users], tick, total, event_total[:size])
 
+    def at(self, timeline: Timeline, time: Tensor) -> Tensor:
+        """Return the decayed counts of all users just before ascending times [B] (s): [B, N] float64."""
+        lists, bound = self.lists, timeline.tick(time)
+        out = torch.empty(len(time), self._num_users, dtype=torch.float64)
+        columns = timeline.instants.numpy(), *lists[:4]
+        keys = (key.contiguous().numpy() for key in (bound, time, out))
+        fill_popularity(self._half_life, *columns, *keys)
+        return out
+
+    def _users(self, timeline: Timeline, since: int) -> np.ndarray:
+        """Whose act each event from position `since` on is, or -1 where it does not count: [M] int64."""
+        if not self._first_only:
+            users: np.ndarray = getattr(timeline.events, self._side).numpy()[since:]
+            return users  # removed events have no users
+        columns, events = timeline.columns, timeline.events
+        log = events.src.numpy(), events.dst.numpy(), timeline.event_tick.numpy()
+        target = np.empty(len(events) - since, np.int64)
+        fill_first_targets(columns.half_edges, columns.pair, *log, since, target)
+        if self._side == "src":
+            return np.where(target < 0, -1, log[0][since:])
+        return target
+
     def follow(self, timeline: Timeline) -> None:
         """Add the events appended to the index since."""
         first = done = int(self._used[1])
@@ -70,11 +103,11 @@ class ActLists:
             event_total=enlarged(self._lists.event_total, size),
         )
         self._room = enlarged(self._room, self._num_users)
-        user, event_tick = getattr(timeline.events, self._side).numpy(), timeline.event_tick.numpy()
+        user, event_tick = self._users(timeline, first), timeline.event_tick.numpy()
         instants = timeline.instants.numpy()
         while True:
             done += append_acts(
-                user[done:],
+                user[done - first :],
                 event_tick[done:],
                 instants,
                 self._half_life,
@@ -117,7 +150,7 @@ def append_acts(
     """Append acts to lists with room, and return how many there was room for; full lists move to the end.
 
     Args:
-        user: [M] int64, of the acts in order of time.
+        user: [M] int64, of the acts in order of time, below 0 for those that do not count.
         event_tick: [M] int32.
         instants: [T] int64 seconds.
         half_life: seconds.
@@ -131,6 +164,10 @@ def append_acts(
     """
     for i in range(len(user)):
         owner = user[i]
+        if owner < 0:
+            event_total[used[1]] = -1.0
+            used[1] += 1
+            continue
         size, old = length[owner], start[owner]
         if size == room[owner]:
             more = size + max(MIN_ROOM, size // 2)

@@ -26,7 +26,7 @@ class OrderColumns(NamedTuple):
         received_length: [N] int32.
         received_tick: [E] int32.
         total: [E] float64.
-        event_total: [E] float64, popularity of each event's target just after it.
+        event_total: [E] float64, popularity of each event's target just after it, or -1.
         roles: whose keys an event changes: 1 for the actor's, 2 for the target's, 3 for both.
     """
 
@@ -59,7 +59,7 @@ def fill_received(
     """Fill tick, total and event_total of `Received` from events in order of time.
 
     Args:
-        dst: [E], of the events.
+        dst: [E], of the events, below 0 for those that do not count.
         event_tick: [E], of the events.
         instants: [T] seconds.
         half_life: seconds.
@@ -71,7 +71,8 @@ def fill_received(
     place = start.copy()
     for event in range(len(dst)):
         user = dst[event]
-        if user < 0:  # removed
+        if user < 0:
+            event_total[event] = -1.0
             continue
         at = place[user]
         place[user] = at + 1
@@ -129,6 +130,46 @@ def popularity_before(
     at = start[user] + number - 1
     popularity: float = total[at] * 2.0 ** ((instants[tick[at]] - time) / half_life)
     return popularity
+
+
+@kernel
+def fill_popularity(
+    half_life: float,
+    instants: np.ndarray,
+    start: np.ndarray,
+    length: np.ndarray,
+    tick: np.ndarray,
+    total: np.ndarray,
+    bound: np.ndarray,
+    time: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Fill the popularity of all users, each value as `popularity_before` has it.
+
+    Args:
+        half_life: seconds.
+        instants: [T] int64 seconds.
+        start: of `Received`, as the next three.
+        length: of `Received`.
+        tick: of `Received`.
+        total: of `Received`.
+        bound: [B] int64 ticks, ascending.
+        time: [B] int64 seconds.
+        out: [B, N] float64, filled.
+    """
+    end = np.empty(len(start), np.int64)
+    for b in range(len(bound)):
+        for user in range(len(start)):
+            first = start[user]
+            if b == 0:
+                end[user] = end_before(first, length[user], tick, bound[0])
+            at = end[user]
+            while at < first + length[user] and tick[at] < bound[b]:
+                at += 1
+            end[user] = at
+            out[b, user] = 0.0
+            if at > first:
+                out[b, user] = total[at - 1] * 2.0 ** ((instants[tick[at - 1]] - time[b]) / half_life)
 
 
 @subkernel

@@ -136,6 +136,15 @@ class Heuristic(Recommender):
         self, rule: DirectRule, query: Query, wanted: Wanted, scale: Tensor
     ) -> tuple[Tensor, Tensor]:
         """List the best users; scale [B] float64 is the factor of what the rule measures."""
+        users, scores, answered = self._lists_of(rule).best(query, wanted, scale)
+        rows = (~answered).nonzero().squeeze(1)
+        if len(rows):
+            left = super()._recommend(query[rows], wanted.select(rows, len(query)))
+            users[rows], scores[rows] = left
+        return users, scores
+
+    def _lists_of(self, rule: DirectRule) -> HeuristicLists:
+        """The lists of a rule, made when first needed."""
         lists = self._lists.get(rule)
         if lists is None:
             lists = self._lists[rule] = HeuristicLists(
@@ -145,12 +154,7 @@ class Heuristic(Recommender):
                 origin=self._origin,
                 weight=self._weight,
             )
-        users, scores, answered = lists.best(query, wanted, scale)
-        rows = (~answered).nonzero().squeeze(1)
-        if len(rows):
-            left = super()._recommend(query[rows], wanted.select(rows, len(query)))
-            users[rows], scores[rows] = left
-        return users, scores
+        return lists
 
     def _weight(self, degree: Tensor) -> Tensor:
         """Weights of common contacts by their degrees (same shape): integers, whose sums are exact."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from graphrec.data import Query
-from graphrec.models.direct_lists import LAST_ACT, LAST_EVENT
+from graphrec.models.direct_candidates import LAST_ACT, LAST_EVENT
 from graphrec.models.heuristic_lists import DirectRule
 from graphrec.models.heuristics.base import Heuristic
 from graphrec.temporal import NEVER

@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 
 from graphrec.data import Query
-from graphrec.models.direct_lists import COMMON_CONTACTS, JACCARD
+from graphrec.models.direct_candidates import COMMON_CONTACTS, DECAYED_CONTACTS, JACCARD
 from graphrec.models.heuristic_lists import DirectRule, Measured
 from graphrec.models.heuristics.base import FIXED_POINT, Heuristic
 from graphrec.models.recommender import Wanted
 from graphrec.temporal import dense
+
+DECAYED = DirectRule(candidates=DECAYED_CONTACTS)
 
 
 class CommonNeighbors(Heuristic):
@@ -58,6 +60,24 @@ class AdamicAdar(CommonNeighbors):
 
     def _weight(self, degree: Tensor) -> Tensor:
         return (FIXED_POINT / degree.clamp(min=2).double().log()).round()
+
+
+class DecayedAdamicAdar(Heuristic):
+    """Adamic-Adar of contacts that decay; ties by recent popularity.
+
+    A common contact w counts d(u, w) d(w, v) / ln(max(degree of w, 2)), with d = 2^(-age / half-life) + 0.02.
+    The age of a contact is the number of events of the log since the pair's last one; the half-life is a
+    twentieth of the events so far.
+    """
+
+    name = "decayed_adamic_adar"
+    direct = DECAYED
+
+    def _score_in_order(self, query: Query) -> Tensor:
+        return self._fallback(query).add_(self._lists_of(DECAYED).decayed(query))
+
+    def _weight(self, degree: Tensor) -> Tensor:
+        return (FIXED_POINT / degree.clamp(min=2).double().log()).round() / FIXED_POINT
 
 
 class PreferentialAttachment(Heuristic):

@@ -11,6 +11,8 @@ from graphrec.models.heuristic_lists import DirectRule, Measured
 from graphrec.models.heuristics.base import Heuristic
 from graphrec.temporal import dense
 
+FIRST_ACTS = DirectRule(squash=False, first_only=True)
+
 
 class Popularity(Heuristic):
     """Number of events that the candidate has received."""
@@ -30,6 +32,16 @@ class RecentPopularity(Heuristic):
 
     def _score_in_order(self, query: Query) -> Tensor:
         return self._popularity.at(query.time)
+
+
+class NewPopularity(Heuristic):
+    """First acts that the candidate has received, one of each user, decayed as in recent popularity."""
+
+    name = "new_popularity"
+    direct = FIRST_ACTS
+
+    def _score_in_order(self, query: Query) -> Tensor:
+        return self._lists_of(FIRST_ACTS).popularity(query)
 
 
 class LastActive(Heuristic):
