@@ -11,7 +11,7 @@ from graphs import Row, checked, graph_of, logs, random_rows
 from hypothesis import given
 from hypothesis import strategies as st
 from test_append import index_of_first, part_of
-from test_follow import DAY, FIRST, ROWS, append, cuts, fresh, rows_with_newcomers
+from test_follow import DAY, FIRST, ROWS, USERS, append, cuts, fresh, rows_with_newcomers
 
 from graphrec.data import Events
 from graphrec.models import MixtureRecommender
@@ -208,3 +208,23 @@ def test_the_head_that_was_followed_from_stays_as_it_was() -> None:
     assert len(old.head.history.codes[0]) > size
     assert torch.equal(head.history.codes, codes)
     assert head.history.forest.place.size(1) == size
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_newcomers_get_their_codes_however_many_events_come_at_once(seed: int) -> None:
+    """Also where a moment falls into a tie of which only a part has been appended."""
+    rng, rows, number = np.random.default_rng(seed), list(ROWS[:FIRST]), dict[int, int]()
+    time = rows[-1].time
+    for _ in range(36):
+        time += DAY * int(rng.random() < 0.2)
+        src, dst = rng.choice(12 + 8, 2, replace=False).tolist()
+        users = (  # newcomers come in the order of their ids, so that these are in the order of indices
+            user if user < 12 else number.setdefault(user, USERS + len(number)) for user in (src, dst)
+        )
+        rows.append(Row(*users, time, "call"))
+    one_by_one, at_once = coded("stu_switched"), coded("stu_switched")
+    append(one_by_one, rows, list(range(FIRST, len(rows) + 1)))
+    append(at_once, rows, [FIRST, len(rows)])
+    assert_alike(one_by_one.head.history, at_once.head.history)
+    newcomers = one_by_one.head.history.codes[-1, USERS:]
+    assert (newcomers >= 0).any()

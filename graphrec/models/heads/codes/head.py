@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self, get_args
 
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -202,11 +203,19 @@ class BoundCodeHead:
 
     def follow(self, view: GraphView) -> BoundCodeHead:
         """See `Follows`: a new moment binds the head again, in work that grows with the log."""
-        tokenizer, every = self.tokenizer, view.period.snapshot_events
+        head, tokenizer, every = self.head, self.tokenizer, view.period.snapshot_events
         if not self.history.is_current(view.timeline, tokenizer.until, every):
-            return self.head.bind(view, self.network)
+            if self.history.last_tie_grew(view.timeline):
+                # Who came with this tie gets an STU from all of it, however many events came at once.
+                tokenizer = copy.deepcopy(tokenizer)
+                time = max(tokenizer.until, view.just_before(self.history.tick[-1]))
+                came = tokenizer.members.since == time
+                came[: tokenizer.members.num_fitted] = False
+                tokenizer.forget(tokenizer.members.ids.values.filter(pa.array(came.numpy())).to_pylist())
+                head = replace(head, tokenizer=tokenizer)
+            return head.bind(view, self.network)
         history = self.history.follow(view.timeline, view.spectral)
-        return BoundCodeHead(self.head, view, self.network, self.decoder, history)
+        return BoundCodeHead(head, view, self.network, self.decoder, history)
 
     def embed_users(self, user: Tensor, tick: Tensor) -> Tensor:
         """See `BoundHead`: the sum of the embeddings of a user's codes."""

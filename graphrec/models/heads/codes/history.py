@@ -148,10 +148,14 @@ class CodeHistory:
             return True
         if not size or int(timeline.tick(torch.tensor(until))) != int(self.tick[0]):
             return False
-        latest = timeline.event_tick[size - 1 : size + 1].tolist()
-        if latest[0] == latest[1] and int(self.tick[-1]) > latest[0]:
-            return False  # its last tie has grown
+        if self.last_tie_grew(timeline):
+            return False
         return not bool((snapshot_ticks(timeline, every, first=size) > self.tick[-1]).any())
+
+    def last_tie_grew(self, timeline: Timeline) -> bool:
+        """Tell whether events of the last time that the last moment knows were appended since."""
+        ticks = timeline.event_tick[max(0, self._num_events - 1) : self._num_events + 1].unique()
+        return 0 < self._num_events < len(timeline.events) and len(ticks) == 1 and bool(self.tick[-1] > ticks)
 
     def follow(self, timeline: Timeline, spectral: SpectralEmbeddings | None) -> Self:
         """Return the same codes on an index that events were appended to, without a new moment.
