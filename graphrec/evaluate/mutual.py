@@ -31,6 +31,7 @@ def evaluate_mutual(
     part: Part = "test",
     split: TemporalSplit | None = None,
     k: int = 10,
+    snapshot: bool = True,
     progress: bool = True,
     in_sample: bool = False,
 ) -> list[Row]:
@@ -52,11 +53,12 @@ def evaluate_mutual(
         part: 'val' or 'test'.
         split: by default the graph's `TemporalSplit`.
         k: the length of the lists of `snapshot`.
+        snapshot: also evaluate that slice; `evaluate_lists` asks at several moments instead.
         progress: show a progress bar, where there is a terminal.
         in_sample: allow events that the recommender was fitted on (before its `fitted_until`).
 
     Returns:
-        One row of metrics for each slice that has pairs, and one for `snapshot`.
+        One row of metrics for each slice that has pairs, and one for `snapshot` if it is evaluated.
 
     Raises:
         EvaluationError: a score is not finite; or the recommender was fitted on events of the window.
@@ -77,10 +79,12 @@ def evaluate_mutual(
                 | {"mutual_mrr": float((1 / worse).mean()), "mutual_mrr_low": low, "mutual_mrr_high": high}
                 | {f"mutual_hits@{at}": float((worse <= at).mean()) for at in HIT_CUTOFFS}
             )
-    snapshot = evaluate_snapshot(
-        scorer, graph, part=part, split=split, k=k, progress=progress, in_sample=in_sample
-    )
-    return [*rows, snapshot.row("all") | {"slice": "snapshot"}]
+    if snapshot:
+        lists = evaluate_snapshot(
+            scorer, graph, part=part, split=split, k=k, progress=progress, in_sample=in_sample
+        )
+        rows.append(lists.row("all") | {"slice": "snapshot"})
+    return rows
 
 
 def mutual_ranks(

@@ -91,7 +91,7 @@ def list_table(
 
 
 def mutual_table(rows: Sequence[Row], *, fmt: str = "simple") -> str:
-    """Mutual MRR, reciprocated precision and exposure of each model.
+    """Mutual MRR of each model; reciprocated precision and exposure where rows have the slice `snapshot`.
 
     Args:
         rows: as in a results file.
@@ -99,29 +99,22 @@ def mutual_table(rows: Sequence[Row], *, fmt: str = "simple") -> str:
     """
     models = list(dict.fromkeys(row["model"] for row in rows))
     cell = {(row["model"], row["slice"]): row for row in rows}
+    with_snapshot = any(row["slice"] == "snapshot" for row in rows)
     body = []
     for model in models:
         mutual, answered, snapshot = (cell.get((model, n), {}) for n in ("mutual", "answered", "snapshot"))
-        body.append(
-            [
-                model,
-                _decimals(mutual.get("mutual_mrr")),
-                _decimals(mutual.get("mutual_hits@10")),
-                _decimals(answered.get("mutual_mrr")),
-                _decimals(snapshot.get("reciprocated_precision@10"), 5),
-                _decimals(snapshot.get("exposure_gini")),
-                _decimals(snapshot.get("never_suggested")),
-            ]
-        )
-    header = [
-        "both sides",
-        "mutual MRR",
-        "mutual Hits@10",
-        "answered MRR",
-        "reciprocated P@10",
-        "exposure Gini",
-        "never suggested",
-    ]
+        numbers = [
+            _decimals(mutual.get("mutual_mrr")),
+            _decimals(mutual.get("mutual_hits@10")),
+            _decimals(answered.get("mutual_mrr")),
+        ]
+        if with_snapshot:
+            numbers.append(_decimals(snapshot.get("reciprocated_precision@10"), 5))
+            numbers += [_decimals(snapshot.get(name)) for name in ("exposure_gini", "never_suggested")]
+        body.append([model, *numbers])
+    header = ["both sides", "mutual MRR", "mutual Hits@10", "answered MRR"]
+    if with_snapshot:
+        header += ["reciprocated P@10", "exposure Gini", "never suggested"]
     return _table(body, header, fmt)
 
 
