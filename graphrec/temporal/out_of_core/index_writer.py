@@ -85,7 +85,7 @@ class IndexWriter:
         self._pair_parts.append(pairs)
 
     def join_pairs(self, piece_of: np.ndarray, rows: int) -> None:
-        """Write the pairs of all events, so many at once, which are in the pieces of the acting users."""
+        """Write the pair state of all events in chunks; each is read from the piece of its acting user."""
         read = np.zeros(len(self._pair_parts), np.int64)
         for first in range(0, self._num_events, rows):
             src = self._files["src"].read(first, min(rows, self._num_events - first))
