@@ -16,6 +16,9 @@ from scipy.stats import chisquare
 from torch import Tensor, nn
 
 from graphrec.decode import Beam, PrefixTree, beam_search, sample, score_all, score_candidates, validity
+from graphrec.decode.descent import Descent
+from graphrec.decode.exclusions import ExclusionIndex
+from graphrec.decode.search import answerable_queries, extend, extend_on_cpu
 from graphrec.decode.topk import top_positions
 
 Pairs = tuple[Tensor, Tensor]
@@ -206,6 +209,32 @@ def test_a_narrow_beam_finds_as_many(world: tuple[Tensor, Tables, Pairs], k: int
         torch.testing.assert_close(values[: len(people)].double(), allowed[people])
         assert (values[: len(people)].diff() <= 0).all()
         assert (listed[len(people) :] == -1).all()
+
+
+@checked
+@given(worlds(), st.integers(1, 30), st.booleans(), st.booleans(), st.sampled_from([0.0, 0.4]))
+def test_the_kernel_extends_a_beam_as_tensor_operations_do(
+    world: tuple[Tensor, Tables, Pairs], width: int, renormalize: bool, single: bool, hidden: float
+) -> None:
+    codes, model, exclude = world
+    tree = PrefixTree(codes, 3)
+    nobody = (torch.rand(len(codes), generator=generator()) < hidden).nonzero().squeeze(1)
+    excluded = ExclusionIndex(tree, 3, exclude, nobody)
+    rows = answerable_queries(excluded, tree, 3)
+    if single:
+        model.log_probs = [x.float() for x in model.log_probs]
+    near, far = Descent(model, tree, rows), Descent(model, tree, rows)
+    log_prob = torch.zeros(len(rows))
+    for level in range(1, 4):
+        if not len(near.beam.row):
+            break
+        found = extend_on_cpu(near, excluded, log_prob, level, width, renormalize)
+        wanted = extend(far, excluded, log_prob, level, width, renormalize)
+        for mine, other in zip(found, wanted, strict=True):
+            torch.testing.assert_close(mine.double(), other.double(), rtol=1e-5, atol=1e-5)
+        log_prob = wanted[2]
+        near.step(*found[:2])
+        far.step(*wanted[:2])
 
 
 def test_a_narrow_beam_is_as_narrow_as_asked() -> None:

@@ -25,6 +25,7 @@ class Descent:
     Attributes:
         tree: as given.
         beam: the current prefixes.
+        dtype: of the scorer's log-probabilities.
 
     Raises:
         ValueError: the tree is empty.
@@ -34,6 +35,7 @@ class Descent:
         if not len(tree):
             raise ValueError("the prefix tree is empty: no user has an STU, so nobody can be suggested")
         self._scorer, self.tree, self._state = scorer, tree, None
+        self.dtype = torch.float32
         at = torch.arange(len(row), device=row.device)
         self.beam = Beam(row, torch.zeros_like(row), row.new_empty(len(row), 0), at)
 
@@ -67,6 +69,13 @@ class Descent:
             out -= segment_logsumexp(out, at, rows)[at]
         return ChildOptions(out[:, None], at, child)
 
+    def next_code_log_probs(self) -> Tensor:
+        """The scorer's log-probabilities of the next codes of the prefixes, checked: [R, K]."""
+        size = self.tree.codebook_size
+        log_probs, self._state = next_code_log_probs(self._scorer, self.beam, self._state, size)
+        self.dtype = log_probs.dtype
+        return log_probs
+
     def _child_log_probs(self, temperature: float) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
         """The scorer's log-probabilities: by code [R, K] if most codes exist, otherwise of each child [T].
 
@@ -74,7 +83,7 @@ class Descent:
             them, and for children (position of the prefix [T], node [T]) int64.
         """
         tree, beam = self.tree, self.beam
-        log_probs, self._state = next_code_log_probs(self._scorer, beam, self._state, tree.codebook_size)
+        log_probs = self.next_code_log_probs()
         if temperature != 1:
             log_probs = log_probs / temperature
         level = beam.codes.size(1)

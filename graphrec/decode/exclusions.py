@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
 from graphrec.data.checks import check_exclude, check_index
+from graphrec.decode.columns import ExcludedColumns
 from graphrec.decode.tree import PrefixTree
 
 
@@ -23,6 +26,7 @@ class ExclusionIndex:
             without those of `exclude_users`.
         everywhere: [M] bool, positions of the `exclude_users`; None if there are none.
         num_left: number of users with an STU who are not in `exclude_users`.
+        num_queries: B.
 
     Raises:
         TypeError, ValueError: pairs are not integers, or of unequal lengths.
@@ -40,7 +44,8 @@ class ExclusionIndex:
         place = tree.place[user]
         has = place >= 0
         self.everywhere: Tensor | None = None
-        self.num_left = len(tree)
+        self.num_left, self.num_queries = len(tree), num_queries
+        self._before = torch.empty(0, dtype=torch.int64, device=tree.device)
         if exclude_users is not None:
             nowhere = check_index("exclude_users", exclude_users, tree.num_users).to(tree.device)
             hidden = tree.place[nowhere]
@@ -55,6 +60,12 @@ class ExclusionIndex:
         base = max(1, len(tree))
         key = (row[has] * base + place[has]).unique()
         self._tree, self.row, self.place = tree, key // base, key % base
+
+    @cached_property
+    def columns(self) -> ExcludedColumns:
+        """The arrays for kernels; they must be on the CPU."""
+        first = torch.searchsorted(self.row, torch.arange(self.num_queries + 1))
+        return ExcludedColumns(self._before.numpy(), first.numpy(), self.place.numpy())
 
     def nodes(self, level: int) -> tuple[Tensor, Tensor, Tensor]:
         """(row [D], node [D], number of excluded pairs below it [D]) int64, distinct and ascending."""

@@ -9,7 +9,8 @@ from graphrec.data.checks import check_count, check_counts, check_flags, check_l
 from graphrec.decode.descent import Descent
 from graphrec.decode.exclusions import ExclusionIndex
 from graphrec.decode.scorer import Beam, NextCodeScorer, next_code_log_probs
-from graphrec.decode.topk import IMPOSSIBLE_LOG_PROB, padded_lists, top_positions
+from graphrec.decode.search_kernels import extend_beams, list_users
+from graphrec.decode.topk import IMPOSSIBLE_LOG_PROB, hide_impossible, padded_lists, top_positions
 from graphrec.decode.tree import PrefixTree
 
 
@@ -70,34 +71,86 @@ def beam_search(
     if not len(descent.beam.row):
         none = torch.empty(0, dtype=torch.int64, device=tree.device)
         return padded_lists(none, none, none, none.float(), (num_queries, k))
+    step = extend_on_cpu if tree.device.type == "cpu" else extend
     log_prob = descent.beam.row.new_zeros(len(descent.beam.row), dtype=torch.float32)
     for level in range(1, tree.num_codebooks + 1):
-        options, before = descent.options(renormalize=renormalize), descent.beam
-        value = options.value.add_(log_prob[options.at, None])
-        row, node, count = excluded.nodes(level)
-        full = count == excluded.left(node)
-        found, prefix = descent.locate(row[full], tree.parent[node[full]])
-        options.remove(tree, prefix, node[full][found])
-        options.remove_nodes(tree, before.node, excluded.emptied(level))
-        flat = top_positions(value, before.row[options.at], max(beam_size, k), num_queries)
-        log_prob = value.flatten()[flat]
-        prefix, child = options.select(tree, before.node, flat)
-        descent.step(prefix, child)
+        width = max(beam_size, k)
+        prefix, child, log_prob, allowed = step(descent, excluded, log_prob, level, width, renormalize)
         if beam_size < k:
-            beam = descent.beam
-            found, at = descent.locate(row, node)
-            allowed = excluded.left(beam.node).index_add(0, at, -count[found])
-            kept = _widened_beam(beam.row, log_prob, allowed, beam_size, k)
-            log_prob, descent.beam = log_prob[kept], before
-            descent.step(prefix[kept], child[kept])
-    allowed = descent.allowed_in_bucket(excluded, limit=k)
+            kept = _widened_beam(descent.beam.row[prefix], log_prob, allowed, beam_size, k)
+            prefix, child, log_prob = prefix[kept], child[kept], log_prob[kept]
+        descent.step(prefix, child)
+    if tree.device.type == "cpu":
+        return _lists_on_cpu(descent, excluded, log_prob, (num_queries, k))
+    mask = descent.allowed_in_bucket(excluded, limit=k)
     leaf = descent.beam.node
-    value = (log_prob - tree.size(leaf).log())[:, None].masked_fill(~allowed, -torch.inf)
+    value = (log_prob - tree.size(leaf).log())[:, None].masked_fill(~mask, -torch.inf)
     flat = top_positions(value, descent.beam.row, k, num_queries)
     at, column = flat // value.size(1), flat % value.size(1)
     value = value.flatten()[flat]
     user = tree.users[tree.start[leaf[at]] + column]
     return padded_lists(descent.beam.row[at], user, value, value, (num_queries, k))
+
+
+Extension = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Of the n children that are kept: positions of their prefixes, and nodes, [n] int64; log-probabilities [n];
+and the number of allowed users below them, [n] int64."""
+
+
+def extend(
+    descent: Descent,
+    excluded: ExclusionIndex,
+    log_prob: Tensor,
+    level: int,
+    width: int,
+    renormalize: bool,
+) -> Extension:
+    """Choose the best children of R prefixes with log-probabilities [R], `width` for each query."""
+    tree, before = descent.tree, descent.beam
+    options = descent.options(renormalize=renormalize)
+    value = options.value.add_(log_prob[options.at, None])
+    row, node, count = excluded.nodes(level)
+    full = count == excluded.left(node)
+    found, prefix = descent.locate(row[full], tree.parent[node[full]])
+    options.remove(tree, prefix, node[full][found])
+    options.remove_nodes(tree, before.node, excluded.emptied(level))
+    flat = top_positions(value, before.row[options.at], width, excluded.num_queries)
+    prefix, child = options.select(tree, before.node, flat)
+    key, asked = before.row[prefix] * tree.num_nodes + child, row * tree.num_nodes + node
+    at = torch.searchsorted(key, asked).clamp(max=max(0, len(key) - 1))
+    found = key[at] == asked if len(key) else torch.zeros_like(asked, dtype=torch.bool)
+    allowed = excluded.left(child).index_add(0, at[found], -count[found])
+    return prefix, child, value.flatten()[flat], allowed
+
+
+def extend_on_cpu(
+    descent: Descent,
+    excluded: ExclusionIndex,
+    log_prob: Tensor,
+    level: int,
+    width: int,
+    renormalize: bool,
+) -> Extension:
+    """See `extend`; one kernel, in double precision."""
+    tree, beam = descent.tree, descent.beam
+    log_probs = descent.next_code_log_probs().detach().contiguous().numpy()
+    row, node, value = (x.contiguous().numpy() for x in (beam.row, beam.node, log_prob.double()))
+    least, columns = IMPOSSIBLE_LOG_PROB, (tree.columns, excluded.columns)
+    out = extend_beams(log_probs, row, node, value, *columns, width, least, renormalize)
+    prefix, child, best, allowed = (torch.from_numpy(x) for x in out)
+    return prefix, child, best, allowed
+
+
+def _lists_on_cpu(
+    descent: Descent, excluded: ExclusionIndex, log_prob: Tensor, shape: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """The lists of queries whose prefixes are leaves with log-probabilities [R]: as `beam_search` returns."""
+    tree, beam = descent.tree, descent.beam
+    users = torch.full(shape, -1)
+    values = torch.full(shape, -torch.inf, dtype=torch.float64)
+    row, leaf, value = (x.contiguous().numpy() for x in (beam.row, beam.node, log_prob.double()))
+    list_users(row, leaf, value, tree.columns, excluded.columns, users.numpy(), values.numpy())
+    return users, hide_impossible(values.to(descent.dtype))
 
 
 def _widened_beam(row: Tensor, value: Tensor, allowed: Tensor, beam_size: int, k: int) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from graphrec.data.checks import check_count, check_index
+from graphrec.decode.columns import TreeColumns
 from graphrec.decode.packing import check_codes, check_packable, check_rank, pack_codes, sort_users
 from graphrec.temporal import ragged
 
@@ -77,6 +78,7 @@ class PrefixTree:
         """Set all arrays, from packed STUs [M] in ascending order and their users [M]."""
         self.__dict__.pop("largest_bucket", None)
         self.__dict__.pop("child_mask", None)
+        self.__dict__.pop("columns", None)
         self._keys, self.users = keys, users
         at, size = torch.arange(len(users), device=users.device), self.codebook_size
         self.place = torch.full((self.num_users,), -1, device=users.device).index_copy(0, users, at)
@@ -116,6 +118,12 @@ class PrefixTree:
         """Largest number of users with the same STU."""
         leaves = slice(self.level_ptr[-2], None)
         return int((self.end[leaves] - self.start[leaves]).max()) if len(self) else 0
+
+    @cached_property
+    def columns(self) -> TreeColumns:
+        """The arrays for kernels; they must be on the CPU."""
+        arrays = self.code, self.parent, self.child_ptr, self.start, self.end, self.users
+        return TreeColumns(*(array.numpy() for array in arrays))
 
     @cached_property
     def child_mask(self) -> list[Tensor | None]:
@@ -158,6 +166,7 @@ class PrefixTree:
         """The same tree on another device."""
         out = copy(self)
         out.__dict__.pop("child_mask", None)
+        out.__dict__.pop("columns", None)
         out.__dict__.update({k: v.to(device) for k, v in self.__dict__.items() if isinstance(v, Tensor)})
         return out
 
