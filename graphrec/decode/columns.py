@@ -40,3 +40,17 @@ class ExcludedColumns(NamedTuple):
     hidden_before: np.ndarray
     first: np.ndarray
     place: np.ndarray
+
+
+class ChildColumns(NamedTuple):
+    """Arrays of a `Forest`, [num_nodes] int64 each.
+
+    Attributes:
+        first: the first child of each inner node.
+        number: number of children.
+        code: the last code of each node's prefix.
+    """
+
+    first: np.ndarray
+    number: np.ndarray
+    code: np.ndarray

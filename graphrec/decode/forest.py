@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
+from functools import cached_property
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from graphrec.data.growing_column import widened
+from graphrec.decode.columns import ChildColumns
+from graphrec.decode.search_kernels import find_paths
 from graphrec.decode.tree import PrefixTree
 from graphrec.temporal import ragged
 
@@ -58,13 +62,10 @@ class Forest:
         )
         self._wide: tuple[Tensor, Tensor] | None = None
         borders = torch.tensor([tree.level_ptr for tree in trees])  # [S, L + 2]
-        self._at_level = [
-            torch.cat([torch.arange(*border) + root for border, root in zip(part, self.root, strict=True)])
-            for part in (borders[:, level : level + 2].tolist() for level in range(self.num_codebooks + 1))
-        ]
         self.level = torch.zeros(self.num_nodes, dtype=torch.int64)
-        for level, nodes in enumerate(self._at_level):
-            self.level[nodes] = level
+        for tree, border in zip(self.root.tolist(), borders.tolist(), strict=True):
+            for level, (begin, end) in enumerate(pairwise(border)):
+                self.level[tree + begin : tree + end] = level
 
     def follow(self, num_users: int) -> Forest:
         """The forest where there are more users, without an STU, at a constant cost for each on average."""
@@ -81,16 +82,20 @@ class Forest:
 
     def path(self, tree: Tensor, user: Tensor) -> Tensor:
         """The nodes from root to leaf above users [n] in trees [n]: [n, L + 1] int64; -1 without an STU."""
-        place = self.place[tree, user]
-        nodes = [
-            at[(torch.searchsorted(self.start[at], place.contiguous(), right=True) - 1).clamp(min=0)]
-            for at in self._at_level
-        ]
-        return torch.where((place >= 0)[:, None], torch.stack(nodes, dim=1), -1)
+        out = torch.empty(len(user), self.num_codebooks + 1, dtype=torch.int64)
+        place, first, number = self.place[tree, user], self._child_ptr, self._num_children
+        arrays = place.contiguous(), tree.contiguous(), self.root, first, number, self.start, out
+        find_paths(*(x.numpy() for x in arrays))
+        return out
 
     def children(self, node: Tensor) -> tuple[Tensor, Tensor]:
         """The children of nodes [R]: (row [T], child [T]) int64, in order of their codes."""
         return ragged(self._child_ptr[node], self._child_ptr[node] + self._num_children[node])
+
+    @cached_property
+    def child_columns(self) -> ChildColumns:
+        """The children of nodes for kernels."""
+        return ChildColumns(*(x.numpy() for x in (self._child_ptr, self._num_children, self.code)))
 
     def num_children(self, node: Tensor) -> Tensor:
         """Number of children of nodes (int64, same shape)."""

@@ -133,7 +133,7 @@ def extend_on_cpu(
 ) -> Extension:
     """See `extend`; one kernel, in double precision."""
     tree, beam = descent.tree, descent.beam
-    log_probs = descent.next_code_log_probs().detach().contiguous().numpy()
+    log_probs = descent.next_code_log_probs().detach().cpu().contiguous().numpy()
     row, node, value = (x.contiguous().numpy() for x in (beam.row, beam.node, log_prob.double()))
     least, columns = IMPOSSIBLE_LOG_PROB, (tree.columns, excluded.columns)
     out = extend_beams(log_probs, row, node, value, *columns, width, least, renormalize)

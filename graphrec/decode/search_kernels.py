@@ -1,4 +1,4 @@
-"""Kernels of the beam search on the CPU: the best children of each query's prefixes, and the users found."""
+"""Kernels of prefix trees: the best children of each query's prefixes, users below leaves, paths to users."""
 
 from __future__ import annotations
 
@@ -175,3 +175,39 @@ def list_users(
         for i in range(size):
             out_user[b, i], out_log_prob[b, i] = users[ranks[i]], scores[i]
         first = after
+
+
+@kernel
+def find_paths(
+    place: np.ndarray,
+    tree: np.ndarray,
+    root: np.ndarray,
+    child_ptr: np.ndarray,
+    num_children: np.ndarray,
+    start: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Fill the nodes from root to leaf above users.
+
+    Args:
+        place: [n] int64, the users' places in their trees, or -1.
+        tree: [n] int64.
+        root: [S] int64, of `Forest`.
+        child_ptr: [num_nodes] int64, the first child of each node.
+        num_children: [num_nodes] int64.
+        start: [num_nodes] int64, of `Forest`.
+        out: [n, L + 1] int64, filled; -1 for users without an STU.
+    """
+    for i in range(len(place)):
+        wanted, node = place[i], root[tree[i]]
+        for level in range(out.shape[1]):
+            out[i, level] = node if wanted >= 0 else -1
+            if wanted >= 0 and level + 1 < out.shape[1]:
+                low, high = child_ptr[node], child_ptr[node] + num_children[node]
+                while high - low > 1:  # the last child that does not start after the user
+                    middle = (low + high) >> 1
+                    if start[middle] <= wanted:
+                        low = middle
+                    else:
+                        high = middle
+                node = low

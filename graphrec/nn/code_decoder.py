@@ -13,6 +13,9 @@ from graphrec.nn.layers import MixtureOfExperts, Standardize, feed_forward, mlp
 
 Decoder = Literal["towers", "moe", "transformer"]
 
+MIN_WEIGHT = 1e-12
+"""Added to weights of votes, so that their logarithms are finite."""
+
 NUM_VOTE_FEATURES = 2
 """Number of inputs of the vote interpolation: the number of voters below a prefix and their total weight."""
 
@@ -258,6 +261,22 @@ class CodeDecoder(nn.Module):
             last = part[-1]
             assert isinstance(last, nn.Linear)
             nn.init.constant_(last.bias, bias)
+
+    def trust(self, level: int, features: Tensor, count: Tensor, total: Tensor) -> Tensor:
+        """The share of the neighbors' votes in the next codes of R prefixes.
+
+        Args:
+            level: length of the prefixes.
+            features: [R, NUM_QUERY_FEATURES], standardized, of their queries.
+            count: [R] float32, neighbors below each prefix.
+            total: [R] float32, the weight of their votes.
+
+        Returns:
+            [R], 0 where no vote has a weight.
+        """
+        votes = torch.stack([count.log1p() / 4, (total + MIN_WEIGHT).log() / 8], dim=1)
+        out: Tensor = self.vote_trust[level](torch.cat([features, votes], dim=1)).squeeze(1)
+        return out.sigmoid() * (total > 0)
 
     def forward(
         self, vector: Tensor, row: Tensor, prefix: Tensor, state: Tensor | None

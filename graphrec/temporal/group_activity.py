@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -13,9 +13,43 @@ from graphrec.jit import int64, kernel
 from graphrec.temporal.columns import end_before
 from graphrec.temporal.contacts import NEVER
 from graphrec.temporal.growing_lists import GrowingLists
-from graphrec.temporal.popularity import DecayedSums, Popularity
+from graphrec.temporal.popularity import DecayedColumns, DecayedSums, Popularity
 from graphrec.temporal.ragged import ragged
 from graphrec.temporal.timeline import Timeline
+
+
+class GroupColumns(NamedTuple):
+    """Arrays of `GroupActivity` for kernels; the first seven are of G groups, then come those of E events.
+
+    Attributes:
+        since: int64, the first tick at which each group may be queried.
+        moment: int64 seconds, the last moment before it.
+        act_before: int64 seconds or `NEVER`, the last act of each group before the events listed.
+        received_before: the last act received, alike.
+        acts_before: int64, acts until then.
+        num_received_before: int64, acts received until then.
+        decayed: float64, acts received until then, decayed until `moment`.
+        start: [G] int64, the place of each group's first event.
+        length: [G] int64, the number of its events.
+        tick: [E] int32, ascending in each group.
+        acts: [E] int32, acts of the group among its events up to each.
+        latest_act: [E] int32, tick of the group's last act up to each event; -1 for none.
+        latest_received: [E] int32, of the last act received, alike.
+    """
+
+    since: np.ndarray
+    moment: np.ndarray
+    act_before: np.ndarray
+    received_before: np.ndarray
+    acts_before: np.ndarray
+    num_received_before: np.ndarray
+    decayed: np.ndarray
+    start: np.ndarray
+    length: np.ndarray
+    tick: np.ndarray
+    acts: np.ndarray
+    latest_act: np.ndarray
+    latest_received: np.ndarray
 
 
 class GroupActivity:
@@ -110,6 +144,32 @@ class GroupActivity:
         received, time = ~outgoing, timeline.instants[tick]
         out._totals = self._totals.follow(group[received], time[received], len(self._since))
         return out
+
+    @property
+    def columns(self) -> GroupColumns:
+        """The arrays as they are now; an append may put others in their place."""
+        lists, (act_before, received_before, acts_before, num_received_before) = self._lists, self._before
+        tick, acts, latest_act, latest_received = lists.columns
+        return GroupColumns(
+            self._since.numpy(),
+            self._moment.numpy(),
+            act_before.numpy(),
+            received_before.numpy(),
+            acts_before.numpy(),
+            num_received_before.numpy(),
+            self._decayed.numpy(),
+            lists.start,
+            lists.length,
+            tick,
+            acts,
+            latest_act,
+            latest_received,
+        )
+
+    @property
+    def received(self) -> DecayedColumns:
+        """Acts received among the events listed, decayed; owners are groups."""
+        return self._totals.columns
 
     def activity(self, group: Tensor, tick: Tensor, time: Tensor) -> tuple[Tensor, ...]:
         """Return the activity of groups [n] int64 before times [n] (int64 seconds), with ticks [n] int64.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from copy import copy
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
@@ -23,6 +23,22 @@ HALF_LIVES_IN_TRAINING = 48
 def popularity_half_life(first: int, until: int) -> float:
     """Return the half-life (s) of acts received, for training events from `first` to `until` (s)."""
     return max(MIN_HALF_LIFE_DAYS * DAY_SECONDS, (until - first) / HALF_LIVES_IN_TRAINING)
+
+
+class DecayedColumns(NamedTuple):
+    """Arrays of `DecayedSums` for kernels.
+
+    Attributes:
+        start: [G] int64, position of each owner's first entry.
+        log: [E] float64, of the sum after each act, base 2.
+        origin: seconds, from which times count.
+        half_life: seconds.
+    """
+
+    start: np.ndarray
+    log: np.ndarray
+    origin: int
+    half_life: float
 
 
 class DecayedSums:
@@ -72,6 +88,12 @@ class DecayedSums:
             return torch.zeros(torch.broadcast_shapes(last.shape, time.shape), dtype=torch.float64)
         total = torch.exp2(log[last.clamp(min=0)] - self._halvings(time))
         return torch.where(count > 0, total, 0.0)
+
+    @property
+    def columns(self) -> DecayedColumns:
+        """The arrays as they are now; an append may put others in their place."""
+        lists = self._lists
+        return DecayedColumns(lists.start, lists.columns[0], self._origin, float(self._half_life))
 
     def follow(self, owner: Tensor, time: Tensor, num_owners: int) -> Self:
         """Return the sums with M later acts, in order of time; see the class for the arguments."""
@@ -155,6 +177,11 @@ class DecayedPopularity:
             float64, of the broadcast shape.
         """
         return self._totals.at(user, num_received, time)
+
+    @property
+    def columns(self) -> DecayedColumns:
+        """The arrays as they are now, owners being users."""
+        return self._totals.columns
 
     def follow(self, timeline: Timeline) -> Self:
         """Return the popularity on an index that events were appended to."""

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from graphrec.data import Query
-from graphrec.features import prefix_features
+from graphrec.features import NUM_PREFIX_FEATURES, prefix_features
+from graphrec.features.gaps import write_columns
+from graphrec.features.prefix import MIN_POPULARITY
+from graphrec.models.heads.codes.child_kernels import gather_children
 from graphrec.models.heads.codes.history import CodeHistory
 from graphrec.models.heads.layer_kernel import add_layer_scores
 from graphrec.nn import PrefixScore
 
-COSINE = 5
-"""The row of the cosine in `prefix_features`."""
+COSINE, POPULARITY = 5, 6
+"""Rows of `prefix_features`."""
+
+LOGS, NUM_GAPS = np.arange(4), 2
+"""Its rows that `gather_children` fills with the numbers whose logarithms they are; first the gaps."""
 
 
 class ChildScores:
@@ -38,7 +45,7 @@ class ChildScores:
         number: Tensor,
         place: Tensor | None,
     ) -> None:
-        self._history = history
+        self._history, self._columns = history, history.columns
         self._place = torch.zeros(len(query), 0) if place is None else place
         self._time, self._moment = query.time.unique(return_inverse=True)
         some = torch.empty_like(self._time)
@@ -46,48 +53,71 @@ class ChildScores:
         self._tick, self._pace, self._number = tick[some], pace[some], number[some]
 
     def add_to(
-        self, logit: Tensor, score: PrefixScore, vector: Tensor, row: Tensor, node: Tensor, *, leaves: bool
+        self,
+        out: Tensor,
+        score: PrefixScore,
+        vector: Tensor,
+        row: Tensor,
+        node: Tensor,
+        children: tuple[Tensor, Tensor],
+        *,
+        leaves: bool,
     ) -> None:
-        """Add the scores of all children of R prefixes to their logits.
+        """Add the scores of all children of R prefixes to other numbers.
 
         Args:
-            logit: [T] float32, in the order of `Forest.children`; changed in place.
+            out: [T] float32, in the order of `Forest.children`; changed in place.
             score: the network of the level.
             vector: [B, D] float32, the queries.
             row: [R] int64, the query of each prefix.
             node: [R] int64, its node.
+            children: (first child of each prefix [R], node of each child [T]) int64, in that order.
             leaves: whether the children are leaves.
         """
         history, forest = self._history, self._history.forest
-        key, same = (self._moment[row] * forest.num_nodes + node).unique(return_inverse=True)
-        prefix, moment = key % forest.num_nodes, key // forest.num_nodes
-        at, child = forest.children(prefix)
-        moment = moment[at]
-        time = self._time[moment]
-        features = prefix_features(
-            time,
-            self._pace[moment],
-            history.activity(child, self._tick[moment], time),
-            forest.size[child],
-            torch.zeros(len(child)),
-        )
+        start, child = children
+        count, first = forest.num_children(node), start
+        moment = torch.zeros_like(child)
+        if len(self._moment) > 1:  # else no node is asked for twice
+            key, same = (self._moment[row] * forest.num_nodes + node).unique(return_inverse=True)
+            prefix = key % forest.num_nodes
+            at, child = forest.children(prefix)
+            moment = (key // forest.num_nodes)[at]
+            number = forest.num_children(prefix)
+            first = (number.cumsum(0) - number)[same]
         part = score.parts(vector)
         embeddings = torch.zeros(len(child), 0)
         if self._place.size(1):
             embeddings = history.embeddings(self._number[moment], child, leaves=leaves)
-        count = forest.num_children(prefix)
-        first, count = (count.cumsum(0) - count)[same], count[same]
         arrays = (
             first,
-            count.cumsum(0) - count,
+            start,
             count,
             row,
-            part.features @ features,
+            part.features @ self._features(child, moment).T,
             embeddings.T,
             part.query,
             self._place,
             part.features[:, COSINE],
             part.output,
-            logit.add_(part.bias),
+            out.add_(part.bias),
         )
         add_layer_scores(*(array.contiguous().numpy() for array in arrays))
+
+    def _features(self, node: Tensor, moment: Tensor) -> Tensor:
+        """`prefix_features` of nodes [n] before moments [n], with 0 for the cosine: [n, F] float32."""
+        columns, forest = self._columns, self._history.forest
+        time, tick, pace = self._time, self._tick, self._pace
+        if columns is None:
+            now = time[moment]
+            activity, none = self._history.activity(node, tick[moment], now), torch.zeros(len(node))
+            return prefix_features(now, pace[moment], activity, forest.size[node], none).T
+        log, popularity = torch.empty(4, len(node)), torch.empty(len(node), dtype=torch.float64)
+        out = torch.empty(len(node), NUM_PREFIX_FEATURES)
+        where = moment.contiguous().numpy()
+        given = (node.contiguous().numpy(), where, time.numpy(), tick.numpy())
+        if not gather_children(columns, *given, log.numpy(), popularity.numpy(), out.numpy()):
+            raise ValueError("a group cannot be queried at a tick before its `since`")
+        write_columns(log.log1p_().numpy(), NUM_GAPS, where, pace.numpy(), LOGS, out.numpy())
+        out[:, POPULARITY] = popularity.add_(MIN_POPULARITY).log_()
+        return out

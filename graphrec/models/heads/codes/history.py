@@ -12,6 +12,7 @@ from torch import Tensor
 
 from graphrec.data.growing_column import widened
 from graphrec.decode import Forest, PrefixTree
+from graphrec.models.heads.codes.child_kernels import ActivityColumns, NodeColumns
 from graphrec.retrieval.topk import tie_order, tie_rank
 from graphrec.temporal import (
     DecayedPopularity,
@@ -87,6 +88,9 @@ class CodeHistory:
         self._popularity: Popularity = DecayedPopularity(timeline, half_life)
         self._groups: GroupActivity | PatchedGroups
         self._group, self._members, self._groups = self._find_groups(fits)
+        log_size = self.forest.size.float().log()
+        nodes = self._group, self.forest.first_user, log_size
+        self._nodes = NodeColumns(*(x.contiguous().numpy() for x in nodes))
         self._snapshot = torch.zeros_like(tick)
         self._inner = self._centroid = torch.empty(0)
         if spectral is not None:
@@ -199,6 +203,15 @@ class CodeHistory:
     def of(self, user: Tensor, number: Tensor) -> Tensor:
         """The STUs of users [n] at moments [n] (int64 both): [n, L] int64; -1 for users without one."""
         return torch.where((number >= 0)[:, None], self.codes[number.clamp(min=0), user], -1)
+
+    @property
+    def columns(self) -> ActivityColumns | None:
+        """The activity of users and groups for kernels; None beside an index that has lost events."""
+        groups, users, timeline = self._groups, self._popularity, self._timeline
+        if not isinstance(groups, GroupActivity) or not isinstance(users, DecayedPopularity):
+            return None
+        half, instants = timeline.columns.half_edges, timeline.instants.numpy()
+        return ActivityColumns(half, instants, groups.columns, groups.received, users.columns, self._nodes)
 
     def activity(self, node: Tensor, tick: Tensor, time: Tensor) -> tuple[Tensor, ...]:
         """Activity of the groups of nodes [T] before times [T] (s) and their ticks.

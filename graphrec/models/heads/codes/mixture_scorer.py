@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from graphrec.decode import Beam, score_candidates
 from graphrec.models.heads.codes.prefix_scorer import Prefixes, PrefixScorer
+from graphrec.models.heads.codes.step_kernels import spread_mass
 from graphrec.nn import CodeDecoder
 from graphrec.temporal import run_starts
 
@@ -122,19 +124,26 @@ class MixtureScorer:
             decoder = None if state[1] is None else state[1][beam.parent]
         prefixes = Prefixes(beam.row, beam.node + self._forest.root[self._number], beam.codes, decoder)
         children = self._scorer.step(prefixes)
-        decoded = generated[children.at] * children.log_p.exp()
-        mass = decoded
+        votes, inside = children.votes, self._inside[:0]
         if len(self._inside):
-            votes = children.votes
-            if votes is None:
-                votes = self._scorer.votes_below(prefixes, children.at)
-            mass = mass.index_add(0, votes.child, self._inside[self._scorer.person[votes.person]])
-        mass = mass.clamp(min=MIN_PROBABILITY)
-        total = mass.new_zeros(len(beam.row)).index_add(0, children.at, mass)
-        place = children.at, self._forest.code[children.child]
+            inside = self._inside[self._scorer.person]
+            votes = votes or self._scorer.votes_below(prefixes, children.at)
+        voter, voted = (inside[:0].long(),) * 2 if votes is None else (votes.person, votes.child)
         shape = len(beam.row), self.tree.codebook_size
-        log_p = mass.new_full(shape, -torch.inf).index_put(place, (mass / total[children.at]).log())
-        kept = mass.new_zeros(shape).index_put(place, decoded)
+        log_p, kept = inside.new_full(shape, -torch.inf), inside.new_zeros(shape)
+        spread_mass(
+            children.at.numpy(),
+            children.child.numpy(),
+            children.log_p.numpy(),
+            self._forest.child_columns.code,
+            generated.contiguous().numpy(),
+            voter.contiguous().numpy(),
+            voted.contiguous().numpy(),
+            inside.numpy(),
+            np.float32(MIN_PROBABILITY),
+            log_p.numpy(),
+            kept.numpy(),
+        )
         return log_p, (kept, children.state)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,12 +14,11 @@ from graphrec.decode import Forest
 from graphrec.features import prefix_features, query_pace
 from graphrec.models.heads.codes.child_scores import ChildScores
 from graphrec.models.heads.codes.history import CodeHistory
+from graphrec.models.heads.codes.step_kernels import fill_log_probs, find_children
 from graphrec.models.mixture.encoded import EncodedQuery
 from graphrec.nn import CodeDecoder, PrefixScore, segment_logsumexp
+from graphrec.nn.code_decoder import MIN_WEIGHT
 from graphrec.temporal import Timeline
-
-MIN_WEIGHT = 1e-12
-"""Added to weights of votes, so that their logarithms are finite."""
 
 
 class Prefixes(NamedTuple):
@@ -75,6 +75,22 @@ class Children(NamedTuple):
         return Prefixes(old.row[self.at], self.child, codes, state)
 
 
+class Voters(NamedTuple):
+    """The V neighbors with an STU, as kernels read them.
+
+    Attributes:
+        row: [V] int64, the query of each.
+        path: [V, L + 1] int64, the nodes of their STUs from root to leaf.
+        weight: [V] float32, of their votes; empty if votes are not used.
+        leaf_weight: [V] float32, of their votes for leaves, where contacts have none; empty likewise.
+    """
+
+    row: np.ndarray
+    path: np.ndarray
+    weight: np.ndarray
+    leaf_weight: np.ndarray
+
+
 class PrefixScorer:
     """Scores the next codes of prefixes, bound to B queries.
 
@@ -129,6 +145,14 @@ class PrefixScorer:
             total = segment_logsumexp(vote, self.row, len(encoded))
             self._vote_weight = (vote - total[self.row]).exp()
 
+    @cached_property
+    def _voters(self) -> Voters:
+        weight = self._vote_weight
+        leaf_weight = None if weight is None else weight * ~self._is_contact  # contacts: the pointer's
+        parts = self.row, self.path, weight, leaf_weight
+        empty = torch.empty(0)
+        return Voters(*(empty.numpy() if x is None else x.contiguous().numpy() for x in parts))
+
     def has_stu(self) -> tuple[Tensor, Tensor]:
         """Log-probability [B] that the target has an STU, and [B] of each single user without one."""
         num_users = self.history.codes.size(1)
@@ -144,6 +168,8 @@ class PrefixScorer:
         row, node, codes, state = prefixes
         decoder, forest = self._decoder, self.history.forest
         logits, state = decoder(self.encoded.vector, row, codes, state)
+        if self._dense is None and not torch.is_grad_enabled() and logits.device.type == "cpu":
+            return self._step_by_kernels(prefixes, logits, state)
         at, child = forest.children(node)
         logit = logits[at, forest.code[child]]
         if decoder.prefix_scores is not None:
@@ -154,6 +180,44 @@ class PrefixScorer:
             log_p = self._with_votes(self._vote_weight, prefixes, at, log_p, votes)
         return Children(at, child, log_p, state, votes)
 
+    def _step_by_kernels(self, prefixes: Prefixes, logits: Tensor, state: Tensor | None) -> Children:
+        """See `step`; without gradients, on the CPU, from logits [R, K] of the next codes."""
+        row, node, codes, _ = prefixes
+        decoder, level, vector = self._decoder, codes.size(1), self.encoded.vector
+        forest, leaves = self.history.forest, level == self.history.forest.num_codebooks - 1
+        voters, votes_count = self._voters, self._vote_weight is not None
+        weight, nodes = voters.leaf_weight if leaves else voters.weight, forest.child_columns
+        at, child, first, votes, sums = find_children(
+            row.numpy(), node.numpy(), nodes.first, nodes.number, voters.row, voters.path, level, weight
+        )
+        children = torch.from_numpy(first), torch.from_numpy(child)
+        score = torch.zeros(len(child))
+        if decoder.prefix_scores is not None:
+            network = decoder.prefix_scores[level]
+            assert isinstance(network, PrefixScore)
+            self._child_scores.add_to(score, network, vector, row, node, children, leaves=leaves)
+        trust = torch.zeros(len(row))
+        if votes_count:
+            count, total = torch.from_numpy(sums)
+            trust = decoder.trust(level, self.encoded.features[row], count, total)
+        log_p, least = torch.empty(len(child)), np.float32(MIN_WEIGHT)
+        fill_log_probs(
+            logits.contiguous().numpy(),
+            score.numpy(),
+            first,
+            child,
+            nodes.code,
+            votes,
+            weight,
+            votes_count,
+            sums[1],
+            trust.numpy(),
+            least,
+            log_p.numpy(),
+        )
+        below = PrefixVotes(*(torch.from_numpy(x) for x in votes))
+        return Children(torch.from_numpy(at), children[1], log_p, state, below)
+
     def _with_prefix_scores(self, logit: Tensor, prefixes: Prefixes, at: Tensor, child: Tensor) -> Tensor:
         """Add the scores of T children by the users who share them to their logits [T]: [T]."""
         decoder, row, level = self._decoder, prefixes.row, prefixes.codes.size(1)
@@ -161,9 +225,6 @@ class PrefixScorer:
         score, vector = decoder.prefix_scores[level], self.encoded.vector
         assert isinstance(score, PrefixScore)
         leaves = level == self.history.forest.num_codebooks - 1
-        if self._dense is None and not torch.is_grad_enabled() and logit.device.type == "cpu":
-            self._child_scores.add_to(logit, score, vector, row, prefixes.node, leaves=leaves)
-            return logit
         features = self._prefix_features(row[at], child, leaves=leaves)
         out: Tensor = logit + score(features, vector, row[at])
         return out
@@ -204,9 +265,7 @@ class PrefixScorer:
         count_for = torch.zeros_like(log_p).index_add(0, child, weight)
         total = log_p.new_zeros(len(row)).index_add(0, prefix, weight)
         count = torch.bincount(prefix, minlength=len(row)).float()
-        inputs = torch.stack([count.log1p() / 4, (total + MIN_WEIGHT).log() / 8], dim=1)
-        inputs = torch.cat([self.encoded.features[row], inputs], dim=1)
-        trust = decoder.vote_trust[level](inputs).squeeze(1).sigmoid() * (total > 0)
+        trust = decoder.trust(level, self.encoded.features[row], count, total)
         mixed = trust[at] * count_for / (total + MIN_WEIGHT)[at] + (1.0 - trust[at]) * log_p.exp()
         out: Tensor = (mixed + MIN_WEIGHT).log()
         return out
