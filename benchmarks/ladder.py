@@ -21,11 +21,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from graphrec.cli import EVENTS_HELP, add_reading_options, parse_log
+from graphrec.cli import EVENTS_HELP, add_reading_options, add_roles_option, build_graph, parse_log
 from graphrec.data import (
     DataError,
     FriendGraph,
     Part,
+    Roles,
     TemporalSplit,
     digest_code,
     digest_graph,
@@ -355,6 +356,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--dataset", metavar="NAME", default="MathOverflow", help=f"one of {', '.join(DATASETS)}, Synthetic"
     )
     add_reading_options(parser)
+    add_roles_option(parser)
     parser.add_argument("--users", metavar="FILE", help="CSV or Parquet with a column 'user' and features")
     parser.add_argument(
         "--models",
@@ -394,13 +396,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         if options.events:
             users = read_users(options.users) if options.users else None
-            graph = FriendGraph.from_events(parse_log(options), users)
+            graph = build_graph(parse_log(options), users, options.roles)
             dataset = Path(options.events[0]).name
         elif synthetic:
             friends = SyntheticFriends()
             graph, dataset, world = friends[0], friends.name, friends.world
         else:
-            graph, dataset = load_dataset(options.dataset), options.dataset
+            roles = Roles.parse(options.roles) if options.roles else None
+            graph, dataset = load_dataset(options.dataset, roles=roles), options.dataset
         run(graph, dataset, models, options.seed, options.out, options.resume, world)
     except (DataError, FileNotFoundError, KeyError) as error:
         sys.exit(f"ladder: {error.args[0] if error.args else error}")

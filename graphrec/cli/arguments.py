@@ -8,7 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from graphrec.cli.reading_options import EVENTS_HELP, PARQUET_HELP, add_column_options, add_reading_options
+from graphrec.cli.reading_options import (
+    EVENTS_HELP,
+    PARQUET_HELP,
+    add_column_options,
+    add_reading_options,
+    add_roles_option,
+)
 
 USAGE_ERROR = 2
 
@@ -61,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--out", type=_path, metavar="BUNDLE", required=True)
             command.add_argument("--users", metavar="FILE", help="CSV or Parquet: user, and features")
             add_reading_options(command)
+            add_roles_option(command)
             command.add_argument(
                 "--model", metavar="NAME", default="stu", help="by default stu; an unknown name lists all"
             )

@@ -9,8 +9,8 @@ from pathlib import Path
 from time import monotonic
 
 from graphrec.cli.output import escaped
-from graphrec.cli.reading import read_log, report_self_loops
-from graphrec.data import DataError, FriendGraph, read_users
+from graphrec.cli.reading import build_graph, read_log, report_self_loops
+from graphrec.data import DataError, Roles, read_users
 from graphrec.datasets import load_dataset
 from graphrec.models import build
 from graphrec.report import slice_table
@@ -28,10 +28,10 @@ def fit(options: argparse.Namespace) -> None:
     build(options.model)  # fails for an unknown name before the log is read
     before = current_digest(options.out)
     if options.dataset:
-        graph = load_dataset(options.dataset)
+        graph = load_dataset(options.dataset, roles=Roles.parse(options.roles) if options.roles else None)
     else:
         users = read_users(options.users) if options.users else None
-        graph = FriendGraph.from_events(read_log(options), users)
+        graph = build_graph(read_log(options), users, options.roles)
     bundle = Bundle.fit(graph, model=options.model)
     try:
         bundle.save(options.out, replaces=before)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from graphrec.data import EventLog, read_events
+from graphrec.data import EventLog, FriendGraph, Roles, UserTable, read_events
 
 
 def parse_log(options: argparse.Namespace) -> EventLog:
@@ -26,6 +26,16 @@ def read_log(options: argparse.Namespace) -> EventLog:
     log = parse_log(options)
     report_self_loops(log.num_self_loops, len(log))
     return log
+
+
+def build_graph(log: EventLog, users: UserTable | None, roles: str | None) -> FriendGraph:
+    """Build the graph of a log with the roles of `--roles`; print those not ordinary to stderr."""
+    given = Roles.parse(roles) if roles else {}
+    graph = FriendGraph.from_events(log, users, roles=given)
+    found = Roles.of(log.actions, given)
+    if not found.all_ordinary:
+        print(f"graphrec: roles of actions: {found} (others ordinary; --roles changes them)", file=sys.stderr)
+    return graph
 
 
 def report_self_loops(dropped: int, left: int) -> None:

@@ -37,3 +37,13 @@ def add_column_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("columns of EVENTS")
     for role in ("src", "dst", "time", "action"):
         group.add_argument(f"--{role}", metavar="COLUMN", help=COLUMN_HELP[role])
+
+
+def add_roles_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--roles`, the roles of actions."""
+    parser.add_argument(
+        "--roles",
+        metavar="ACTION=ROLE,...",
+        help="roles of actions: ordinary, end, negative, block or impression, such as "
+        "decline=negative,unfriend=end; by default those of their names",
+    )

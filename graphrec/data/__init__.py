@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from graphrec.data.query import Query as Query
     from graphrec.data.read import read_events as read_events
     from graphrec.data.read import read_users as read_users
+    from graphrec.data.roles import ROLES as ROLES
+    from graphrec.data.roles import Role as Role
+    from graphrec.data.roles import Roles as Roles
     from graphrec.data.split import Part as Part
     from graphrec.data.split import TemporalSplit as TemporalSplit
     from graphrec.data.text import printable as printable

@@ -27,23 +27,24 @@ CHUNK_BYTES = 2**24
 def digest_graph(graph: FriendGraph) -> str:
     """Return the SHA-256 of the content of a graph, 64 hexadecimal digits.
 
-    It covers users' ids, features and their names, join times and any other attribute of a user, and every
-    edge type, timed or not, with all its tensors (weights and `edge_attr` too). Equal content gives an equal
-    digest, independent of memory layout and of the order of attributes. The order of actions
-    counts, since it numbers them; the count of dropped self-loops does not.
+    It covers roles of actions other than those of their names; users' ids, features and their names, join
+    times and any other attribute of a user; and every edge type, timed or not, with all its tensors (weights
+    and `edge_attr` too). Equal content gives an equal digest, independent of memory layout and of the order
+    of attributes. The order of actions counts, since it numbers them; the count of dropped self-loops does
+    not.
 
     Raises:
         TypeError: an attribute of a user or an edge type is neither a tensor nor a plain value; it is named.
     """
     stores = {name: dict(store.items()) for (_, name, _), store in graph.edge_items()}
-    return digest_value(
-        {
-            "actions": graph.actions,
-            "feature_names": getattr(graph, "feature_names", None),
-            "users": dict(graph[USER].items()),
-            "edges": stores,
-        }
-    )
+    content = {
+        "actions": graph.actions,
+        "feature_names": getattr(graph, "feature_names", None),
+        "users": dict(graph[USER].items()),
+        "edges": stores,
+    }
+    overrides = graph.roles.overrides()
+    return digest_value(content | {"roles": overrides} if overrides else content)
 
 
 def digest_log(log: EventLog) -> str:

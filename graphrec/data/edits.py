@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -14,11 +15,16 @@ from graphrec.data.columns import EVENT_COLUMNS, edge_columns, node_columns, pla
 from graphrec.data.errors import DataError
 from graphrec.data.events import EventLog
 from graphrec.data.ids import UserIds, plain_ids
+from graphrec.data.impressions import impression_columns, joined_impressions, known_impressions
 from graphrec.data.known_features import encode_as
+from graphrec.data.roles import Roles
 from graphrec.data.users import CATEGORY_SEPARATOR, UserTable, forget_category, unknown_features
 
 if TYPE_CHECKING:
     from graphrec.data.graph import FriendGraph
+
+
+_FRIEND = ("user", "friend", "user")
 
 
 def before(graph: FriendGraph, time: int) -> FriendGraph:
@@ -33,7 +39,39 @@ def before(graph: FriendGraph, time: int) -> FriendGraph:
             for key, value in edge_columns(store).items():
                 past[edge_type][key] = value.narrow(1 if key == "edge_index" else 0, 0, size)
             past[edge_type].update(plain_values(store, edge_columns(store)))
+    if graph.roles.ends_ties and (_FRIEND in past.edge_types):
+        forbid_tie_columns(past)
+        past.add_mutual_ties()  # also those that end later
     return past
+
+
+def with_roles(graph: FriendGraph, roles: Mapping[str, str]) -> FriendGraph:
+    """See `FriendGraph.with_roles`."""
+    found = Roles.of(graph.actions, {**graph.roles.overrides(), **roles})
+    out = copy.copy(graph)
+    out.action_roles = found.overrides()
+    forbid_tie_columns(out)
+    out.add_mutual_ties()
+    return impressions_apart(out)
+
+
+def impressions_apart(graph: FriendGraph) -> FriendGraph:
+    """Return a graph without impressions among its events: they become edge types of their own."""
+    shown = graph.roles.having("impression")
+    if not bool(shown.any()):
+        return graph
+    kept = ~shown[graph.events().action]
+    if not bool(kept.any()):
+        raise DataError("every event is an impression; a graph needs acts too")
+    out = select_events(graph, kept)
+    for edge_type, store in graph.edge_items():
+        name = edge_type[1]
+        if "event_id" not in store and edge_type != _FRIEND:
+            out[edge_type].update(dict(store.items()))
+        elif name in graph.actions and bool(shown[graph.actions.index(name)]):
+            del out[edge_type]
+            out[edge_type].update({key: value for key, value in store.items() if key != "event_id"})
+    return out
 
 
 def select_actions(graph: FriendGraph, actions: Sequence[str]) -> FriendGraph:
@@ -69,6 +107,7 @@ def select_events(graph: FriendGraph, kept: Tensor) -> FriendGraph:
 def with_events(graph: FriendGraph, log: EventLog) -> FriendGraph:
     """See `FriendGraph.with_events`."""
     check_kind("log", log, EventLog)
+    log, shown = known_impressions(graph, log)
     added = torch.bincount(log.action, minlength=len(log.actions)).tolist()
     code_of = {name: code for code, name in enumerate(graph.actions)}
     for name, size in zip(log.actions, added, strict=True):
@@ -87,7 +126,7 @@ def with_events(graph: FriendGraph, log: EventLog) -> FriendGraph:
         raise DataError("either both the graph's events and the new ones have weights, or neither")
     ids = union(graph.user_ids.values, log.user_ids.values)
     ours, theirs = ids.find(graph.user_ids.values), ids.find(log.user_ids.values)
-    code = torch.tensor([code_of[name] for name in log.actions])
+    code = torch.tensor([code_of[name] for name in log.actions], dtype=torch.int64)
     time = torch.cat([old.time, log.time])
     order = time.argsort(stable=True)
     joined = EventLog(
@@ -100,18 +139,21 @@ def with_events(graph: FriendGraph, log: EventLog) -> FriendGraph:
         weight=None if weight is None or log.weight is None else torch.cat([weight, log.weight])[order],
         num_self_loops=graph._global_store.get("num_self_loops", 0) + log.num_self_loops,
     )
-    out = graph.from_events(joined)
+    out = graph.from_events(joined, roles=graph.roles.overrides())
     out.__dict__["_global_store"].update(graph._global_store)
     out.num_self_loops = joined.num_self_loops
     _copy_people(graph, out, ours)
     for edge_type, store in graph.edge_items():
         columns = edge_columns(store)
-        if "time" not in store:
+        if "event_id" not in store and edge_type != _FRIEND:
             columns = columns | {"edge_index": ours[store.edge_index]}
             out[edge_type].update(columns)
         else:
             out[edge_type].update({key: value for key, value in columns.items() if key not in EVENT_COLUMNS})
         out[edge_type].update(plain_values(store, columns))
+    for name, more in shown.items():
+        store = out["user", name, "user"]
+        store.update(joined_impressions(dict(store.items()), impression_columns(more, theirs)))
     return out
 
 

@@ -40,6 +40,10 @@ def to_networkx(graph: FriendGraph) -> nx.MultiDiGraph:
         values = zip(*(column.tolist() for column in columns.values()), strict=True)
         for u, v, event, row in zip(src, dst, event_id, values, strict=True):
             edges[event] = raw[u], raw[v], dict(zip(columns, row, strict=True)) | {"action": name}
+    for name in graph.impressions:
+        store = graph["user", name, "user"]
+        for u, v, time in zip(*store.edge_index.tolist(), store.time.tolist(), strict=True):
+            edges.append((raw[u], raw[v], {"time": time, "action": name}))
     out.add_edges_from(edges)
     return out
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -20,7 +20,9 @@ from graphrec.data.events import EventLog, forbid_reserved
 from graphrec.data.exchange import read_networkx, to_networkx
 from graphrec.data.guard import ReadWriteGuard
 from graphrec.data.ids import Id, UserIds, id_list
-from graphrec.data.ties import mutual_ties
+from graphrec.data.impressions import impression_columns, impression_names, split_impressions
+from graphrec.data.roles import Roles
+from graphrec.data.ties import standing_ties
 from graphrec.data.users import UserTable, unknown_features
 from graphrec.data.validation import check_numbering, validate_graph
 
@@ -59,8 +61,9 @@ class FriendGraph(HeteroData):
     An edge type ('user', ACTION, 'user') for each action, with `edge_index` [2, E] int64, `time` [E] int64
     seconds, ascending, `event_id` [E] int64, the position in the whole log, and optionally `weight` [E]
     float32. Derived from them, ('user', 'friend', 'user'): both directions of every mutual pair, `time` the
-    later of the two first acts, when the tie became mutual. Untimed friendships are edge types with
-    an `edge_index` alone, which no query reads.
+    later of the two first acts, when the tie became mutual; what roles of actions end is no tie (see
+    `Roles`). Untimed friendships are edge types with an `edge_index` alone, and impressions (who was shown to
+    whom) edge types with a `time` and no `event_id`; no query reads them.
 
     An edge type may have more columns, such as `edge_attr` [E, ...]: they stay with their edges in every
     change, and reach the batches of loaders. No rule or model reads them, or `weight`.
@@ -69,13 +72,31 @@ class FriendGraph(HeteroData):
     """
 
     @classmethod
-    def from_events(cls, log: EventLog, users: UserTable | None = None) -> FriendGraph:
-        """Build the graph of an event log, and of a table of users with or without events."""
+    def from_events(
+        cls, log: EventLog, users: UserTable | None = None, *, roles: Mapping[str, str] | None = None
+    ) -> FriendGraph:
+        """Build the graph of an event log, and of a table of users with or without events.
+
+        Args:
+            log: the events.
+            users: features, and users without events.
+            roles: of actions, such as {'decline': 'negative'}; by default those of their names (see `Roles`).
+
+        Raises:
+            DataError: none of the users is in the log; an action or role in `roles` is unknown; or every row
+                is an impression.
+        """
         check_kind("log", log, EventLog)
         if users is not None:
             check_kind("users", users, UserTable)
         for name in log.actions:
             forbid_reserved(name, "the events")
+        given = Roles.of(log.actions, roles)
+        log, impressions = split_impressions(log, given)
+        if not len(log):
+            raise DataError(
+                f"every event is an impression ({', '.join(impressions)}); a graph needs acts too"
+            )
         graph = cls()
         ids, position = _join_ids(log.user_ids, users)
         store = graph[USER]
@@ -101,7 +122,12 @@ class FriendGraph(HeteroData):
             edges.event_id = event_id.clone()
             if log.weight is not None:
                 edges.weight = log.weight[event_id]
+        for name, shown in impressions.items():
+            place = torch.arange(len(ids)) if position is None else position
+            graph[USER, name, USER].update(impression_columns(shown, place))
         graph.num_self_loops = log.num_self_loops
+        if given.overrides():
+            graph.action_roles = given.overrides()
         graph.add_mutual_ties()
         return graph
 
@@ -119,6 +145,18 @@ class FriendGraph(HeteroData):
     def num_events(self) -> int:
         """The number of events of all actions."""
         return sum(store.event_id.numel() for _, store in self.edge_items() if "event_id" in store)
+
+    @property
+    def roles(self) -> Roles:
+        """The roles of the actions, in the order of their index."""
+        given = self._global_store.get("action_roles", {})
+        actions = self.actions
+        return Roles.of(actions, {name: given[name] for name in actions if name in given})
+
+    @property
+    def impressions(self) -> tuple[str, ...]:
+        """Names of the edge types of impressions."""
+        return impression_names(self)
 
     @property
     def user_ids(self) -> UserIds:
@@ -176,8 +214,16 @@ class FriendGraph(HeteroData):
         return edits.before(self, time)
 
     def select_actions(self, actions: Sequence[str]) -> FriendGraph:
-        """Return the graph with only these actions; events are renumbered in the same order."""
+        """Return the graph with only these actions, renumbered in the same order, without other edges."""
         return edits.select_actions(self, actions)
+
+    def with_roles(self, roles: Mapping[str, str]) -> FriendGraph:
+        """Return the graph with other roles of some actions; see `Roles`.
+
+        Raises:
+            DataError: an action or role is unknown, or every event would be an impression.
+        """
+        return edits.with_roles(self, roles)
 
     def select_events(self, kept: Tensor) -> FriendGraph:
         """Return the graph with only these events, and all users and actions; events are renumbered.
@@ -259,20 +305,20 @@ class FriendGraph(HeteroData):
         return to_networkx(self)
 
     @classmethod
-    def from_networkx(cls, source: nx.Graph) -> FriendGraph:
+    def from_networkx(cls, source: nx.Graph, *, roles: Mapping[str, str] | None = None) -> FriendGraph:
         """Build a graph from a directed (multi)graph with the edge attribute `time`.
 
         `action` and `weight` are optional.
 
         Further attributes of edges, numbers or lists of numbers such as `edge_attr`, become columns of their
-        action.
+        action. `roles` are those of `from_events`.
 
         Raises:
             DataError: the graph is undirected (its edges have no acting user), an edge has no time, or a
                 further attribute is not made of numbers or not on all edges of an action.
         """
         content = read_networkx(source)
-        graph = cls.from_events(content.log, content.users)
+        graph = cls.from_events(content.log, content.users, roles=roles)
         for action, columns in content.columns.items():
             graph[USER, action, USER].update(columns)
         return graph
@@ -292,6 +338,7 @@ class FriendGraph(HeteroData):
                 raise DataError(f"its format is not {FORMAT}")
             graph: FriendGraph = cls.from_dict(content["graph"])
             graph.validate()
+            graph = edits.impressions_apart(graph)
         except Exception as error:  # there is no end to the ways in which a damaged file fails
             raise DataError(f"{path}: not a graph that graphrec saved, or damaged ({error})") from None
         return graph
@@ -315,10 +362,8 @@ class FriendGraph(HeteroData):
 
     def add_mutual_ties(self) -> None:
         """Derive the edge type ('user', 'friend', 'user') from the events, and replace any earlier one."""
-        events = self.events()
-        edge_index, time = mutual_ties(events.src, events.dst, events.time, self.num_users)
-        edges = self[USER, FRIEND, USER]
-        edges.edge_index, edges.time = edge_index, time
+        ties = standing_ties(self.events(), self.roles, self.num_users)
+        self[USER, FRIEND, USER].update(dict(zip(("edge_index", "time"), ties, strict=True)))
 
 
 def _join_ids(event_ids: UserIds, users: UserTable | None) -> tuple[UserIds, Tensor | None]:

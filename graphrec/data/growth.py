@@ -19,7 +19,8 @@ from graphrec.data.events import EventLog
 from graphrec.data.graph import FRIEND, USER, Events, FriendGraph
 from graphrec.data.growing_column import GrowingColumn
 from graphrec.data.growing_ids import GrowingIds
-from graphrec.data.ties import mutual_ties
+from graphrec.data.impressions import impression_columns, joined_impressions, known_impressions
+from graphrec.data.ties import standing_ties
 from graphrec.data.users import unknown_features
 
 
@@ -41,7 +42,14 @@ class GrownGraph(FriendGraph):
         people.num_nodes, people.raw_id = len(growth.ids), growth.ids.view.raw
         weight = None if growth.weight is None else growth.weight.view
         out.__dict__["_user_ids"], out.__dict__["_guard"] = growth.ids.view, growth.first.guard
-        out.__dict__["_unmade"] = _Edges(growth.first, events, weight, tuple(growth.action_counts))
+        out.__dict__["_unmade"] = _Edges(
+            growth.first,
+            events,
+            weight,
+            tuple(growth.action_counts),
+            growth.impressions,
+            len(growth.impressions),
+        )
         return out
 
     @property
@@ -115,6 +123,7 @@ class NewEvents:
         num_users: users there will be.
         weight: [M] float32, or None.
         num_self_loops: rows of the log that were dropped.
+        impressions: columns of these, by name of their edge type.
     """
 
     events: Events
@@ -122,6 +131,7 @@ class NewEvents:
     num_users: int
     weight: Tensor | None
     num_self_loops: int
+    impressions: dict[str, dict[str, Tensor]]
 
 
 class Growth:
@@ -136,6 +146,7 @@ class Growth:
         people: columns of the users.
         weight: of the events; None without weights.
         action_counts: number of events of each action.
+        impressions: columns of appended ones with the name of their edge type, in order.
     """
 
     def __init__(self, graph: FriendGraph) -> None:
@@ -148,6 +159,7 @@ class Growth:
         weight = graph.weights()
         self.weight = None if weight is None else GrowingColumn(weight)
         self.action_counts = graph.action_counts
+        self.impressions: list[tuple[str, dict[str, Tensor]]] = []
         self._code = {name: code for code, name in enumerate(graph.actions)}
         self._other_columns = {name: self._other_column(name) for name in graph.actions}
 
@@ -163,6 +175,7 @@ class Growth:
                 weights on one side alone; or a column of an action's edges or of users lacks its values.
         """
         check_kind("log", log, EventLog)
+        log, shown = known_impressions(self.first, log)
         if last_time is not None and len(log) and int(log.time[0]) < last_time:
             raise DataError(
                 f"the log begins at {int(log.time[0])} s, before the last event of the graph at "
@@ -189,18 +202,20 @@ class Growth:
                 raise DataError(f"the new users have no {key!r}, which the graph has for each user")
         size = len(self.ids)
         found[new] = torch.arange(size, size + len(new))
-        code = torch.tensor([self._code[name] for name in log.actions])
+        code = torch.tensor([self._code[name] for name in log.actions], dtype=torch.int64)
         return NewEvents(
             Events(found[log.src], found[log.dst], log.time, code[log.action]),
             log.user_ids.values.take(pa.array(new.numpy())),
             size + len(new),
             log.weight,
             log.num_self_loops,
+            {name: impression_columns(part, found) for name, part in shown.items()},
         )
 
     def add(self, new: NewEvents) -> None:
         """Append the columns of events that `read` returned."""
         self.ids.append(new.ids)
+        self.impressions.extend(new.impressions.items())
         size = len(new.ids)
         for key, column in self.people.items():
             row = column.view.new_full((1, *column.view.shape[1:]), -1 if key == "join_time" else 0)
@@ -229,12 +244,16 @@ class _Edges:
         events: of this version.
         weight: of these events [E]; None without weights.
         action_counts: number of events of each action.
+        impressions: appended ones, as in `Growth`; later versions append to the list.
+        num_impressions: entries of the list that are of this version.
     """
 
     first: FriendGraph
     events: Events
     weight: Tensor | None
     action_counts: tuple[int, ...]
+    impressions: list[tuple[str, dict[str, Tensor]]]
+    num_impressions: int
 
     def stores(self, graph: FriendGraph) -> dict[tuple[str, str, str], EdgeStorage]:
         """All edge types, in the order of the first version."""
@@ -248,10 +267,13 @@ class _Edges:
         events = self.events
         if name == FRIEND:
             num_users = 1 + int(torch.cat([events.src, events.dst]).max())
-            edge_index, time = mutual_ties(events.src, events.dst, events.time, num_users)
+            edge_index, time = standing_ties(events, self.first.roles, num_users)
             return dict(store.items()) | {"edge_index": edge_index, "time": time}
         if code is None:
-            return dict(store.items())
+            columns = dict(store.items())
+            for own, more in self.impressions[: self.num_impressions]:
+                columns = joined_impressions(columns, more) if own == name else columns
+            return columns
         event = (events.action == code).nonzero().squeeze(1)
         columns = {
             "edge_index": torch.stack([events.src[event], events.dst[event]]),

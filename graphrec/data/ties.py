@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from graphrec.data.roles import Roles
+
+if TYPE_CHECKING:
+    from graphrec.data.graph import Events
 
 
 @dataclass(frozen=True)
@@ -59,3 +65,38 @@ def mutual_ties(src: Tensor, dst: Tensor, time: Tensor, num_users: int) -> tuple
     order = np.argsort(became, kind="stable")
     edges = np.stack([acts.src[mutual], acts.dst[mutual]])
     return torch.from_numpy(edges[:, order]), torch.from_numpy(became[order])
+
+
+def standing_acts(events: Events, roles: Roles, num_users: int) -> Tensor:
+    """Tell which events are ordinary acts that no end or block of their pair has annulled.
+
+    An end annuls all acts of the two, either way, that are not later than itself.
+
+    Args:
+        events: E events.
+        roles: of the actions.
+        num_users: N.
+
+    Returns:
+        [E] bool.
+    """
+    wanted = roles.wanted[events.action]
+    ends = roles.having("end", "block")[events.action]
+    if not bool(ends.any()):
+        return wanted
+    pair = torch.minimum(events.src, events.dst) * num_users + torch.maximum(events.src, events.dst)
+    ended, place = pair[ends].unique(return_inverse=True)
+    last = torch.empty(len(ended), dtype=torch.int64)
+    last.scatter_reduce_(0, place, events.time[ends], "amax", include_self=False)
+    spot = torch.searchsorted(ended, pair).clamp(max=len(ended) - 1)
+    annulled: Tensor = (ended[spot] == pair) & (events.time <= last[spot])
+    return wanted & ~annulled
+
+
+def standing_ties(events: Events, roles: Roles, num_users: int) -> tuple[Tensor, Tensor]:
+    """Find the mutual ties by standing acts; returns what `mutual_ties` does."""
+    src, dst, time = events.src, events.dst, events.time
+    if not roles.all_ordinary:
+        kept = standing_acts(events, roles, num_users)
+        src, dst, time = src[kept], dst[kept], time[kept]
+    return mutual_ties(src, dst, time, num_users)

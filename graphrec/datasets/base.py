@@ -32,6 +32,8 @@ class FriendDataset(InMemoryDataset):
         force_reload: process the raw files again.
         mirror: a folder or URL prefix where raw files are looked for before their original address; by
             default the environment variable GRAPHREC_MIRROR.
+        roles: of actions, other than those of their names (see `Roles`); given to the graph at every
+            construction.
 
     Attributes:
         name: name of the data set, also for `load_dataset`.
@@ -59,6 +61,7 @@ class FriendDataset(InMemoryDataset):
         force_reload: bool = False,
         *,
         mirror: str | os.PathLike[str] | None = None,
+        roles: Mapping[str, str] | None = None,
     ) -> None:
         self.mirror = mirror
         if root is None:
@@ -69,6 +72,8 @@ class FriendDataset(InMemoryDataset):
             graph = FriendGraph.load(self.processed_paths[0])
         except DataError as error:
             raise DataError(f"{error}; `force_reload=True` makes the file again") from None
+        if roles:
+            graph = graph.with_roles(roles)
         if pre_transform is not None:
             graph = pre_transform(graph)
             if not isinstance(graph, FriendGraph):

@@ -33,7 +33,7 @@ class StaticDataset(FriendDataset):
     The first file lists the pairs, under a header; the others have features of the users.
 
     Args:
-        root, transform, pre_transform, force_reload, mirror: as in `FriendDataset`.
+        root, transform, pre_transform, force_reload, mirror, roles: as in `FriendDataset`.
         seed: fixes the split (see `static_split`).
     """
 
@@ -45,10 +45,11 @@ class StaticDataset(FriendDataset):
         force_reload: bool = False,
         *,
         mirror: str | os.PathLike[str] | None = None,
+        roles: Mapping[str, str] | None = None,
         seed: int = 0,
     ) -> None:
         self.seed = seed
-        super().__init__(root, transform, pre_transform, force_reload, mirror=mirror)
+        super().__init__(root, transform, pre_transform, force_reload, mirror=mirror, roles=roles)
 
     def settings(self) -> dict[str, Any]:
         """The seed of the split."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class SyntheticFriends(FriendDataset):
         root: folder for the processed files; by default as for every `FriendDataset`.
         transform: applied at every access.
         force_reload: simulate again.
+        roles: of actions, other than those of their names (see `Roles`).
 
     Attributes:
         world: the hidden state and true probabilities, by user index.
@@ -60,6 +61,7 @@ class SyntheticFriends(FriendDataset):
         root: str | os.PathLike[str] | None = None,
         transform: Callable[[Any], Any] | None = None,
         force_reload: bool = False,
+        roles: Mapping[str, str] | None = None,
     ) -> None:
         limits = {"num_users": (num_users, 2, MAX_USERS), "num_events": (num_events, 1, 2**31)}
         limits["num_days"] = (num_days, 1, 3650)
@@ -68,7 +70,7 @@ class SyntheticFriends(FriendDataset):
                 raise ValueError(f"{name} must lie in {low}..{high}, got {value}")
         self.num_users, self.num_events, self.seed, self.num_days = num_users, num_events, seed, num_days
         self.without = tuple(sorted(set(without)))
-        super().__init__(root, transform, force_reload=force_reload)
+        super().__init__(root, transform, force_reload=force_reload, roles=roles)
         self.world = World.load(self.processed_paths[1])
 
     @property

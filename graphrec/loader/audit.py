@@ -129,7 +129,7 @@ def rewrite_future(graph: FriendGraph, time: int, *, near: Tensor, seed: int) ->
         user_ids=graph.user_ids,
         weight=weight,
     )
-    out = FriendGraph.from_events(log)
+    out = FriendGraph.from_events(log, roles=graph.roles.overrides())
     out[USER].update(graph[USER])
     if "join_time" in out[USER]:
         joined = out[USER].join_time

@@ -60,7 +60,10 @@ def renumber_users(graph: FriendGraph, users: Tensor) -> FriendGraph:
     rank[_event_order(new[events.src], new[events.dst], events.time, events.action)] = torch.arange(
         len(events)
     )
+    shown = graph.impressions
     for edge_type, store in graph.edge_items():
+        if edge_type[1] in shown:  # of users without events, too
+            continue
         src, dst = new[store.edge_index]
         order = rank[store.event_id].argsort() if "event_id" in store else _event_order(src, dst, store.time)
         for key, value in store.items():

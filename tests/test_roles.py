@@ -1,0 +1,201 @@
+"""Roles of actions: what counts as a tie, a reply and an outcome, and what does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from graphs import Row, checked, graph_of, logs
+from hypothesis import given
+
+from graphrec.cli.main import main
+from graphrec.data import FRIEND, USER, DataError, EventLog, FriendGraph, Query, Roles, digest_graph
+from graphrec.datasets import SyntheticFriends
+from graphrec.models import HEURISTICS
+from graphrec.service import Bundle
+
+ACTIONS = ("ask", "unfriend", "decline", "block", "shown")
+
+
+def log_of(rows: list[tuple[int, int, int, str]]) -> EventLog:
+    return EventLog.from_arrays(*zip(*rows, strict=True))
+
+
+def with_roles(rows: list[Row], **roles: str) -> FriendGraph:
+    return FriendGraph.from_events(log_of([tuple(row) for row in rows]), roles=roles)
+
+
+def friends(graph: FriendGraph) -> set[tuple[int, int, int]]:
+    edges, ids = graph[USER, FRIEND, USER], graph.user_ids
+    src, dst = (ids.lookup(side) for side in edges.edge_index)
+    return set(zip(src, dst, edges.time.tolist(), strict=True))
+
+
+# The declaration
+
+
+def test_roles_follow_names() -> None:
+    names = ("message", "unfriend", "Decline", "distrust", "block", "shown", "remove-friend", "my block")
+    expected = ("ordinary", "end", "negative", "negative", "block", "impression", "end", "ordinary")
+    assert Roles.of(names).roles == expected
+    assert str(Roles.of(("a", "unfriend", "decline"))) == "unfriend=end, decline=negative"
+    assert Roles.of(("a", "b")).all_ordinary
+    assert Roles.of(("a", "decline")).wanted.tolist() == [True, False]
+
+
+def test_given_roles_come_before_those_of_names() -> None:
+    given = {"block": "ordinary", "ping": "negative"}
+    roles = Roles.of(("block", "ping", "poke"), given)
+    assert roles.roles == ("ordinary", "negative", "ordinary")
+    assert roles.overrides() == given
+
+
+@pytest.mark.parametrize(
+    ("roles", "message"),
+    [
+        ({"declin": "negative"}, r"unknown action 'declin'; did you mean 'decline'\?"),
+        ({"decline": "negatve"}, r"unknown role 'negatve' of 'decline'; did you mean 'negative'\?"),
+        ({"zzz": "negative"}, "unknown action 'zzz'; there are decline, poke"),
+    ],
+)
+def test_unknown_names_get_the_nearest_known_one(roles: dict[str, str], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        with_roles([Row(0, 1, 0, "poke"), Row(1, 0, 1, "decline")], **roles)
+
+
+def test_roles_of_a_command_line() -> None:
+    assert Roles.parse("decline=negative, a=b=end") == {"decline": "negative", "a=b": "end"}
+    for text in ("decline", "decline=", "=end", "a=end,,b=end", "a=end,a=block"):
+        with pytest.raises(DataError, match="roles: "):
+            Roles.parse(text)
+
+
+def test_roles_are_saved_and_kept_by_edits(tmp_path: Path) -> None:
+    rows = [Row(0, 1, 0, "ping"), Row(1, 0, 1, "poke"), Row(2, 1, 5, "poke")]
+    graph = with_roles(rows, ping="negative")
+    graph.save(tmp_path / "graph.pt")
+    kept = torch.ones(3, dtype=torch.bool)
+    for same in (
+        FriendGraph.load(tmp_path / "graph.pt"),
+        graph.snapshot(4),
+        graph.select_events(kept),
+        graph.without([2]),
+        graph.with_events(log_of([(0, 3, 9, "ping")])),
+        with_roles(rows).with_roles({"ping": "negative"}),
+    ):
+        assert same.roles == graph.roles
+        assert not friends(same)
+    assert graph.select_actions(["ping"]).roles.roles == ("negative",)
+    assert friends(graph.with_roles({"ping": "ordinary"})) == {(0, 1, 1), (1, 0, 1)}
+
+
+def test_roles_are_part_of_a_graphs_content() -> None:
+    rows = [Row(0, 1, 0, "ping"), Row(1, 0, 1, "poke")]
+    assert digest_graph(with_roles(rows)) != digest_graph(with_roles(rows, ping="negative"))
+    assert digest_graph(with_roles(rows)) == digest_graph(with_roles(rows, ping="ordinary"))
+
+
+# Ties
+
+
+def test_an_end_or_block_ends_a_tie_until_both_act_again() -> None:
+    for name in ("unfriend", "block"):
+        rows = [Row(0, 1, 0, "ask"), Row(1, 0, 2, "ask"), Row(1, 0, 5, name), Row(0, 1, 7, "ask")]
+        graph = graph_of(rows)
+        tie = {(0, 1, 2), (1, 0, 2)}
+        assert friends(graph.snapshot(3)) == friends(graph.snapshot(5)) == tie
+        assert friends(graph.snapshot(6)) == friends(graph) == set()
+        again = graph_of([*rows, Row(1, 0, 9, "ask")])
+        assert friends(again) == {(0, 1, 9), (1, 0, 9)}
+        assert friends(again.snapshot(5)) == tie
+
+
+def test_a_decline_makes_no_tie_and_ends_none() -> None:
+    rows = [Row(0, 1, 0, "ask"), Row(1, 0, 2, "decline")]
+    assert not friends(graph_of(rows))
+    rows = [Row(0, 1, 0, "ask"), Row(1, 0, 1, "ask"), Row(1, 0, 2, "decline")]
+    assert friends(graph_of(rows)) == {(0, 1, 1), (1, 0, 1)}
+
+
+@checked
+@given(logs())
+def test_ties_are_those_of_a_naive_loop(rows: list[Row]) -> None:
+    roles = {"poke": "end", "call": "negative"}
+    names = {row.action for row in rows}
+    graph = with_roles(rows, **{name: role for name, role in roles.items() if name in names})
+    expected = {}
+    for a in range(5):
+        for b in range(5):
+            own = [row for row in rows if {row.src, row.dst} == {a, b}]
+            end = max((row.time for row in own if row.action == "poke"), default=-(10**9))
+            acts = [row for row in own if row.action == "text" and row.time > end]
+            firsts = [[row.time for row in acts if row.src == one] for one in (a, b)]
+            if a != b and all(firsts):
+                expected[a, b] = max(map(min, firsts))
+    assert friends(graph) == {(a, b, time) for (a, b), time in expected.items()}
+
+
+# Impressions
+
+
+def test_impressions_are_no_events(tmp_path: Path) -> None:
+    rows = [Row(0, 1, 0, "ask"), Row(0, 2, 1, "shown"), Row(1, 0, 2, "ask"), Row(2, 0, 9, "shown")]
+    graph = graph_of(rows)
+    graph.validate()
+    assert (graph.num_events, graph.actions, graph.impressions) == (2, ("ask",), ("shown",))
+    assert graph["user", "shown", "user"].edge_index.tolist() == [[0, 2], [2, 0]]
+    assert graph.snapshot(5)["user", "shown", "user"].time.tolist() == [1]
+    more = graph.with_events(log_of([(1, 3, 4, "shown"), (1, 2, 5, "ask")]))
+    assert more["user", "shown", "user"].edge_index.tolist() == [[0, 1, 2], [2, 3, 0]]
+    assert more.num_events == 3
+    assert graph.without([2])["user", "shown", "user"].edge_index.numel() == 0
+    graph.save(tmp_path / "graph.pt")
+    assert digest_graph(FriendGraph.load(tmp_path / "graph.pt")) == digest_graph(graph)
+    names = [action for _, _, action in graph.to_networkx().edges(data="action")]
+    assert sorted(names) == ["ask", "ask", "shown", "shown"]
+    assert FriendGraph.from_networkx(graph.to_networkx()).impressions == ("shown",)
+    with pytest.raises(DataError, match="every event is an impression"):
+        graph_of([Row(0, 1, 0, "shown")])
+
+
+def test_impressions_can_be_told_apart_later() -> None:
+    rows = [Row(0, 1, 0, "ask"), Row(0, 2, 1, "view"), Row(1, 0, 2, "ask")]
+    one, other = graph_of(rows).with_roles({"view": "impression"}), with_roles(rows, view="impression")
+    assert one.impressions == other.impressions == ("view",)
+    assert torch.equal(one.events().src, other.events().src)
+
+
+def test_appended_impressions_are_kept_and_change_no_score() -> None:
+    rows = [Row(0, 1, 0, "ask"), Row(2, 1, 1, "shown"), Row(1, 2, 2, "ask")]
+    one, other = (HEURISTICS["popularity"]().fit(graph_of(rows), until=3) for _ in range(2))
+    one.append(log_of([(0, 2, 5, "shown")]))
+    first = one.graph
+    one.append(log_of([(0, 3, 6, "shown"), (0, 1, 7, "ask")]))
+    other.append(log_of([(3, 0, 7, "shown"), (0, 1, 7, "ask")]))
+    shown = ("user", "shown", "user")
+    assert one.graph[shown].time.tolist() == [1, 5, 6]
+    assert first[shown].time.tolist() == [1, 5]
+    scores = [model.score(Query.of(model.graph, [0], 9)) for model in (one, other)]
+    assert torch.equal(*scores)
+
+
+def test_the_command_line_takes_and_prints_roles(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "log.csv"
+    rows = [f"{i % 7},{(i + 1 + i % 3) % 7},{i},{'ask' if i % 4 else 'ping'}" for i in range(80)]
+    file.write_text("\n".join(["src,dst,timestamp,action", *rows]))
+    command = ["fit", str(file), "--model", "popularity", "--out", str(tmp_path / "bundle")]
+    main([*command, "--roles", "ping=negative"])
+    assert "roles of actions: ping=negative (others ordinary" in capsys.readouterr().err
+    assert Bundle.load(tmp_path / "bundle").graph.roles.overrides() == {"ping": "negative"}
+    with pytest.raises(SystemExit, match="unknown action 'pin'; did you mean 'ping'"):
+        main([*command, "--roles", "pin=negative"])
+    main(command)
+    assert "roles" not in capsys.readouterr().err
+
+
+def test_data_sets_take_roles(tmp_path: Path) -> None:
+    world = SyntheticFriends(50, 500, root=tmp_path)
+    action = world[0].actions[0]
+    graph = SyntheticFriends(50, 500, root=tmp_path, roles={action: "negative"})[0]
+    assert graph.roles.overrides() == {action: "negative"}
