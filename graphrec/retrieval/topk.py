@@ -7,6 +7,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from graphrec.inference import lasting_tensors
 from graphrec.temporal import run_starts
 
 
@@ -17,12 +18,14 @@ def tie_capacity(num_users: int) -> int:
 
 
 @lru_cache(maxsize=8)
+@lasting_tensors()
 def tie_shuffle(capacity: int) -> Tensor:
     """The order in which users of equal scores are listed, and others who may join: [capacity] int64."""
     return torch.randperm(capacity, generator=torch.Generator().manual_seed(0))
 
 
 @lru_cache(maxsize=8)
+@lasting_tensors()
 def _shuffle_rank(capacity: int) -> Tensor:
     return tie_shuffle(capacity).argsort()
 
@@ -36,6 +39,7 @@ def tie_rank(num_users: int) -> Tensor:
 
 
 @lru_cache(maxsize=4)
+@lasting_tensors()
 def tie_order(num_users: int) -> Tensor:
     """The order in which users of equal scores are listed: [N] int64; must not be written to."""
     shuffle = tie_shuffle(tie_capacity(num_users))

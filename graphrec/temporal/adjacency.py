@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from graphrec.inference import lasting_tensors
 from graphrec.temporal.columns import TimedLists
 from graphrec.temporal.lookups import ends_before
 from graphrec.temporal.ragged import ragged
@@ -39,6 +40,7 @@ class TimedAdjacency:
         return cls(TimedLists(start.numpy(), *columns))
 
     @cached_property
+    @lasting_tensors()
     def chronological(self) -> tuple[Tensor, Tensor, Tensor]:
         """All edges in order of time: (tick [M] ascending, owner [M], other [M]), int64."""
         owner, place = ragged(self.start, self.start + torch.from_numpy(self.lists.length))

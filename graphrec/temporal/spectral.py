@@ -91,6 +91,11 @@ class SpectralEmbeddings:
             self._renew(number)
 
     @property
+    def buffer(self) -> Tensor:
+        """The embeddings, with room for users who may come: [S, N or more, dim] float32."""
+        return self._buffer
+
+    @property
     def embedding(self) -> Tensor:
         """The embeddings: [S, N, dim] float32."""
         return self._buffer[:, : self._timeline.num_users]

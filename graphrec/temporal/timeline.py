@@ -19,6 +19,7 @@ from torch import Tensor
 
 from graphrec.data import Events, FriendGraph
 from graphrec.data.checks import check_count
+from graphrec.inference import lasting_tensors
 from graphrec.temporal.adjacency import TimedAdjacency
 from graphrec.temporal.append import GrowingIndex, grow, growing, headroom
 from graphrec.temporal.build import build_index
@@ -214,7 +215,8 @@ class Timeline:
     def first_tick(self) -> Tensor:
         """The tick of each user's first event, or `LAST_TICK` where there is none: [N] int64."""
         if self._first is None:
-            self._first = FirstTicks(self.half_edges)
+            with lasting_tensors():
+                self._first = FirstTicks(self.half_edges)
         return self._first.of(self.num_users)
 
     def first_event_time(self, user: Tensor, tick: Tensor) -> Tensor:
@@ -366,6 +368,7 @@ class Timeline:
         return Contacts(*out[:, :size])
 
     @cached_property
+    @lasting_tensors()
     def _code(self) -> Tensor:
         return torch.from_numpy(self.columns.half_edges.code)
 

@@ -92,6 +92,8 @@ class Searches(Protocol):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Find candidates for the k best users, with their probabilities in the whole mixture.
 
+        It is called in inference mode: what it keeps for later calls is made in `lasting_tensors`.
+
         Args:
             encoded: B queries of one group.
             k: users wanted for each query.

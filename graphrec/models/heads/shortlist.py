@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from graphrec.data.draws import hashed
+from graphrec.inference import lasting_tensors
 from graphrec.models.mixture.view import GraphView
 from graphrec.retrieval.topk import tie_capacity, tie_order, tie_rank
 from graphrec.temporal import snapshot_ticks
@@ -85,6 +86,7 @@ class Shortlists:
             last = self._last = number, self._compute(number)
         return last[1]
 
+    @lasting_tensors()
     def _compute(self, number: int) -> Shortlist:
         order = tie_order(self._num_users)
         if self.covers_all:

@@ -11,6 +11,7 @@ from torch import Tensor
 from graphrec.data import Query
 from graphrec.data.draws import below, hashed
 from graphrec.features import presence_features, presence_features_of_pairs
+from graphrec.inference import lasting_tensors
 from graphrec.models.heads.layer_kernel import add_layer_scores
 from graphrec.models.heads.shortlist import Shortlist, Shortlists
 from graphrec.models.mixture.encoded import EncodedQuery
@@ -182,7 +183,8 @@ class SoftmaxSearch:
         """Spectral embeddings of the users of a shortlist in a snapshot: [dim, C]; the last ones are kept."""
         last = self._embeddings
         if last is None or last[0] is not listed or last[1] != snapshot:
-            embeddings = spectral.embedding[snapshot, listed.user].T.contiguous()
+            with lasting_tensors():
+                embeddings = spectral.embedding[snapshot, listed.user].T.contiguous()
             last = self._embeddings = listed, snapshot, embeddings
         return last[2]
 

@@ -140,10 +140,12 @@ class FittedMixture(Generic[Bound]):
         users = torch.full((len(query), k), -1)
         scores = torch.full((len(query), k), -torch.inf, dtype=torch.float64)
         for rows in head.query_groups(self.view.timeline.tick(query.time)):
-            excluded = select_rows(*exclude, rows, len(query))
-            encoded = self.encoder.encode_query(query[rows])
-            found = head.search(encoded, k, excluded, exclude_users)
-            users[rows], scores[rows] = self._top_k(encoded, *found, k, excluded, exclude_users)
+            with torch.inference_mode():
+                excluded = select_rows(*exclude, rows, len(query))
+                encoded = self.encoder.encode_query(query[rows])
+                found = head.search(encoded, k, excluded, exclude_users)
+                best = self._top_k(encoded, *found, k, excluded, exclude_users)
+            users[rows], scores[rows] = best
         return users, scores
 
     def _top_k(

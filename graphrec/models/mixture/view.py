@@ -12,6 +12,7 @@ from torch import Tensor
 from graphrec.data import USER, FriendGraph
 from graphrec.data.growing_column import GrowingColumn
 from graphrec.features import Profiles
+from graphrec.inference import lasting_tensors
 from graphrec.temporal import SpectralEmbeddings, Timeline
 
 SPECTRAL_DIM = 32
@@ -140,6 +141,7 @@ class GraphView:
         return 0 if self.profiles is None else self.profiles.x.size(1)
 
     @cached_property
+    @lasting_tensors()
     def target_share(self) -> Tensor:
         """Each user's share of the targets of all training events: [N] float64."""
         tick = self.timeline.tick(torch.tensor(self.period.until))

@@ -129,3 +129,68 @@ def gather_children(
                 popularity[i] = np.exp2(user_log[user_start[user] + received - 1] - halvings)
         log[0, i], log[1, i] = seconds_since(now, last_act), seconds_since(now, last_received)
     return True
+
+
+@kernel
+def add_child_scores(
+    first: np.ndarray,
+    start: np.ndarray,
+    count: np.ndarray,
+    row: np.ndarray,
+    child: np.ndarray,
+    moment: np.ndarray,
+    node_hidden: np.ndarray,
+    table: np.ndarray,
+    snapshot: np.ndarray,
+    place: np.ndarray,
+    query_hidden: np.ndarray,
+    query_vector: np.ndarray,
+    cosine_weight: np.ndarray,
+    output_weight: np.ndarray,
+    bias: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Fill the output of one hidden ReLU layer for the children of R prefixes.
+
+    Args:
+        first: [R] int64, the place of each prefix's first child in `child`.
+        start: [R] int64, the place of this child in `out`.
+        count: [R] int64, number of children.
+        row: [R] int64, the query of each prefix.
+        child: [n] int64, nodes.
+        moment: [n] int64, the moment of each.
+        node_hidden: [H, n] float32, the hidden layer's input from the features of children.
+        table: [S, X, dim] float32, spectral embeddings.
+        snapshot: [M] int64, of moments, the first index of `table`.
+        place: [num_nodes] int64, the second index of each node.
+        query_hidden: [B, H] float32, the hidden layer's input from queries.
+        query_vector: [B, dim] float32, spectral embeddings of the queries' users.
+        cosine_weight: [H] float32, of the cosine in the hidden layer.
+        output_weight: [H] float32, of the output.
+        bias: [1] float32, of the output.
+        out: [T] float32, filled.
+    """
+    widest = 1
+    for r in range(len(first)):
+        widest = max(widest, count[r])
+    dim, cosine = query_vector.shape[1], np.empty(widest, np.float32)
+    tile = np.empty((dim, widest), np.float32)  # the children of one prefix, for vector instructions
+    for r in range(len(first)):
+        at, base, number, b = first[r], start[r], count[r], row[r]
+        cosine[:number] = 0.0
+        if dim:
+            for j in range(number):
+                node, number_of_snapshot = place[child[at + j]], snapshot[moment[at + j]]
+                for d in range(dim):
+                    tile[d, j] = table[number_of_snapshot, node, d]
+        for d in range(dim):
+            own = query_vector[b, d]
+            for j in range(number):
+                cosine[j] += own * tile[d, j]
+        for j in range(number):
+            out[base + j] = bias[0]
+        for h in range(len(output_weight)):
+            own, near, weight = query_hidden[b, h], cosine_weight[h], output_weight[h]
+            for j in range(number):
+                hidden = node_hidden[h, at + j] + own + near * cosine[j]
+                out[base + j] += weight * max(hidden, np.float32(0.0))

@@ -10,9 +10,8 @@ from graphrec.data import Query
 from graphrec.features import NUM_PREFIX_FEATURES, prefix_features
 from graphrec.features.gaps import write_columns
 from graphrec.features.prefix import MIN_POPULARITY
-from graphrec.models.heads.codes.child_kernels import gather_children
+from graphrec.models.heads.codes.child_kernels import add_child_scores, gather_children
 from graphrec.models.heads.codes.history import CodeHistory
-from graphrec.models.heads.layer_kernel import add_layer_scores
 from graphrec.nn import PrefixScore
 
 COSINE, POPULARITY = 5, 6
@@ -52,9 +51,8 @@ class ChildScores:
         some[self._moment] = torch.arange(len(query))  # a query of each moment
         self._tick, self._pace, self._number = tick[some], pace[some], number[some]
 
-    def add_to(
+    def scores(
         self,
-        out: Tensor,
         score: PrefixScore,
         vector: Tensor,
         row: Tensor,
@@ -62,21 +60,23 @@ class ChildScores:
         children: tuple[Tensor, Tensor],
         *,
         leaves: bool,
-    ) -> None:
-        """Add the scores of all children of R prefixes to other numbers.
+    ) -> Tensor:
+        """Score all children of R prefixes.
 
         Args:
-            out: [T] float32, in the order of `Forest.children`; changed in place.
             score: the network of the level.
             vector: [B, D] float32, the queries.
             row: [R] int64, the query of each prefix.
             node: [R] int64, its node.
-            children: (first child of each prefix [R], node of each child [T]) int64, in that order.
+            children: (first child of each prefix [R], node of each child [T]) int64, of `Forest.children`.
             leaves: whether the children are leaves.
+
+        Returns:
+            [T] float32.
         """
         history, forest = self._history, self._history.forest
         start, child = children
-        count, first = forest.num_children(node), start
+        out, count, first = torch.empty(len(child)), forest.num_children(node), start
         moment = torch.zeros_like(child)
         if len(self._moment) > 1:  # else no node is asked for twice
             key, same = (self._moment[row] * forest.num_nodes + node).unique(return_inverse=True)
@@ -86,23 +86,27 @@ class ChildScores:
             number = forest.num_children(prefix)
             first = (number.cumsum(0) - number)[same]
         part = score.parts(vector)
-        embeddings = torch.zeros(len(child), 0)
-        if self._place.size(1):
-            embeddings = history.embeddings(self._number[moment], child, leaves=leaves)
+        table, snapshot, place = history.embedding_table(self._number, leaves=leaves)
         arrays = (
             first,
             start,
             count,
             row,
+            child,
+            moment,
             part.features @ self._features(child, moment).T,
-            embeddings.T,
+            table,
+            snapshot,
+            place,
             part.query,
             self._place,
             part.features[:, COSINE],
             part.output,
-            out.add_(part.bias),
+            part.bias,
+            out,
         )
-        add_layer_scores(*(array.contiguous().numpy() for array in arrays))
+        add_child_scores(*(array.contiguous().numpy() for array in arrays))
+        return out
 
     def _features(self, node: Tensor, moment: Tensor) -> Tensor:
         """`prefix_features` of nodes [n] before moments [n], with 0 for the cosine: [n, F] float32."""

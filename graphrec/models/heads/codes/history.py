@@ -12,6 +12,7 @@ from torch import Tensor
 
 from graphrec.data.growing_column import widened
 from graphrec.decode import Forest, PrefixTree
+from graphrec.inference import lasting_tensors
 from graphrec.models.heads.codes.child_kernels import ActivityColumns, NodeColumns
 from graphrec.retrieval.topk import tie_order, tie_rank
 from graphrec.temporal import (
@@ -92,7 +93,7 @@ class CodeHistory:
         nodes = self._group, self.forest.first_user, log_size
         self._nodes = NodeColumns(*(x.contiguous().numpy() for x in nodes))
         self._snapshot = torch.zeros_like(tick)
-        self._inner = self._centroid = torch.empty(0)
+        self._inner, self._centroid = torch.empty(0, dtype=torch.int64), torch.empty(0)
         if spectral is not None:
             self._snapshot = torch.searchsorted(spectral.tick, tick, right=True) - 1
             self._inner, self._centroid = self._centroids(spectral)
@@ -190,6 +191,7 @@ class CodeHistory:
         """Number 0..S-1 of the latest moment not after each tick, -1 before the first: int64, same shape."""
         return torch.searchsorted(self.tick, tick.contiguous(), right=True) - 1
 
+    @lasting_tensors()
     def without_stu(self, number: int) -> Tensor:
         """Users without an STU at a moment (-1: before the first), in `tie_order`: [n] int64."""
         known, users = self._without[number]
@@ -281,7 +283,22 @@ class CodeHistory:
 
     def embeddings(self, number: Tensor, node: Tensor, *, leaves: bool) -> Tensor:
         """Spectral embeddings of groups, or of the first users of leaves; see `cosine`: [T, dim] float32."""
-        assert self._spectral is not None
+        table, snapshot, place = self.embedding_table(number, leaves=leaves)
+        return table[snapshot, place[node]]
+
+    def embedding_table(self, number: Tensor, *, leaves: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Where the spectral embeddings of nodes are.
+
+        Args:
+            number: [n] int64, moments.
+            leaves: whether the nodes are leaves, which have the embedding of their first user.
+
+        Returns:
+            all embeddings [S, X, dim] float32; their first index for each moment [n] int64, and the second
+            for each node [num_nodes] int64.
+        """
+        if self._spectral is None:
+            return torch.zeros(1, 1, 0), torch.zeros_like(number), torch.zeros_like(self._inner)
         if leaves:
-            return self._spectral.embedding[self._snapshot[number], self.forest.first_user[node]]
-        return self._centroid[self._inner[node]]
+            return self._spectral.buffer, self._snapshot[number], self.forest.first_user
+        return self._centroid[None], torch.zeros_like(number), self._inner

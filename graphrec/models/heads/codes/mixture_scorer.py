@@ -60,6 +60,8 @@ class MixtureScorer:
         """Exact log-probabilities [V] of V (query, user) pairs, `row`, `user` [V] int64."""
         num_users, neighbors = len(self.tree.place), self._encoded.neighbors
         log_p = self._log_none[row]
+        if not len(row):
+            return log_p
         if self._number >= 0:
             has = self.tree.place[user] >= 0
             decoded = score_candidates(self.decoder_alone(), self.tree, row, user) + self._log_has[row]

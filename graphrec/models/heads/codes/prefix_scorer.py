@@ -195,7 +195,7 @@ class PrefixScorer:
         if decoder.prefix_scores is not None:
             network = decoder.prefix_scores[level]
             assert isinstance(network, PrefixScore)
-            self._child_scores.add_to(score, network, vector, row, node, children, leaves=leaves)
+            score = self._child_scores.scores(network, vector, row, node, children, leaves=leaves)
         trust = torch.zeros(len(row))
         if votes_count:
             count, total = torch.from_numpy(sums)
