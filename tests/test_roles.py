@@ -12,8 +12,14 @@ from hypothesis import given
 from graphrec.cli.main import main
 from graphrec.data import FRIEND, USER, DataError, EventLog, FriendGraph, Query, Roles, digest_graph
 from graphrec.datasets import SyntheticFriends
-from graphrec.models import HEURISTICS
+from graphrec.evaluate import evaluate_streaming
+from graphrec.evaluate.initiations import Initiations
+from graphrec.features import Timelines
+from graphrec.models import HEURISTICS, Hybrid, TwoTower, suggest
+from graphrec.models.mixture.training_loss import TrainingLoss
+from graphrec.models.mixture.validation import validation_events
 from graphrec.service import Bundle
+from graphrec.temporal import ReplyIndex, Timeline
 
 ACTIONS = ("ask", "unfriend", "decline", "block", "shown")
 
@@ -199,3 +205,84 @@ def test_data_sets_take_roles(tmp_path: Path) -> None:
     action = world[0].actions[0]
     graph = SyntheticFriends(50, 500, root=tmp_path, roles={action: "negative"})[0]
     assert graph.roles.overrides() == {action: "negative"}
+
+
+# Outcomes
+
+ROWS = [
+    Row(0, 1, 0, "ask"),
+    Row(1, 0, 1, "decline"),
+    Row(2, 0, 2, "decline"),
+    Row(0, 2, 3, "ask"),
+    Row(0, 3, 4, "ask"),
+    Row(3, 0, 5, "ask"),
+    Row(3, 0, 6, "unfriend"),
+    Row(2, 1, 7, "block"),
+]
+
+
+def test_a_decline_is_no_reply_and_no_first_contact() -> None:
+    pairs = Initiations.of(graph_of(ROWS))
+    found = zip(pairs.initiator, pairs.recipient, pairs.initiation_time, pairs.reply_time, strict=True)
+    assert [tuple(map(int, row)) for row in found] == [(0, 1, 0, -1), (0, 3, 4, 5)]
+    replies = ReplyIndex(Timeline.of(graph_of(ROWS)), wanted=graph_of(ROWS).roles.wanted)
+    assert (replies.reply_tick < 8).sum() == 1
+
+
+@checked
+@given(logs())
+def test_initiations_are_those_of_a_log_without_other_acts(rows: list[Row]) -> None:
+    """As long as the other acts come later."""
+    later = [Row(row.src, row.dst, 99, "decline") for row in rows]
+    one, other = Initiations.of(graph_of([*rows, *later])), Initiations.of(graph_of(rows))
+    for key in ("initiator", "recipient", "initiation_time", "reply_time"):
+        assert getattr(one, key).tolist() == getattr(other, key).tolist()
+
+
+def test_only_ordinary_acts_are_ranked_and_validated() -> None:
+    rows = [Row(i % 5, (i + 1 + i % 3) % 5, i, "ask" if i % 3 else "decline") for i in range(100)]
+    graph = graph_of(rows)
+    action = graph.events().action
+    ranks = evaluate_streaming(HEURISTICS["popularity"]().fit(graph, until=80), graph, progress=False)
+    assert len(ranks.event_id) == 6
+    assert {graph.actions[action[i]] for i in ranks.event_id} == {"ask"}
+    assert {graph.actions[action[i]] for i in validation_events(graph, 50, 90, seed=0)} == {"ask"}
+
+
+def test_only_ordinary_acts_are_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [Row(i % 6, (i + 1 + i % 3) % 6, i, "ask" if i % 4 else "decline") for i in range(200)]
+    graph, seen = graph_of(rows), set()
+    sampled = TrainingLoss._sampled_events
+
+    def spy(self: TrainingLoss, timelines: Timelines, *rest: object) -> tuple[torch.Tensor, torch.Tensor]:
+        own, weight = sampled(self, timelines, *rest)
+        seen.update((timelines.kind[own] // 2).tolist())
+        return own, weight
+
+    monkeypatch.setattr(TrainingLoss, "_sampled_events", spy)
+    TwoTower(max_epochs=1, progress=False).fit(graph, until=160)
+    assert seen == {graph.actions.index("ask")}
+
+
+def test_the_default_action_is_wanted() -> None:
+    rows = [Row(0, 1, 0, "ask"), Row(1, 0, 1, "decline"), Row(2, 0, 2, "decline")]
+    graph = graph_of(rows)
+    assert graph.actions[Query.of(graph, [0]).action[0]] == "ask"
+
+
+@pytest.mark.parametrize("name", ["popularity", "adamic_adar", "recent_popularity", "random", "hybrid"])
+def test_blocked_users_are_never_suggested_either_way(name: str) -> None:
+    """A block at the query's own time is not known yet, one before is."""
+    rows = [Row(i % 6, (i + 1 + i % 4) % 6, i, "ask") for i in range(60)]
+    graph = graph_of([*rows, Row(0, 3, 70, "block"), Row(4, 0, 75, "block")])
+    model = Hybrid(HEURISTICS["last_seen"](), [HEURISTICS["popularity"]()]) if name == "hybrid" else None
+    model = (model or HEURISTICS[name]()).fit(graph, until=60)
+    everyone = torch.arange(6)
+    for time, expected in ((70, set()), (71, {3}), (75, {3}), (76, {3, 4})):
+        query = Query.of(graph, [0, 3, 4], time, "ask")
+        for users, _ in (model.recommend(query, 6), model.predict_top_k(query, everyone, 6)):
+            mine, third, fourth = (set(row[row >= 0].tolist()) for row in users)
+            assert mine == {1, 2, 3, 4, 5} - expected
+            assert (0 in third, 0 in fourth) == (3 not in expected, 4 not in expected)
+    known = suggest(model, [0], k=6, time=76, include_known=True)[0].people
+    assert set(known) == {1, 2, 5}

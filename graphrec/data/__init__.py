@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from graphrec.data.roles import ROLES as ROLES
     from graphrec.data.roles import Role as Role
     from graphrec.data.roles import Roles as Roles
+    from graphrec.data.roles import commonest_action as commonest_action
+    from graphrec.data.roles import wanted_events as wanted_events
     from graphrec.data.split import Part as Part
     from graphrec.data.split import TemporalSplit as TemporalSplit
     from graphrec.data.text import printable as printable

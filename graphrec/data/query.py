@@ -11,6 +11,7 @@ from torch import Tensor
 from graphrec.data.checks import check_index, check_time, check_times
 from graphrec.data.graph import FriendGraph, as_indices
 from graphrec.data.ids import Id
+from graphrec.data.roles import commonest_action
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Query:
             graph: the graph of the users.
             users: raw ids, or [B] int64 indices.
             time: seconds, one for all or [B]; by default one second after the last event.
-            action: name of the action; by default the commonest.
+            action: name of the action; by default the commonest ordinary one.
 
         Raises:
             KeyError: an unknown id or action, named.
@@ -71,8 +72,7 @@ class Query:
         check_times("time", times)
         names = graph.actions
         if action is None:
-            sizes = graph.action_counts
-            code = sizes.index(max(sizes))
+            code = commonest_action(graph.roles, graph.action_counts)
         elif action in names:
             code = names.index(action)
         else:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor
 
 from graphrec.data.errors import DataError
+
+if TYPE_CHECKING:
+    from graphrec.data.graph import FriendGraph
 
 Role = Literal["ordinary", "end", "negative", "block", "impression"]
 
@@ -132,3 +135,15 @@ def default_role(action: str) -> Role:
 def _nearest(name: Any, known: Sequence[str]) -> str:
     like = get_close_matches(str(name), known, n=1)
     return f"did you mean {like[0]!r}?" if like else f"there are {', '.join(known)}"
+
+
+def wanted_events(graph: FriendGraph, event_ids: Tensor) -> Tensor:
+    """Return those of some events, positions in the log [n] int64, whose actions are wanted outcomes."""
+    roles = graph.roles
+    return event_ids if roles.all_ordinary else event_ids[roles.wanted[graph.events().action[event_ids]]]
+
+
+def commonest_action(roles: Roles, counts: Sequence[int]) -> int:
+    """Return the index of the wanted action with the most events [A]; of any, if none is wanted."""
+    wanted = roles.wanted.tolist()
+    return max(range(len(counts)), key=lambda code: (wanted[code], counts[code], -code))

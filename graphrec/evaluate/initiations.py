@@ -16,6 +16,9 @@ WEEK_SECONDS = 7 * 86_400
 class Initiations:
     """All unordered pairs of users with any contact, one row each, by the first act in either direction.
 
+    Acts are those of ordinary actions (see `graphrec.data.Roles`): a decline is no reply, and a pair whose
+    first event is of another role has no initiation.
+
     Attributes:
         initiator, recipient: [P] int64 user indices. The initiator acted first; where both first acts have
             the same time, the initiator has the lower action index, or else the lower user index.
@@ -37,6 +40,11 @@ class Initiations:
         """Collect the pairs of a graph."""
         events, n = graph.events(), graph.num_users
         src, dst, time, action = (x.numpy() for x in (events.src, events.dst, events.time, events.action))
+        unwanted = np.empty(0, np.int64), np.empty(0, np.int64)
+        if not graph.roles.all_ordinary:
+            wanted = graph.roles.wanted.numpy()[action]
+            unwanted = _first_times(src[~wanted], dst[~wanted], time[~wanted], n)
+            src, dst, time, action = (x[wanted] for x in (src, dst, time, action))
         # Of tied acts of one pair the lowest action comes first, whatever the order of rows.
         order = np.lexsort((action, time))
         acts = FirstActs.of(src[order], dst[order], n)
@@ -45,6 +53,8 @@ class Initiations:
         own, theirs = (np.stack([time[i], action[i]]) for i in (first, reply))
         earlier = (own[0] < theirs[0]) | ((own[0] == theirs[0]) & (own[1] < theirs[1]))
         opens = ~replied | earlier | ((own == theirs).all(0) & (src[first] < dst[first]))
+        if len(unwanted[0]):
+            opens &= ~_was_before(unwanted, src[first], dst[first], own[0], n)
         first, reply, replied = first[opens], reply[opens], replied[opens]
         return cls(
             initiator=src[first],
@@ -72,6 +82,28 @@ class Initiations:
             ~known & (self.initiation_time + reply_window >= until)
         )
         return np.where(undecided, -1, in_time).astype(np.int8)
+
+
+def _first_times(
+    src: np.ndarray, dst: np.ndarray, time: np.ndarray, num_users: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The unordered pairs of events in order of time, and their first times: keys ascending, seconds."""
+    key, first = np.unique(np.minimum(src, dst) * num_users + np.maximum(src, dst), return_index=True)
+    return key, time[first]
+
+
+def _was_before(
+    unwanted: tuple[np.ndarray, np.ndarray],
+    src: np.ndarray,
+    dst: np.ndarray,
+    time: np.ndarray,
+    num_users: int,
+) -> np.ndarray:
+    """Tell which acts [P] have an event of their pair of `_first_times` strictly before them: [P] bool."""
+    known, first = unwanted
+    key = np.minimum(src, dst) * num_users + np.maximum(src, dst)
+    place = np.minimum(np.searchsorted(known, key), len(known) - 1)
+    return np.asarray((known[place] == key) & (first[place] < time))
 
 
 def default_reply_window(split: TemporalSplit, part: Part) -> int:

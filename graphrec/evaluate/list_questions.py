@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graphrec.data import FriendGraph, Part, Query, TemporalSplit
+from graphrec.data import FriendGraph, Part, Query, TemporalSplit, commonest_action
 from graphrec.data.checks import check_count, check_graph
 from graphrec.evaluate.initiations import Initiations, default_reply_window
 from graphrec.evaluate.protocol import sample_rows
@@ -89,7 +89,9 @@ class ListQuestions:
         kept = torch.from_numpy(np.sort(sample_rows(np.arange(len(moment)), graph.num_users)))
         moment, user = moment[kept], user[kept]
         if action is None:
-            action = graph.actions[int(torch.bincount(timeline.events.action[: split.num_train]).argmax())]
+            seen = timeline.events.action[: split.num_train]
+            counts = torch.bincount(seen, minlength=len(graph.actions)).tolist()
+            action = graph.actions[commonest_action(graph.roles, counts)]
         query = Query.of(graph, user, start[moment], action)
         return cls(query, moment, start, end, since, part, last, default_reply_window(split, part))
 

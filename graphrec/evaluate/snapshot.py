@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graphrec.data import FriendGraph, Part, Query, TemporalSplit
+from graphrec.data import FriendGraph, Part, Query, TemporalSplit, commonest_action
 from graphrec.data.checks import MAX_SIZE, check_count, check_graph, check_index
 from graphrec.evaluate.initiations import Initiations, default_reply_window
 from graphrec.evaluate.protocol import (
@@ -176,8 +176,9 @@ def snapshot_query(
     start, _ = split.window(part)
     users = torch.from_numpy(np.sort(sample_rows(_users_before(timeline, start).numpy(), num_users)))
     if action is None:
-        commonest = int(torch.bincount(timeline.events.action[: split.num_train]).argmax())
-        action = graph.actions[commonest]
+        seen = timeline.events.action[: split.num_train]
+        counts = torch.bincount(seen, minlength=len(graph.actions)).tolist()
+        action = graph.actions[commonest_action(graph.roles, counts)]
     return Query.of(graph, users, start, action)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graphrec.data import FriendGraph, Part, Query, TemporalSplit
+from graphrec.data import FriendGraph, Part, Query, TemporalSplit, wanted_events
 from graphrec.data.checks import check_choice, check_graph, check_index, check_time
 from graphrec.evaluate.protocol import (
     Row,
@@ -101,6 +101,8 @@ def evaluate_streaming(
 ) -> StreamingRanks:
     """Rank the target of each event of a part among all users, from all events strictly before it.
 
+    Only events of ordinary actions are ranked (see `graphrec.data.Roles`); the others are history.
+
     Slices: `repeat`, the actor had acted on the target; `reply`, only the target had acted on the actor;
     `new`, neither. Candidates of `repeat` are all users but the actor; of `reply`, all but those the actor
     had acted on; of `new`, all but the actor's contacts; the target is always a candidate. `hop_2` and
@@ -122,7 +124,8 @@ def evaluate_streaming(
     check_graph(graph)
     check_choice("part", part, get_args(Part))
     split = split or TemporalSplit.of(graph)
-    chosen = np.sort(sample_rows(split.event_ids(part).numpy(), graph.num_users))
+    wanted = wanted_events(graph, split.event_ids(part))
+    chosen = np.sort(sample_rows(wanted.numpy(), graph.num_users))
     return rank_events(
         scorer,
         graph,

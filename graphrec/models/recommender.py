@@ -23,7 +23,7 @@ from graphrec.data.checks import (
 from graphrec.data.precision import single_precision
 from graphrec.models.appending import append_log, reads_graph
 from graphrec.retrieval.topk import select_rows, stable_topk, tie_order, tie_rank
-from graphrec.temporal import Timeline
+from graphrec.temporal import Timeline, blocked_users, with_blocked
 from graphrec.tokenizer import Tokenizer
 
 MAX_SCORES = 2**23
@@ -238,7 +238,7 @@ class Recommender(ABC):
         exclude: tuple[Tensor, Tensor] | None = None,
         exclude_users: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The k users with the highest scores for each query; never the query's own user.
+        """The k users with the highest scores; never the query's own user, or one blocked (see `Roles`).
 
         Args:
             query: B queries.
@@ -262,7 +262,7 @@ class Recommender(ABC):
         self._check(query)
         num_users = self.graph.num_users
         k = check_list_length(k, num_users)
-        row, user = check_exclude(exclude, len(query), num_users)
+        row, user = with_blocked(self.graph, query, check_exclude(exclude, len(query), num_users))
         order = row.argsort(stable=True)
         nobody = torch.empty(0, dtype=torch.int64)
         if exclude_users is not None:
@@ -295,7 +295,7 @@ class Recommender(ABC):
         Args:
             query: B queries.
             candidates: [C] integers for all queries, or [B, C] for each; a repeated user is listed once. The
-                query's own user is left out.
+                query's own user is left out, and so are users blocked either way.
             k: length of a list, at most as in `recommend`; padded if there are fewer candidates.
 
         Returns:
@@ -314,6 +314,8 @@ class Recommender(ABC):
         order = tie_rank(self.graph.num_users)[people].argsort(dim=1)
         people, scores = people.gather(1, order), scores.gather(1, order)
         scores = scores.masked_fill(people == query.user[:, None], -torch.inf)
+        for row, user in zip(*blocked_users(self.graph, query), strict=True):
+            scores[row, people[row] == user] = -torch.inf
         again = people[:, 1:] == people[:, :-1]  # one user's places in that order are side by side
         scores[:, 1:] = scores[:, 1:].masked_fill(again, -torch.inf)
         users = torch.full((len(query), k), -1)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from graphrec.data import DataError, EventLog, FriendGraph, Id, Query, TemporalSplit, UserTable, digest_log
 from graphrec.data.checks import check_count
+from graphrec.data.roles import wanted_events
 from graphrec.decode import PrefixTree
 from graphrec.evaluate import StreamingRanks, evaluate_streaming, rank_events
 from graphrec.evaluate.protocol import sample_rows
@@ -164,8 +165,7 @@ class Bundle:
                 the last 10 %.
             progress: show a bar on a terminal.
 
-        Raises:
-            DataError: no event is later than those of the bundle; or there are too few to split.
+        Raises DataError if no event is later than those of the bundle, or there are too few to split.
         """
         if log is None:
             split = TemporalSplit.of(self.graph)
@@ -176,7 +176,8 @@ class Bundle:
         first = int(torch.searchsorted(later.events().time, seen))
         if first == later.num_events:
             raise DataError(f"no event is at or after {seen}: the bundle knows all before")
-        judged = np.sort(sample_rows(np.arange(first, later.num_events), later.num_users))
+        wanted = wanted_events(later, torch.arange(first, later.num_events)).numpy()
+        judged = np.sort(sample_rows(wanted, later.num_users))
         return rank_events(
             self.recommender.on(later),
             later,
@@ -373,8 +374,7 @@ class Bundle:
         The module of a custom tokenizer has to be imported first.
 
         Raises:
-            FileNotFoundError: there is no bundle.
-            DataError: it is damaged, or of another format version; the message names the file.
+            FileNotFoundError, DataError: there is no bundle, or it is damaged or of another format version.
         """
         return manifest.read_current(Path(folder), cls._load)
 

@@ -1,6 +1,8 @@
 """The index of events, whose look-ups see only events strictly before a query, and data derived from it."""
 
 from graphrec.temporal.adjacency import TimedAdjacency as TimedAdjacency
+from graphrec.temporal.blocks import blocked_users as blocked_users
+from graphrec.temporal.blocks import with_blocked as with_blocked
 from graphrec.temporal.contacts import NEVER as NEVER
 from graphrec.temporal.contacts import Contacts as Contacts
 from graphrec.temporal.contacts import UserActivity as UserActivity

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from graphrec.data.ties import FirstActs
 from graphrec.temporal.adjacency import TimedAdjacency
 from graphrec.temporal.timeline import Timeline
 
@@ -37,6 +38,7 @@ class ReplyIndex:
 
     Args:
         timeline: the index of the graph.
+        wanted: [A] bool, actions that are initiations and replies; all by default.
 
     Attributes:
         initiation_tick: [A] int64, ascending.
@@ -44,10 +46,11 @@ class ReplyIndex:
         initiator, recipient: [A] int64 user indices.
     """
 
-    def __init__(self, timeline: Timeline) -> None:
+    def __init__(self, timeline: Timeline, *, wanted: Tensor | None = None) -> None:
         self._timeline = timeline
         num_users, never = timeline.num_users, timeline.instants.numel()
-        tick, src, dst = timeline.acted_on.chronological
+        first_acts = timeline.acted_on.chronological if wanted is None else _first_acts(timeline, wanted)
+        tick, src, dst = first_acts
         key, order = (src * num_users + dst).sort()
         back = dst * num_users + src
         place = torch.searchsorted(key, back).clamp(max=len(key) - 1)
@@ -116,3 +119,12 @@ class ReplyIndex:
         grouped = TimedAdjacency.of_sorted(*sides, num_users=num_users)
         zero = torch.zeros(1, dtype=torch.float64)
         return grouped, zero if amount is None else torch.cat([zero, amount[order].cumsum(0)])
+
+
+def _first_acts(timeline: Timeline, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """First acts of each user on another by wanted actions [A] bool: (tick ascending, src, dst) [P] int64."""
+    events = timeline.events
+    event = ((events.src >= 0) & wanted[events.action]).nonzero().squeeze(1)
+    acts = FirstActs.of(events.src[event].numpy(), events.dst[event].numpy(), timeline.num_users)
+    event = event[torch.from_numpy(acts.event).sort().values]
+    return timeline.tick_of(event), events.src[event], events.dst[event]

@@ -97,7 +97,11 @@ class TrainingLoss:
         """Draw the owners' acts to train on: positions [n] int64 and loss weights [n] float32."""
         config, row = self.config, self.encoder.view.row
         first_time = max(self.plan.first_time, self.head.first_time)
-        own = ((timelines.kind % 2 == 1) & (timelines.time >= first_time)).nonzero().squeeze(1)
+        is_own = (timelines.kind % 2 == 1) & (timelines.time >= first_time)
+        roles = self.encoder.view.graph.roles
+        if not roles.all_ordinary:  # the others are history alone
+            is_own &= roles.wanted[timelines.kind // 2]
+        own = is_own.nonzero().squeeze(1)
         last = torch.ones_like(own, dtype=torch.bool)
         last[:-1] = timelines.row[own].diff() != 0
         weight = torch.where(last, 1.0, config.history_loss_weight)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graphrec.data import FriendGraph, Query
+from graphrec.data import FriendGraph, Query, wanted_events
 from graphrec.evaluate import Scorer, StreamingRanks, rank_events
 from graphrec.models.mixture.contact_prior import PRIOR_GRID, ContactPrior, PriorScorer, ScoreCache
 from graphrec.temporal import NeighborhoodConfig, Timeline
@@ -26,7 +26,7 @@ MIN_EVENTS, MAX_EVENTS = 500, 4000
 def validation_events(graph: FriendGraph, start: int, end: int, *, seed: int) -> Tensor:
     """Sample validation events from `start` to before `end` (s): [n] int64 positions, ascending."""
     first, last = torch.searchsorted(graph.events().time, torch.tensor([start, end])).tolist()
-    events = torch.arange(first, last)
+    events = wanted_events(graph, torch.arange(first, last))
     size = min(MAX_EVENTS, max(MIN_EVENTS, VALIDATION_SCORES // graph.num_users))
     if len(events) <= size:
         return events

@@ -106,7 +106,8 @@ class _Fitted:
     @cached_property
     def replies(self) -> ReplyIndex:
         """The index of initiations and replies."""
-        return ReplyIndex(self.timeline)
+        roles = self.graph.roles
+        return ReplyIndex(self.timeline, wanted=None if roles.all_ordinary else roles.wanted)
 
     @cached_property
     def profiles(self) -> Profiles | None:

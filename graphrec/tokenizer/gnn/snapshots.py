@@ -15,6 +15,7 @@ from torch import Tensor
 
 from graphrec.data import USER, FriendGraph, Query
 from graphrec.data.draws import hashed
+from graphrec.evaluate.initiations import Initiations
 from graphrec.loader import EventLoader, LoaderOptions
 from graphrec.temporal import SpectralEmbeddings, Timeline
 
@@ -149,6 +150,10 @@ class SnapshotPairs:
         # Each contact is listed for both users; a hash draws which of them comes first.
         drawn = hashed(torch.minimum(src, dst), torch.maximum(src, dst)) & 1 == 0
         kept = (snapshot >= 0) & known & (drawn == (src < dst))
+        if not snapshots.history.graph.roles.all_ordinary:
+            pairs, size = Initiations.of(snapshots.history.graph), timeline.num_users
+            both = pairs.initiator * size + pairs.recipient, pairs.recipient * size + pairs.initiator
+            kept &= torch.isin(src * size + dst, torch.from_numpy(np.concatenate(both)))
         return cls(src[kept], dst[kept], snapshot[kept], torch.ones(int(kept.sum()), dtype=torch.bool))
 
     def __len__(self) -> int:
