@@ -8,14 +8,17 @@ import pytest
 import torch
 from graphs import Row, checked, graph_of, logs
 from hypothesis import given
+from hypothesis import strategies as st
 
 from graphrec.cli.main import main
 from graphrec.data import FRIEND, USER, DataError, EventLog, FriendGraph, Query, Roles, digest_graph
+from graphrec.data.ties import standing_acts
 from graphrec.datasets import SyntheticFriends
 from graphrec.evaluate import evaluate_streaming
 from graphrec.evaluate.initiations import Initiations
 from graphrec.features import Timelines
 from graphrec.models import HEURISTICS, Hybrid, TwoTower, suggest
+from graphrec.models.heuristics import PPR
 from graphrec.models.mixture.training_loss import TrainingLoss
 from graphrec.models.mixture.validation import validation_events
 from graphrec.service import Bundle
@@ -286,3 +289,67 @@ def test_blocked_users_are_never_suggested_either_way(name: str) -> None:
             assert (0 in third, 0 in fourth) == (3 not in expected, 4 not in expected)
     known = suggest(model, [0], k=6, time=76, include_known=True)[0].people
     assert set(known) == {1, 2, 5}
+
+
+# Heuristics
+
+
+@checked
+@given(logs(), st.integers(-2, 8))
+def test_ended_contacts_are_no_contacts(rows: list[Row], time: int) -> None:
+    """At any moment the contact graph is that of the acts which nothing has annulled until then."""
+    roles = {name: role for name, role in {"poke": "end", "call": "block"}.items() if name in str(rows)}
+    everyone = [Row(i, i + 1, -9, "text") for i in range(4)]
+    graph = with_roles([*everyone, *rows], **roles)
+    past = graph.snapshot(time).events()
+    standing = standing_acts(past, graph.roles, 5)
+    columns = zip(past.src[standing], past.dst[standing], past.time[standing], strict=True)
+    if not bool(standing.any()):
+        return
+    other = graph_of([Row(*map(int, row), "text") for row in columns], 5)
+    query = Query.of(graph, [0, 1, 2, 3, 4], torch.tensor([time] * 5), "text")
+    same = Query.of(other, [0, 1, 2, 3, 4], torch.tensor([time] * 5), "text")
+    for name in ("adamic_adar", "common_neighbors"):
+        one, two = HEURISTICS[name]().fit(graph, until=9), HEURISTICS[name]().fit(other, until=9)
+        assert torch.equal(one._two_hop(query), two._two_hop(same))
+        assert torch.equal(one._degrees(query), two._degrees(same))
+    one, two = PPR().fit(graph, until=9), PPR().fit(other, until=9)
+    torch.testing.assert_close(one.visits(query), two.visits(same))
+
+
+@pytest.mark.parametrize("name", sorted(HEURISTICS))
+def test_lists_are_those_of_scores_and_appends_those_of_a_fit(name: str) -> None:
+    names = ("ask", "ask", "ask", "unfriend", "decline")
+    rows = [Row(i % 9, (i * i + 1 + i % 5) % 9, i, names[i % 5]) for i in range(120)]
+    rows = [row for row in rows if row.src != row.dst]
+    grown = HEURISTICS[name]().fit(graph_of(rows[:60]), until=rows[59].time)
+    grown.append(log_of([tuple(row) for row in rows[60:]]))
+    model = HEURISTICS[name]().fit(graph_of(rows), until=rows[59].time)
+    query = Query.of(model.graph, list(range(9)), 500, "ask")
+    scores = model.score(query)
+    assert torch.equal(grown.score(query), scores)
+    users, listed = model.recommend(query, 8)
+    torch.testing.assert_close(scores.gather(1, users).double(), listed)
+    scores[torch.arange(9), torch.arange(9)] = -torch.inf
+    torch.testing.assert_close(listed, scores.double().topk(8).values)
+
+
+@pytest.mark.parametrize("name", ["popularity", "recent_popularity", "new_popularity", "adamic_adar", "ppr"])
+def test_distrusted_people_are_not_suggested(name: str) -> None:
+    """In a world where distrust is common, a rule that ignores roles suggests those whom all distrust."""
+    rows, distrusted = [], {28, 29}
+    for i in range(900):
+        src = (7 * i) % 28
+        if i % 3 == 0:
+            rows.append(Row(src, 28 + i % 2, i, "distrust"))
+        else:
+            rows.append(Row(src, src // 7 * 7 + (src + 1 + i % 5) % 7, i, "trust"))
+    newcomers = [Row(30 + i, 7 * i, 901, "trust") for i in range(4)]
+    graph = graph_of([row for row in [*rows, *newcomers] if row.src != row.dst])
+    found = []
+    for one in (graph, graph.with_roles({"distrust": "ordinary"})):
+        model = HEURISTICS[name]().fit(one, until=900)
+        lists = suggest(model, [30, 31, 32, 33], k=5, action="trust")
+        found.append(sum(person in distrusted for given in lists for person in given.people))
+    assert found[0] == 0
+    assert found[1] >= 4

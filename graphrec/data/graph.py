@@ -203,7 +203,7 @@ class FriendGraph(HeteroData):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state to copy and pickle, without derived values."""
-        derived = ("_user_ids", "_events", "_timeline", "_guard")
+        derived = ("_user_ids", "_events", "_timeline", "_guard", "_ordinary")
         return {key: value for key, value in self.__dict__.items() if key not in derived}
 
     def snapshot(self, time: int) -> FriendGraph:

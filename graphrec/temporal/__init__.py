@@ -9,6 +9,8 @@ from graphrec.temporal.contacts import UserActivity as UserActivity
 from graphrec.temporal.group_activity import GroupActivity as GroupActivity
 from graphrec.temporal.neighborhood import Neighborhood as Neighborhood
 from graphrec.temporal.neighborhood import NeighborhoodConfig as NeighborhoodConfig
+from graphrec.temporal.ordinary import ContactChanges as ContactChanges
+from graphrec.temporal.ordinary import ordinary_graph as ordinary_graph
 from graphrec.temporal.out_of_core.parquet_index import IndexedLog as IndexedLog
 from graphrec.temporal.out_of_core.parquet_index import index_parquet as index_parquet
 from graphrec.temporal.popularity import DecayedPopularity as DecayedPopularity

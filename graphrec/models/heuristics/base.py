@@ -1,13 +1,15 @@
 """What all heuristics share: half-life, saving, lists found directly.
 
 All read the strictly-past index (`graphrec.temporal`). The undirected *contact graph* has an edge between two
-users from their first event in either direction; a user's degree is the number of distinct contacts.
+users from their first event in either direction; a user's degree is the number of distinct contacts. Only
+ordinary acts count (see `graphrec.data.Roles`).
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from copy import copy
 from pathlib import Path
 from typing import ClassVar, Self
@@ -20,7 +22,7 @@ from graphrec.data.precision import single_precision
 from graphrec.data.saved import make_folder
 from graphrec.models.heuristic_lists import DirectRule, HeuristicLists
 from graphrec.models.recommender import Recommender, Wanted
-from graphrec.temporal import Timeline, dense, popularity_half_life
+from graphrec.temporal import ContactChanges, Timeline, dense, ordinary_graph, popularity_half_life
 from graphrec.temporal.patched import PatchedSweep
 
 MAX_FRESH = 2**21
@@ -44,7 +46,12 @@ class Heuristic(Recommender):
     direct: ClassVar[DirectRule | None] = None
     """How `recommend` finds the best users without scores of all; if None, it scores all users."""
 
+    reads_contacts: ClassVar[bool] = False
+    """Whether scores depend on the contact graph; then users are listed from scores of all where ties end."""
+
     _timeline: Timeline
+    """The index of the ordinary acts."""
+    _changes: ContactChanges | None
     _half_life: float
     _origin: int
     """Seconds: recency counts from here, whichever event is the first of a graph."""
@@ -79,7 +86,7 @@ class Heuristic(Recommender):
 
     def reading(self, timeline: Timeline, changed: Tensor) -> Self | None:
         """See `Recommender.reading`; a class of your own may read more than the index."""
-        if type(self) not in HEURISTICS.values():
+        if type(self) not in HEURISTICS.values() or not self.graph.roles.all_ordinary:
             return None
         out = copy(self)
         assert isinstance(self._popularity, dense.PopularitySweep)
@@ -116,11 +123,15 @@ class Heuristic(Recommender):
         return out
 
     def _read(self, graph: FriendGraph) -> None:
-        self._graph, self._timeline = graph, Timeline.of(graph)
+        self._graph, self._timeline = graph, Timeline.of(ordinary_graph(graph))
+        self._changes = ContactChanges.of(graph)
         self._popularity, self._lists = dense.PopularitySweep(self._timeline, self._half_life), {}
 
     def follow(self, graph: FriendGraph) -> None:
-        """See `Recommender.follow`: the work grows with the events appended alone."""
+        """See `Recommender.follow`: the work grows with the events appended, if all actions are ordinary."""
+        if not graph.roles.all_ordinary:
+            self._read(graph)
+            return
         self._graph, self._timeline = graph, Timeline.of(graph, follows=True)
         assert isinstance(self._popularity, dense.PopularitySweep)
         self._popularity.follow(self._timeline)
@@ -128,7 +139,7 @@ class Heuristic(Recommender):
             lists.follow(self._timeline)
 
     def _recommend(self, query: Query, wanted: Wanted) -> tuple[Tensor, Tensor]:
-        if self.direct is None or not len(query):
+        if self.direct is None or not len(query) or (self._changes is not None and self.reads_contacts):
             return super()._recommend(query, wanted)
         return self._list_directly(self.direct, query, wanted, torch.ones(len(query), dtype=torch.float64))
 
@@ -165,6 +176,20 @@ class Heuristic(Recommender):
         ticks = self._timeline.tick(query.time)
         fresh = dense.ContactGraph.num_fresh(self._timeline, ticks)
         return len(query) > 1 and fresh * len(query) > MAX_FRESH
+
+    def _degrees(self, query: Query) -> Tensor:
+        """The number of contacts of every user, for queries in order of time: [B, N] float64."""
+        degree = dense.degree(self._timeline, self._timeline.tick(query.time))
+        if self._changes is not None:
+            degree += self._changes.degree(query.time, self.graph.num_users)
+        return degree
+
+    def _contact_graph(self, query: Query) -> Callable[[Tensor], Tensor]:
+        """Return the map from amounts to the sums of those of users' contacts: [N, B] -> [N, B]."""
+        graph, changes = dense.ContactGraph(self._timeline, self._timeline.tick(query.time)), self._changes
+        if changes is None:
+            return graph.spread
+        return lambda amounts: graph.spread(amounts) + changes.spread(amounts, query.time)
 
     def _fallback(self, query: Query) -> Tensor:
         """Recent popularity, [B, N] float64 in [0, 1): breaks ties of scores that are at least 1 apart."""

@@ -20,6 +20,7 @@ class CommonNeighbors(Heuristic):
 
     name = "common_neighbors"
     direct = DirectRule(candidates=COMMON_CONTACTS)
+    reads_contacts = True
 
     def _score_in_order(self, query: Query) -> Tensor:
         return self._fallback(query).add_(self._two_hop(query))
@@ -30,6 +31,12 @@ class CommonNeighbors(Heuristic):
             middle = len(query) // 2
             return torch.cat([self._two_hop(query[:middle]), self._two_hop(query[middle:])])
         ticks = self._timeline.tick(query.time)
+        if self._changes is not None:
+            own = torch.zeros(self.graph.num_users, len(query), dtype=torch.float64)
+            own[query.user, torch.arange(len(query))] = 1.0
+            weights = self._weight(self._degrees(query)).T.double()
+            spread = self._contact_graph(query)
+            return spread(spread(own).mul_(weights)).T.contiguous()
         row, person = self._timeline.contacts.before(query.user, ticks)
         weight = self._weight(self._timeline.degree(person, ticks[row]))
         reached = weight.new_zeros(self.graph.num_users, len(query))
@@ -45,9 +52,8 @@ class Jaccard(CommonNeighbors):
 
     def _score_in_order(self, query: Query) -> Tensor:
         common = self._two_hop(query)
-        tick = self._timeline.tick(query.time)
-        own = self._timeline.degree(query.user, tick).double()
-        union = dense.degree(self._timeline, tick).add_(own[:, None]).sub_(common)
+        degree = self._degrees(query)
+        union = degree.add_(degree.gather(1, query.user[:, None])).sub_(common)
         # Two distinct fractions of integers up to N differ by at least 1 / N^2.
         squared = float(self.graph.num_users) ** 2
         return self._fallback(query).add_((common / union.clamp_(min=1.0)).mul_(squared))
@@ -85,11 +91,11 @@ class PreferentialAttachment(Heuristic):
 
     name = "preferential_attachment"
     direct = DirectRule(measure=Measured.DEGREE)
+    reads_contacts = True
 
     def _score_in_order(self, query: Query) -> Tensor:
-        tick = self._timeline.tick(query.time)
-        own = self._timeline.degree(query.user, tick).double()
-        return self._fallback(query).add_(dense.degree(self._timeline, tick).mul_(own[:, None]))
+        degree = self._degrees(query)
+        return self._fallback(query).add_(degree.mul_(degree.gather(1, query.user[:, None])))
 
     def _list_directly(
         self, rule: DirectRule, query: Query, wanted: Wanted, scale: Tensor

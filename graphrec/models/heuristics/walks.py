@@ -9,7 +9,6 @@ from graphrec.data import Query
 from graphrec.data.checks import check_count, check_number
 from graphrec.models.appending import reads_graph
 from graphrec.models.heuristics.base import FIXED_POINT, Heuristic
-from graphrec.temporal import dense
 
 MAX_STEPS = 10_000
 """Limit of the steps of a walk; from far fewer on nothing changes any more."""
@@ -40,14 +39,13 @@ class PPR(Heuristic):
         if self._far_apart(query):
             middle = len(query) // 2
             return torch.cat([self.visits(query[:middle]), self.visits(query[middle:])])
-        ticks = self._timeline.tick(query.time)
-        graph = dense.ContactGraph(self._timeline, ticks)
+        spread = self._contact_graph(query)
         # A user's mass times 1 - restart moves on, in equal parts to each contact.
-        outflow = dense.degree(self._timeline, ticks).clamp_(min=1.0).div_(1.0 - self.restart).T.contiguous()
+        outflow = self._degrees(query).clamp_(min=1.0).div_(1.0 - self.restart).T.contiguous()
         visits = torch.zeros(self.graph.num_users, len(query), dtype=torch.float64)
         home = query.user, torch.arange(len(query))
         visits[home] = 1.0
         for _ in range(self.num_steps):
-            visits = graph.spread(visits.div_(outflow))
+            visits = spread(visits.div_(outflow))
             visits[home] += self.restart
         return visits.T.contiguous()
