@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphrec.cli.main import main
-from graphrec.data import FRIEND, USER, DataError, EventLog, FriendGraph, Query, Roles, digest_graph
+from graphrec.data import (
+    FRIEND,
+    USER,
+    DataError,
+    EventLog,
+    FriendGraph,
+    Query,
+    Roles,
+    TemporalSplit,
+    digest_graph,
+    read_events,
+)
+from graphrec.data.roles import DEFAULT_ROLES
 from graphrec.data.ties import standing_acts
 from graphrec.datasets import SyntheticFriends
 from graphrec.evaluate import evaluate_streaming
@@ -353,3 +366,48 @@ def test_distrusted_people_are_not_suggested(name: str) -> None:
         found.append(sum(person in distrusted for given in lists for person in given.people))
     assert found[0] == 0
     assert found[1] >= 4
+
+
+# Real data, and the page
+
+
+def test_unfriend_in_real_data(mirror: Path) -> None:
+    """Social Evolution: ties end, and common contacts without ended ones find more new contacts."""
+    file = mirror / "social_evolution" / "events.csv.gz"
+    if not file.is_file():
+        pytest.skip(f"no such file: {file}")
+    graph = FriendGraph.from_events(read_events(file))
+    assert str(graph.roles) == "unfriend=end"
+    blind = graph.with_roles({"unfriend": "ordinary"})
+    assert (len(friends(graph)), len(friends(blind))) == (2 * 156, 2 * 274)
+    split, found = TemporalSplit.of(graph), []
+    for one in (graph, blind):
+        model = HEURISTICS["adamic_adar"]().fit(one, until=split.t_val)
+        ranks = evaluate_streaming(model, one, part="val", progress=False)
+        found.append(next(row["mrr"] for row in ranks.rows() if row["slice"] == "new"))
+    assert found[0] > 1.1 * found[1]
+
+
+def test_the_page_prints_what_it_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "data.md").read_text()
+    section = page.split("## Roles of actions")[1].split("\n## ")[0]
+    code, shown = re.search(r"```python\n(.*?)```\n\n```\n(.*?)```", section, flags=re.DOTALL).groups()
+    exec(code, {})
+    assert capsys.readouterr().out == shown
+    listed = {
+        name: role
+        for role, names in re.findall(r"^\| `(\w+)` \| (`.*?) \|", section, flags=re.MULTILINE)
+        for name in re.findall(r"`(\w+)`", names)
+    }
+    assert all(DEFAULT_ROLES[name] == role for name, role in listed.items())
+    past = {
+        "declined",
+        "rejected",
+        "dismissed",
+        "ignored",
+        "blocked",
+        "unfriended",
+        "unfollowed",
+        "impressions",
+    }
+    assert {*DEFAULT_ROLES} - past == {*listed}
