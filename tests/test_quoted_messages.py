@@ -95,9 +95,12 @@ def test_files_of_konect_and_snap_are_read_by_the_commands(
     konect = b"% asym weighted\n% 3 3 3\n1 2 1 1157454929\n1 3 1 1157454930\n3 1 2 1157454931\n"
     Path("out.facebook-wosn-wall").write_bytes(konect)
     Path("CollegeMsg.txt.gz").write_bytes(gzip.compress(b"1 2 1082040961\n3 4 1082155839\n5 2 1082414391\n"))
+    signed = b"6,2,4,1289241911.72836\n6,5,-2,1289241941.53378\n"
+    Path("soc-sign-bitcoinotc.csv.gz").write_bytes(gzip.compress(signed))
     times = []
     for line in re.findall(r"^graphrec (fit .* --no-header.*)$", PAGE, flags=re.MULTILINE):
         log = parse_log(parse_arguments(shlex.split(line)))
         times.append(int(log.time[-1]))
-        assert (log.weight is not None) == ("--weight" in line)
-    assert times == [1157454931, 1082414391]
+        assert (log.weight is not None) == ("--weight" in line or "--rating" in line)
+        assert ("distrust" in log.actions) == ("--rating" in line)
+    assert times == [1157454931, 1082414391, 1289241941]

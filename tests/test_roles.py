@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from graphs import Row, checked, graph_of, logs
@@ -35,7 +37,7 @@ from graphrec.models.heuristics import PPR
 from graphrec.models.mixture.training_loss import TrainingLoss
 from graphrec.models.mixture.validation import validation_events
 from graphrec.service import Bundle
-from graphrec.temporal import ReplyIndex, Timeline
+from graphrec.temporal import ReplyIndex, Timeline, index_parquet
 
 ACTIONS = ("ask", "unfriend", "decline", "block", "shown")
 
@@ -411,3 +413,26 @@ def test_the_page_prints_what_it_shows(capsys: pytest.CaptureFixture[str]) -> No
         "impressions",
     }
     assert {*DEFAULT_ROLES} - past == {*listed}
+
+
+def test_negative_ratings_are_distrust(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "soc-sign.csv"
+    rows = [(i % 7, (i + 1 + i % 3) % 7, -3 if i % 4 == 0 else 1 + i % 9, i + 0.5) for i in range(80)]
+    file.write_text("".join(",".join(map(str, row)) + "\n" for row in rows))
+    log = read_events(file, header=False, time=4, rating=3)
+    assert log.actions == ("contact", "distrust")
+    assert log.weight is not None
+    assert torch.equal(log.action == 1, log.weight < 0)
+    assert FriendGraph.from_events(log).roles.roles == ("ordinary", "negative")
+    with pytest.raises(DataError, match="rating and weight"):
+        read_events(file, header=False, time=4, rating=3, weight=3)
+    command = ["fit", str(file), "--model", "popularity", "--out", str(tmp_path / "bundle")]
+    main([*command, "--no-header", "--time", "4", "--rating", "3"])
+    assert "roles of actions: distrust=negative" in capsys.readouterr().err
+
+
+def test_no_index_is_made_of_impressions(tmp_path: Path) -> None:
+    table = pa.table({"src": [0, 1], "dst": [1, 0], "time": [0, 1], "action": ["ask", "shown"]})
+    pq.write_table(table, tmp_path / "log.parquet")
+    with pytest.raises(DataError, match="'shown' is an impression, which no index holds"):
+        index_parquet(tmp_path / "log.parquet", tmp_path / "index")

@@ -17,6 +17,7 @@ def parse_log(options: argparse.Namespace) -> EventLog:
         time=options.time,
         action=options.action,
         weight=options.weight,
+        rating=options.rating,
         header=options.header,
     )
 

@@ -16,6 +16,7 @@ COLUMN_HELP = {
     "time": "column of the time (timestamp, or time)",
     "action": "column of the action (action, if there is one)",
     "weight": "column of the weight (weight, if there is one)",
+    "rating": "column of a signed rating, kept as the weight; a negative one is the action distrust",
 }
 
 

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from graphrec.data.errors import DataError
 from graphrec.data.events import EventLog, event_columns
+from graphrec.data.ratings import distrust_of_ratings
 from graphrec.data.reading.columns import ColumnNames, hint_of_names, require_columns
 from graphrec.data.reading.sources import Paths, describe, find_files
 from graphrec.data.reading.tables import FileColumns, JoinedTable, join_files
@@ -24,6 +25,7 @@ def read_events(
     time: ColumnName | None = None,
     action: ColumnName | None = None,
     weight: ColumnName | None = None,
+    rating: ColumnName | None = None,
     header: bool = True,
     column_names: Sequence[str] | None = None,
     filesystem: Any = None,
@@ -47,6 +49,8 @@ def read_events(
         time: column of the time; by default `timestamp` or `time`.
         action: column of the action; by default `action` if there is one.
         weight: column of a weight; by default `weight` if there is one.
+        rating: column of a signed rating, in place of `weight`: an event with a negative one has the action
+            `distrust`, which is a negative act (see `graphrec.data.Roles`). It is kept as the weight.
         header: False for text without a header: columns are then numbered from 1; by default `src` is 1,
             `dst` 2 and, if there are three, `time` 3.
         column_names: names of all columns, for text without a header.
@@ -58,11 +62,15 @@ def read_events(
         DataError: a file cannot be read, or a value not be used; the message has the file and, where known,
             the row (from 1, without the header) and column.
     """
-    names = ColumnNames.of(src=src, dst=dst, time=time, action=action, weight=weight)
+    if rating is not None and weight is not None:
+        raise DataError("rating and weight are one column of a log: give either")
+    signed = weight if rating is None else rating
+    names = ColumnNames.of(src=src, dst=dst, time=time, action=action, weight=signed)
     opened, roles = open_events(paths, names, header=header, column_names=column_names, filesystem=filesystem)
     joined = join_files(opened, list(dict.fromkeys(roles.values())), describe(paths))
     with joined.locating_rows():
-        return EventLog.from_table(joined.table, where=joined.where, **roles)
+        log = EventLog.from_table(joined.table, where=joined.where, **roles)
+    return log if rating is None else distrust_of_ratings(log)
 
 
 def open_events(

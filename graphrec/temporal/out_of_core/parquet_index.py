@@ -28,6 +28,7 @@ from graphrec.data.events import forbid_reserved
 from graphrec.data.ids import bad_ids
 from graphrec.data.read import ColumnName
 from graphrec.data.reading.sources import Paths
+from graphrec.data.roles import default_role
 from graphrec.jit import kernel
 from graphrec.temporal.out_of_core.index_writer import IndexWriter
 from graphrec.temporal.out_of_core.pieces import Pieces
@@ -264,6 +265,11 @@ class _Builder:
             raise DataError(f"{batches.where}: every row has the same user as src and dst")
         for name in actions:
             forbid_reserved(name, f"{batches.where}: the actions")
+            if default_role(name) == "impression":
+                raise DataError(
+                    f"{batches.where}: the action {name!r} is an impression, which no index holds: leave "
+                    "these rows out, or give the action another name"
+                )
         return numbers, degree, actions, num_rows - num_kept
 
     def _number(
