@@ -80,9 +80,9 @@ def test_a_request_leaves_no_inference_tensor(name: str, monkeypatch: pytest.Mon
             model = model.on(graph_of(ROWS, 33))
         for cached in (topk.tie_order, topk.tie_shuffle, topk._shuffle_rank):
             cached.cache_clear()
-        assert not left_behind()
+        others = left_behind()  # of other tests
         listed = model.recommend(asked(model.graph), 5)
-        assert not left_behind()
+        assert {*map(id, left_behind())} <= {*map(id, others)}
         assert not any(x.is_inference() for x in listed)
     assert len(modes) > 1
     assert all(modes)

@@ -61,6 +61,23 @@ def check_heads(name: str, channels: int, num_heads: int) -> None:
         raise ValueError(f"{name} must be a multiple of num_heads, got {channels} and {num_heads}")
 
 
+class GELU(nn.GELU):
+    """GELU that does not compile a kernel for each new shape of its input, where there are no gradients.
+
+    For a contiguous input torch calls oneDNN, which compiles code for each shape, and the numbers of
+    neighbors and paths of a request are nearly always new. Transposed, it goes to torch's own kernel.
+
+    Shapes:
+        forward: [..., n, F] -> [..., n, F].
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply GELU."""
+        if torch.is_grad_enabled():
+            return super().forward(x)
+        return super().forward(x.mT).mT
+
+
 class SwiGLU(nn.Module):
     """A gated hidden layer, silu(x W) * (x V) (Shazeer 2020, https://arxiv.org/abs/2002.05202).
 
@@ -92,7 +109,7 @@ def feed_forward(
     check_choice("activation", activation, get_args(Activation))
     check_dropout(dropout)
     if activation == "gelu":
-        hidden: list[nn.Module] = [nn.Linear(in_channels, hidden_channels), nn.GELU()]
+        hidden: list[nn.Module] = [nn.Linear(in_channels, hidden_channels), GELU()]
     else:
         hidden_channels = max(1, 2 * hidden_channels // 3)
         hidden = [SwiGLU(in_channels, hidden_channels)]
@@ -146,9 +163,9 @@ def mlp(in_channels: int, hidden_channels: int, out_channels: int) -> nn.Sequent
     nn.init.zeros_(last.bias)
     return nn.Sequential(
         nn.Linear(in_channels, hidden_channels),
-        nn.GELU(),
+        GELU(),
         nn.Linear(hidden_channels, hidden_channels),
-        nn.GELU(),
+        GELU(),
         last,
     )
 

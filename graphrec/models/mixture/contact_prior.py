@@ -71,14 +71,25 @@ class ContactPrior(NamedTuple):
     ) -> Tensor:
         """Log-probabilities of M (query, user) pairs plus the logs of the factors: [M] float64."""
         log_p, num_users = log_p.double(), timeline.num_users
-        tick = timeline.tick(query.time)
-        asking, contact, factor = self.factors(timeline, neighborhood, query.user, tick)
-        contact, order = (asking * num_users + contact).sort()
+        contact, log_factor = self.log_factors(timeline, neighborhood, query)
         if not len(contact):
             return log_p
         key = row * num_users + user
         at = torch.searchsorted(contact, key).clamp(max=len(contact) - 1)
-        return log_p + torch.where(contact[at] == key, factor[order[at]].double().log(), 0.0)
+        return log_p + torch.where(contact[at] == key, log_factor[at], 0.0)
+
+    def log_factors(
+        self, timeline: Timeline, neighborhood: NeighborhoodConfig, query: Query
+    ) -> tuple[Tensor, Tensor]:
+        """The contacts of B queries, each as b * N + contact, and their factors.
+
+        Returns:
+            [C] int64, ascending, and logs of the factors [C] float64.
+        """
+        tick = timeline.tick(query.time)
+        asking, contact, factor = self.factors(timeline, neighborhood, query.user, tick)
+        key, order = (asking * timeline.num_users + contact).sort()
+        return key, factor[order].double().log()
 
 
 PRIOR_GRID = tuple(
