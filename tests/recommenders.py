@@ -14,11 +14,13 @@ from graphrec.models import (
     Clustered,
     GenerativeSTU,
     Hybrid,
+    ListRanker,
     Nearest,
     ReciprocalReranker,
     Recommender,
     ReplyModel,
     TwoTower,
+    WindowConfig,
 )
 from graphrec.retrieval import ExactIndex
 from graphrec.tokenizer import ResidualKMeans
@@ -93,6 +95,7 @@ RECOMMENDERS: dict[str, Callable[[], Recommender]] = {
     "nearest": nearest,
     "stu_hybrid": hybrid,
     "activity": partial(activity, **SMALL),
+    "list_ranker": partial(ListRanker, config=WindowConfig(hidden_channels=8, max_epochs=2)),
 }
 """By the name of a test: what builds it, unfitted and from a fixed seed."""
 
@@ -106,6 +109,7 @@ TOLERANCE: dict[str, float] = {
     **dict.fromkeys([*GENERATIVE_PRESETS, "stu_switched", "stu_hybrid"], 1e-3),
     **dict.fromkeys([*CLUSTERED_PRESETS, "clustered_switched"], 1e-3),
     **dict.fromkeys(["adamic_adar_both", "last_seen_both"], 1e-5),
+    "list_ranker": 1e-4,
 }
 """Relative difference allowed between equal questions asked differently; where nothing is said, 1e-12."""
 

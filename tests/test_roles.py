@@ -32,7 +32,7 @@ from graphrec.datasets import SyntheticFriends
 from graphrec.evaluate import evaluate_streaming
 from graphrec.evaluate.initiations import Initiations
 from graphrec.features import Timelines
-from graphrec.models import HEURISTICS, Hybrid, TwoTower, suggest
+from graphrec.models import HEURISTICS, Hybrid, TwoTower, build, suggest
 from graphrec.models.heuristics import PPR
 from graphrec.models.mixture.training_loss import TrainingLoss
 from graphrec.models.mixture.validation import validation_events
@@ -349,7 +349,7 @@ def test_lists_are_those_of_scores_and_appends_those_of_a_fit(name: str) -> None
     torch.testing.assert_close(listed, scores.double().topk(8).values)
 
 
-@pytest.mark.parametrize("name", ["popularity", "recent_popularity", "new_popularity", "adamic_adar", "ppr"])
+@pytest.mark.parametrize("name", ["popularity", "recent_popularity", "new_popularity", "adamic_adar", "ppr", "list_ranker"])
 def test_distrusted_people_are_not_suggested(name: str) -> None:
     """In a world where distrust is common, a rule that ignores roles suggests those whom all distrust."""
     rows, distrusted = [], {28, 29}
@@ -363,7 +363,7 @@ def test_distrusted_people_are_not_suggested(name: str) -> None:
     graph = graph_of([row for row in [*rows, *newcomers] if row.src != row.dst])
     found = []
     for one in (graph, graph.with_roles({"distrust": "ordinary"})):
-        model = HEURISTICS[name]().fit(one, until=900)
+        model = build(name).fit(one, until=900)
         lists = suggest(model, [30, 31, 32, 33], k=5, action="trust")
         found.append(sum(person in distrusted for given in lists for person in given.people))
     assert found[0] == 0

@@ -55,3 +55,5 @@ from graphrec.models.rerank.reply_model import ReplyModel as ReplyModel
 from graphrec.models.suggest import Suggestions as Suggestions
 from graphrec.models.suggest import suggest as suggest
 from graphrec.models.suggest import suggested as suggested
+from graphrec.models.windows.recommender import ListRanker as ListRanker
+from graphrec.models.windows.training import WindowConfig as WindowConfig

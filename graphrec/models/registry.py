@@ -28,6 +28,7 @@ from graphrec.models.recommender import Recommender
 from graphrec.models.rerank.hybrid import Hybrid
 from graphrec.models.rerank.reciprocal import ReciprocalReranker
 from graphrec.models.rerank.reply_model import ReplyModel
+from graphrec.models.windows.recommender import ListRanker
 
 ModelKind = Literal["heuristic", "learned"]
 """Builders of learned models take `seed`; those of heuristics take no arguments."""
@@ -65,6 +66,7 @@ MODELS: dict[str, Callable[..., Recommender]] = {
     "nearest": nearest,
     "stu_hybrid": hybrid,
     "stu_both": both,
+    "list_ranker": ListRanker,
 }
 """Builds each recommender, unfitted, in its default configuration; `register_model` adds to it."""
 

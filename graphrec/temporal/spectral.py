@@ -57,6 +57,10 @@ class SpectralEmbeddings:
         since: a tick; of the snapshots that are not after it only the last is computed.
         half_life: half-life of a contact's weight, as a fraction of the events before T.
         iterations: orthogonal iterations a snapshot; the first takes four times as many.
+        regularized: whether the mean degree is added to degrees. If not, U is the subspace of the eigenvalues
+            largest by magnitude, and the embedding of a user is their row of U |L|^(1/2), normalized, L being
+            the eigenvalues: loose parts of the graph stand apart, and users who act on the same others are
+            as much alike as users who act on each other.
 
     Attributes:
         tick: [S] int64, ascending; snapshot s knows only events before tick[s].
@@ -71,6 +75,7 @@ class SpectralEmbeddings:
         since: int = 0,
         half_life: float = 0.35,
         iterations: int = 4,
+        regularized: bool = True,
     ) -> None:
         check_counts(every=every, iterations=iterations)
         if not half_life > 0:  # infinite: nothing fades
@@ -78,7 +83,7 @@ class SpectralEmbeddings:
         if start.dim() != 2 or len(start) != timeline.num_users or not start.size(1):
             raise ValueError(f"start must be [{timeline.num_users}, dim], got {list(start.shape)}")
         self._timeline, self._every = timeline, every
-        self._half_life, self._iterations = half_life, iterations
+        self._half_life, self._iterations, self._regularized = half_life, iterations, regularized
         num_users = timeline.num_users
         ticks = snapshot_ticks(timeline, every)
         first = int(torch.searchsorted(ticks, since, right=True)) - 1
@@ -130,7 +135,10 @@ class SpectralEmbeddings:
     def _renew(self, number: int) -> None:
         """Compute a snapshot from the one before."""
         timeline, tick, size = self._timeline, int(self.tick[number]), len(self._basis)
-        matrix, self._last_basis = _affinity(timeline, tick, self._half_life), self._basis
+        matrix, self._last_basis = (
+            _affinity(timeline, tick, self._half_life, regularized=self._regularized),
+            self._basis,
+        )
         basis = np.zeros((timeline.num_users, self._basis.shape[1]))
         basis[:size] = self._basis
         late = slice(self._first_users, None)
@@ -139,9 +147,13 @@ class SpectralEmbeddings:
         start = torch.randn(int(joins.sum()), basis.shape[1], generator=generator).numpy()
         basis[late][joins] = start / max(self._first_users, 1) ** 0.5  # as large as the others' rows
         for _ in range(self._iterations if number > 1 else 4 * self._iterations):
-            basis = _orthonormal(matrix @ basis + basis)
+            basis = _orthonormal(matrix @ basis + basis if self._regularized else matrix @ (matrix @ basis))
         self._basis = basis
-        rows = torch.from_numpy(matrix @ basis)
+        product = matrix @ basis
+        if not self._regularized:
+            value, vector = np.linalg.eigh(basis.T @ product)
+            product = basis @ (vector * np.sqrt(np.abs(value)))
+        rows = torch.from_numpy(product)
         self._buffer[number, : len(rows)] = F.normalize(rows, dim=1).float()
 
     def reading(self, timeline: Timeline) -> SpectralEmbeddings:
@@ -244,7 +256,7 @@ def _orthonormal(basis: np.ndarray) -> np.ndarray:
     return out
 
 
-def _affinity(timeline: Timeline, tick: int, half_life: float) -> csr_array:
+def _affinity(timeline: Timeline, tick: int, half_life: float, *, regularized: bool) -> csr_array:
     """The normalized log weights of decayed contacts before a tick, [N, N] float64."""
     events, num_users = timeline.events, timeline.num_users
     known = position_of(timeline.removed, torch.arange(int(timeline.num_events_before(tick))))
@@ -255,6 +267,6 @@ def _affinity(timeline: Timeline, tick: int, half_life: float) -> csr_array:
     weight = (weight + weight.T).tocsr()
     weight.data = np.log1p(weight.data)
     degree = np.asarray(weight.sum(axis=1)).ravel()
-    scale = np.sqrt(degree + degree[degree > 0].mean())
+    scale = np.sqrt(degree + degree[degree > 0].mean() if regularized else np.maximum(degree, 1e-300))
     weight.data /= np.repeat(scale, np.diff(weight.indptr)) * scale[weight.indices]
     return weight

@@ -1,0 +1,1 @@
+"""A recommender of lists for the coming days, trained on windows."""

@@ -1,0 +1,264 @@
+"""A recommender of lists for the coming days: whom will a user turn to, and with whom will a tie begin?"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal, Self, final, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from graphrec.data import DataError, FriendGraph, Query, UserIds
+from graphrec.data.checks import check_choice, check_flags
+from graphrec.data.precision import single_precision
+from graphrec.data.saved import load_errors_as_data_error, make_folder, read_manifest, write_manifest
+from graphrec.features.window import NUM_WINDOW_FEATURES, WindowFeatures
+from graphrec.models.manifest import read_config
+from graphrec.models.mixture.plan import MAX_SNAPSHOT_ROWS, known_users
+from graphrec.models.mixture.view import GraphView, TrainingPeriod
+from graphrec.models.recommender import Recommender, Wanted
+from graphrec.models.windows.examples import NUM_WINDOWS, collect_examples
+from graphrec.models.windows.training import WindowConfig, train_window_network
+from graphrec.nn.window import WindowNetwork
+from graphrec.retrieval.topk import padded_topk
+from graphrec.temporal import SpectralEmbeddings, Timeline, ordinary_graph, popularity_half_life
+from graphrec.threads import one_intra_op_thread
+from graphrec.tokenizer.id_positions import id_positions
+
+Outcome = Literal["initiation", "tie"]
+
+FORMAT, MANIFEST, TENSORS = "graphrec.ListRanker/1", "model.json", "model.pt"
+
+SPECTRAL_DIM, SPECTRAL_ITERATIONS = 24, 8
+"""Fewer dimensions converge better; embeddings that are unconverged or old cost a tenth of precision."""
+
+NO_CANDIDATE, CONTACT = -50.0, -60.0
+"""Log-probabilities below those of any candidate: of other users, ordered by popularity, and of contacts."""
+
+
+@final
+class ListRanker(Recommender):
+    """P(u begins contact with v within a window after t), for lists that are read in the days after.
+
+    Other recommenders are trained on whom a user acts on next, given that they act now. This one is trained
+    on the lists themselves: at the starts of windows of the training period it scores people whom a user has
+    not met, and learns from what followed in the window. Candidates are contacts of contacts, and the users
+    with the highest rates of events and first contacts (see `WindowFeatures`).
+
+    A candidate's score is its log-probability within a window of 1/64 of the training events. Other users
+    come after all candidates, by their rate of first contacts received, and contacts last: for questions
+    about known people, ask another recommender. Only ordinary acts are read (see `Roles`).
+
+    Args:
+        outcome: what the lists are for: 'initiation', a first act on the person, or 'tie', one that is
+            answered within the reply window (either side may begin).
+        config: network and training.
+        seed: instead of `config.seed`.
+        progress: unused; for the same call as other models.
+
+    Raises:
+        TypeError: an argument has a wrong type.
+        ValueError: there is no such outcome.
+    """
+
+    name = "list_ranker"
+
+    def __init__(
+        self,
+        outcome: Outcome = "tie",
+        config: WindowConfig | None = None,
+        *,
+        seed: int | None = None,
+        progress: bool = True,
+    ) -> None:
+        check_choice("outcome", outcome, get_args(Outcome))
+        check_flags(progress=progress)
+        self.outcome: Outcome = outcome
+        self.config = WindowConfig() if config is None else config
+        if seed is not None:
+            self.config = WindowConfig(**{**asdict(self.config), "seed": seed})
+        self._curve: list[dict[str, float]] = []
+        self._network: WindowNetwork | None = None
+        self._view: GraphView | None = None
+        self._features: WindowFeatures | None = None
+        self._lot = torch.empty(0, dtype=torch.int64)
+        self._window = 1.0
+
+    @property
+    def curve(self) -> list[dict[str, float]]:
+        """The learning curve: the training loss, one row an epoch."""
+        return self._curve
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of trained parameters."""
+        return sum(parameter.numel() for parameter in self.network.parameters())
+
+    @property
+    def network(self) -> WindowNetwork:
+        """The network. Raises RuntimeError before a fit."""
+        self._check_fitted()
+        assert self._network is not None
+        return self._network
+
+    @single_precision()
+    @one_intra_op_thread()
+    def fit(self, graph: FriendGraph, *, until: int) -> Self:
+        """Train on the windows before `until` (seconds); see `collect_examples`.
+
+        Raises:
+            TypeError: the time is not a whole number of seconds.
+            ValueError: no event is older.
+        """
+        acts = ordinary_graph(graph)
+        until = self._check_past(acts, until)
+        timeline = Timeline.of(acts)
+        num_events = int(torch.searchsorted(acts.events().time, until))
+        parts = max(1, min(NUM_WINDOWS, MAX_SNAPSHOT_ROWS // graph.num_users))
+        half_life = popularity_half_life(int(timeline.instants[0]), until)
+        period = TrainingPeriod(until, max(1, num_events // parts), half_life)
+        self._window = max(1.0, num_events / NUM_WINDOWS)
+        known = known_users(acts, until)
+        self._read(graph, known, period, since=0)
+        assert self._features is not None
+        examples = collect_examples(
+            graph,
+            self._features,
+            self._lot,
+            until=until,
+            generator=torch.Generator().manual_seed(self.config.seed),
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(self.config.seed)
+            self._network = self._new_network()
+            self._curve = train_window_network(self._network, examples, self.config)
+        self._network.eval()
+        self._read(graph, known, period, since=until)
+        self.fitted_until = until
+        return self
+
+    def _new_network(self) -> WindowNetwork:
+        return WindowNetwork(NUM_WINDOW_FEATURES, self.config.hidden_channels, self.config.dropout)
+
+    def _read(self, graph: FriendGraph, known: Tensor, period: TrainingPeriod, *, since: int) -> None:
+        """Read a graph, for queries from `since` (s) on."""
+        view = GraphView.of(
+            ordinary_graph(graph), known, period, spectral=False, seed=self.config.seed, since=since
+        )
+        start = torch.randn(
+            graph.num_users, SPECTRAL_DIM, generator=torch.Generator().manual_seed(self.config.seed)
+        )
+        spectral = SpectralEmbeddings(
+            view.timeline,
+            torch.empty_like(start).index_copy_(0, view.order, start),
+            every=period.snapshot_events,
+            since=int(view.timeline.tick(torch.tensor(since))),
+            iterations=SPECTRAL_ITERATIONS,
+            regularized=False,
+        )
+        self._graph, self._view = graph, view
+        self._features = WindowFeatures(view.timeline, spectral, self._window)
+        self._lot = view.order.argsort()
+
+    @single_precision()
+    def on(self, graph: FriendGraph) -> Self:
+        """See `Recommender.on`."""
+        self._check_fitted()
+        assert self._view is not None
+        out = self._like()
+        there = id_positions(UserIds(self._view.raw_ids), graph.user_ids)
+        out._read(graph, there[there >= 0], self._view.period, since=self._view.period.until)
+        return out
+
+    def _like(self) -> Self:
+        """Copy the recommender without its graph."""
+        out = type(self)(self.outcome, self.config)
+        out._network, out._curve, out._window = self._network, self._curve, self._window
+        out.fitted_until = self.fitted_until
+        return out
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """See `Recommender.save`."""
+        network, view = self.network, self._view
+        assert view is not None
+        path = make_folder(folder)
+        torch.save({"known": view.raw_ids, "network": network.state_dict()}, path / TENSORS)
+        content = {
+            "outcome": self.outcome,
+            "config": asdict(self.config),
+            "period": asdict(view.period),
+            "window": self._window,
+            "fitted_until": self.fitted_until,
+        }
+        write_manifest(path / MANIFEST, FORMAT, content)
+
+    @classmethod
+    @single_precision()
+    def load(cls, folder: str | os.PathLike[str], graph: FriendGraph) -> Self:
+        """See `Recommender.load`."""
+        path = Path(folder)
+        with load_errors_as_data_error(cls, path):
+            content = read_manifest(path / MANIFEST, FORMAT)
+            tensors = torch.load(path / TENSORS, weights_only=True)
+            known = id_positions(UserIds(tensors["known"]), graph.user_ids)
+            if bool((known < 0).any()):
+                raise DataError(f"it knows {int((known < 0).sum())} people who are not in the graph")
+            out = cls(content["outcome"], read_config(WindowConfig, content["config"]))
+            out._window, out.fitted_until = float(content["window"]), content["fitted_until"]
+            with torch.random.fork_rng():
+                out._network = out._new_network().eval()
+            out._network.load_state_dict(tensors["network"])
+            period = read_config(TrainingPeriod, content["period"])
+            out._read(graph, known, period, since=period.until)
+        return out
+
+    @single_precision()
+    @torch.no_grad()
+    def _score_in_order(self, query: Query) -> Tensor:
+        assert self._features is not None
+        assert self._view is not None
+        timeline = self._view.timeline
+        out = torch.empty(len(query), self.graph.num_users, dtype=self.dtype)
+        tick = timeline.tick(query.time)
+        for moment in tick.unique().tolist():
+            rate = self._features.popularity(moment)
+            out[tick == moment] = NO_CANDIDATE + rate / (1.0 + rate)
+        row, person = timeline.contacts.before(query.user, tick)
+        out[row, person] += CONTACT - NO_CANDIDATE
+        row, person, score = self._candidates(query)
+        out[row, person] = score
+        return out
+
+    @single_precision()
+    @torch.no_grad()
+    def _recommend(self, query: Query, wanted: Wanted) -> tuple[Tensor, Tensor]:
+        """Rank the candidates; where they are fewer than k, all users."""
+        k, num_users = wanted.k, self.graph.num_users
+        row, person, score = self._candidates(query)
+        left_out = torch.stack(wanted.with_own(query))
+        allowed = ~torch.isin(row * num_users + person, left_out[0] * num_users + left_out[1])
+        allowed &= ~torch.isin(person, wanted.exclude_users)
+        row, person, score = row[allowed], person[allowed], score[allowed]
+        users, scores = padded_topk(row, person, score, (len(query), k), num_users)
+        few = (users[:, min(k, num_users) - 1] < 0).nonzero().squeeze(1)
+        if len(few):
+            users[few], scores[few] = super()._recommend(query[few], wanted.select(few, len(query)))
+        return users, scores
+
+    def _candidates(self, query: Query) -> tuple[Tensor, Tensor, Tensor]:
+        """The candidates of queries: (row [M] int64, user [M] int64, log-probability [M] float64)."""
+        assert self._features is not None
+        assert self._view is not None
+        tick, column = self._view.timeline.tick(query.time), get_args(Outcome).index(self.outcome)
+        none = torch.empty(0, dtype=torch.int64)
+        parts = [(none, none, torch.empty(0, dtype=torch.float64))]
+        for moment in tick.unique().tolist():
+            rows = (tick == moment).nonzero().squeeze(1)
+            found = self._features.candidates(query.user[rows], moment, self._lot)
+            logit = self.network(found.x)[:, column].double()
+            parts.append((rows[found.row], found.user, F.logsigmoid(logit).clamp(min=NO_CANDIDATE + 1.0)))
+        row, person, score = (torch.cat(columns) for columns in zip(*parts, strict=True))
+        return row, person, score

@@ -1,0 +1,198 @@
+"""`ListRanker`: rates, candidates and ranks against naive versions, strict time, a planted pattern."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graphrec.data import EventLog, FriendGraph, Query, TemporalSplit
+from graphrec.evaluate import evaluate_lists
+from graphrec.features.window import WindowFeatures
+from graphrec.features.window_kernels import fill_ranks
+from graphrec.models import HEURISTICS, ListRanker, WindowConfig
+from graphrec.models.windows.examples import collect_examples
+from graphrec.temporal import SpectralEmbeddings, Timeline
+from graphrec.temporal.rates import Rates, gather_rates
+from tests.graphs import checked, graph_of, random_rows
+
+HALF_LIVES = (2.0, 7.0)
+SMALL = WindowConfig(hidden_channels=16, max_epochs=8, batch_size=256)
+
+
+def naive_rates(graph: FriendGraph, user: int, end: int) -> list[float]:
+    """What `gather_rates` fills, by counting."""
+    log = graph.events()
+    events = list(zip(log.src.tolist(), log.dst.tolist(), log.time.tolist(), strict=True))
+    past = events[:end]
+    position = [next(i for i, other in enumerate(events) if other[2] == row[2]) for row in past]
+    seen: set[tuple[int, int]] = set()
+    kinds: list[list[int]] = [[], [], [], []]
+    for place, (src, dst, _) in zip(position, past, strict=True):
+        opens = (src, dst) not in seen
+        seen.add((src, dst))
+        for side, one in enumerate((src, dst)):
+            if one == user:
+                kinds[side].append(place)
+                if opens:
+                    kinds[2 + side].append(place)
+    out = []
+    for places in kinds:
+        out += [sum(2.0 ** (-(end - place) / life) for place in places) for life in HALF_LIVES]
+        out.append(float(len(places)))
+    both = sum((user, other) in seen and (other, user) in seen for other in range(graph.num_users))
+    out += [(both + 0.3) / (len(kinds[3]) + 1), (both + 0.3) / (len(kinds[2]) + 1)]
+    out += [float(end - kinds[side][-1]) if kinds[side] else float(end) for side in range(2)]
+    either = kinds[0] + kinds[1]
+    return [*out, float(end - min(either)) if either else float(end)]
+
+
+@checked
+@given(st.integers(0, 10_000))
+def test_rates_are_those_of_a_count(seed: int) -> None:
+    graph = graph_of(random_rows(seed, users=6, events=40, times=15), num_users=6)
+    timeline, users = Timeline.of(graph), np.arange(6)
+    rates = Rates(timeline, HALF_LIVES)
+    ticks = np.random.default_rng(seed).integers(0, len(timeline.instants) + 1, size=6)
+    for tick in ticks.tolist():  # forward and back
+        now, columns = rates.before(tick)
+        out = np.empty((17, 6), np.float32)
+        gather_rates(users, now, rates.half_lives, columns, out)
+        for user in range(6):
+            np.testing.assert_allclose(out[:, user], naive_rates(graph, user, now), rtol=1e-5)
+
+
+def features_of(graph: FriendGraph) -> WindowFeatures:
+    timeline = Timeline.of(graph)
+    start = torch.randn(graph.num_users, 4, generator=torch.Generator().manual_seed(0))
+    return WindowFeatures(timeline, SpectralEmbeddings(timeline, start, every=5, regularized=False), 4.0)
+
+
+@checked
+@given(st.integers(0, 10_000))
+def test_candidates_are_strangers_with_their_common_contacts(seed: int) -> None:
+    graph = graph_of(random_rows(seed, users=12, events=60, times=20), num_users=12)
+    timeline, lot = Timeline.of(graph), torch.arange(12)
+    tick = 1 + seed % len(timeline.instants)
+    past = int((timeline.event_tick < tick).sum())
+    contacts: list[set[int]] = [set() for _ in range(12)]
+    for src, dst in zip(graph.events().src[:past].tolist(), graph.events().dst[:past].tolist(), strict=True):
+        contacts[src].add(dst)
+        contacts[dst].add(src)
+    found = features_of(graph).candidates(torch.arange(12), tick, lot)
+    asked = set(zip(found.row.tolist(), found.user.tolist(), strict=True))
+    assert len(asked) == len(found.row)
+    near = Counter((u, w) for u in range(12) for v in contacts[u] for w in contacts[v])
+    common = found.x[:, 2].expm1().round().long().tolist()
+    for row, user, number in zip(found.row.tolist(), found.user.tolist(), common, strict=True):
+        assert user != row
+        assert user not in contacts[row]
+        assert number == near[row, user]
+    strangers = {pair for pair in near if pair[0] != pair[1] and pair[1] not in contacts[pair[0]]}
+    assert strangers <= asked
+    assert bool(torch.isfinite(found.x).all())
+
+
+def test_no_more_candidates_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graphrec.features.window.MAX_TWO_HOP", 2)
+    monkeypatch.setattr("graphrec.features.window.POOLS", ())
+    monkeypatch.setattr("graphrec.features.window.LAST_ACTIVE", 1)
+    hub = [(0, 1, 0), (1, 2, 1), (1, 3, 2), (1, 4, 3), (1, 5, 4), (0, 6, 5), (6, 2, 6)]
+    graph = graph_of(hub, num_users=7)
+    found = features_of(graph).candidates(torch.tensor([0]), 7, torch.arange(7))
+    # 2 has two common contacts; 2 and 5, the latest, lead the decayed values; 3 wins the lot of the others.
+    assert sorted(found.user.tolist()) == [2, 3, 5]
+
+
+@checked
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5)), min_size=1, max_size=30))
+def test_ranks_count_the_larger(pairs: list[tuple[int, int]]) -> None:
+    pairs = sorted(pairs, key=lambda pair: pair[0])
+    row, value = np.array([p[0] for p in pairs]), np.array([[p[1] for p in pairs]], np.float32)
+    out = np.empty_like(value)
+    fill_ranks(row, value, out)
+    expected = [sum(other == r and v > own for other, v in pairs) for r, own in pairs]
+    assert out[0].tolist() == expected
+
+
+def mutual_circles(seed: int) -> list[tuple[int, int, int]]:
+    """People of 8 circles of 12 begin contacts within their circle, and are always answered."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for time in range(900):
+        circle = int(rng.integers(8)) * 12
+        one, other = (circle + rng.choice(12, size=2, replace=False)).tolist()
+        if rng.random() < 0.3:  # noise, never answered
+            rows.append((one, int((circle + 12 * rng.integers(1, 8) + rng.integers(12)) % 96), 4 * time))
+        else:
+            rows += [(one, other, 4 * time), (other, one, 4 * time + 1)]
+    return rows
+
+
+def test_planted_circles_are_found() -> None:
+    graph = graph_of(mutual_circles(0), num_users=96)
+    split = TemporalSplit.of(graph)
+    model = ListRanker(config=SMALL).fit(graph, until=split.t_val)
+    found, chance = (
+        evaluate_lists(one, graph, split=split, progress=False).terms("tie_recall")[0].mean()
+        for one in (model, HEURISTICS["random"]().fit(graph, until=split.t_val))
+    )
+    assert found > 3 * chance
+
+
+def test_what_happens_from_the_moment_on_changes_no_list() -> None:
+    rows = random_rows(3, users=20, events=300, times=100, actions=("text",))
+    moment = 80
+    model = ListRanker(config=SMALL).fit(graph_of(rows, num_users=20), until=60)
+    query = Query.of(model.graph, list(range(20)), moment)
+    before = model.recommend(query, 19)
+    planted = [row for row in rows if row.time < moment]
+    planted += [(one, (one + 7) % 20, moment) for one in range(20)]
+    planted += [(one, (one + 3) % 20, moment + 1) for one in range(20)]
+    other = model.on(graph_of(planted, num_users=20))
+    users, scores = other.recommend(Query.of(other.graph, list(range(20)), moment), 19)
+    torch.testing.assert_close(scores, before[1], rtol=1e-5, atol=1e-5)
+    assert torch.equal(users, before[0])
+    seen = [row for row in rows if row.time < moment] + [
+        (one, (one + 7) % 20, moment - 1) for one in range(20)
+    ]
+    other = model.on(graph_of(seen, num_users=20))
+    assert not torch.equal(other.recommend(Query.of(other.graph, list(range(20)), moment), 19)[1], before[1])
+
+
+def test_labels_end_where_training_ends() -> None:
+    """Initiations that may still be answered are no examples of ties; later events decide nothing."""
+    rows = [
+        row for row in random_rows(5, users=12, events=400, times=200, actions=("text",)) if row.time < 150
+    ]
+    graph = graph_of(rows, num_users=12)
+    later = graph_of([*rows, *((b, a, 150) for a, b, *_ in rows)], num_users=12)
+    parts = [
+        collect_examples(
+            one,
+            features_of(one),
+            torch.arange(12),
+            until=150,
+            generator=torch.Generator().manual_seed(0),
+        )
+        for one in (graph, later)
+    ]
+    for name in ("happened", "weight"):
+        assert torch.equal(getattr(parts[0], name), getattr(parts[1], name))
+    assert bool(((parts[0].weight[:, 1] == 0) <= (parts[0].happened[:, 0] == 1)).all())
+
+
+def test_a_network_without_initiations_is_ranked_by_popularity() -> None:
+    graph = FriendGraph.from_events(EventLog.from_arrays([1, 2, 1], [2, 1, 3], [0, 1, 2]))
+    model = ListRanker(config=SMALL).fit(graph, until=3)
+    users, scores = model.recommend(Query.of(graph, [1, 3], 3), 5)
+    assert users.shape == (2, 3) or users.shape == (2, 5)
+    assert bool(torch.isfinite(scores[users >= 0]).all())
+
+
+@pytest.mark.parametrize("outcome", ["friend", None, 3])
+def test_unknown_outcomes_are_named(outcome: object) -> None:
+    with pytest.raises((TypeError, ValueError), match="outcome"):
+        ListRanker(outcome)  # type: ignore[arg-type]
