@@ -349,7 +349,9 @@ def test_lists_are_those_of_scores_and_appends_those_of_a_fit(name: str) -> None
     torch.testing.assert_close(listed, scores.double().topk(8).values)
 
 
-@pytest.mark.parametrize("name", ["popularity", "recent_popularity", "new_popularity", "adamic_adar", "ppr", "list_ranker"])
+@pytest.mark.parametrize(
+    "name", ["popularity", "recent_popularity", "new_popularity", "adamic_adar", "ppr", "list_ranker"]
+)
 def test_distrusted_people_are_not_suggested(name: str) -> None:
     """In a world where distrust is common, a rule that ignores roles suggests those whom all distrust."""
     rows, distrusted = [], {28, 29}
