@@ -67,21 +67,26 @@ def test_rates_are_those_of_a_count(seed: int) -> None:
 def features_of(graph: FriendGraph) -> WindowFeatures:
     timeline = Timeline.of(graph)
     start = torch.randn(graph.num_users, 4, generator=torch.Generator().manual_seed(0))
-    return WindowFeatures(timeline, SpectralEmbeddings(timeline, start, every=5, regularized=False), 4.0)
+    return WindowFeatures(
+        timeline,
+        SpectralEmbeddings(timeline, start, every=5, regularized=False),
+        4.0,
+        torch.arange(graph.num_users),
+    )
 
 
 @checked
 @given(st.integers(0, 10_000))
 def test_candidates_are_strangers_with_their_common_contacts(seed: int) -> None:
     graph = graph_of(random_rows(seed, users=12, events=60, times=20), num_users=12)
-    timeline, lot = Timeline.of(graph), torch.arange(12)
+    timeline = Timeline.of(graph)
     tick = 1 + seed % len(timeline.instants)
     past = int((timeline.event_tick < tick).sum())
     contacts: list[set[int]] = [set() for _ in range(12)]
     for src, dst in zip(graph.events().src[:past].tolist(), graph.events().dst[:past].tolist(), strict=True):
         contacts[src].add(dst)
         contacts[dst].add(src)
-    found = features_of(graph).candidates(torch.arange(12), tick, lot)
+    found = features_of(graph).candidates(torch.arange(12), tick)
     asked = set(zip(found.row.tolist(), found.user.tolist(), strict=True))
     assert len(asked) == len(found.row)
     near = Counter((u, w) for u in range(12) for v in contacts[u] for w in contacts[v])
@@ -98,11 +103,11 @@ def test_candidates_are_strangers_with_their_common_contacts(seed: int) -> None:
 def test_no_more_candidates_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("graphrec.features.window.MAX_TWO_HOP", 2)
     monkeypatch.setattr("graphrec.features.window.POOLS", ())
-    monkeypatch.setattr("graphrec.features.window.LAST_ACTIVE", 1)
+    monkeypatch.setattr("graphrec.features.window.NUM_LAST_ACTIVE", 1)
     hub = [(0, 1, 0), (1, 2, 1), (1, 3, 2), (1, 4, 3), (1, 5, 4), (0, 6, 5), (6, 2, 6)]
     graph = graph_of(hub, num_users=7)
-    found = features_of(graph).candidates(torch.tensor([0]), 7, torch.arange(7))
-    # 2 has two common contacts; 2 and 5, the latest, lead the decayed values; 3 wins the lot of the others.
+    found = features_of(graph).candidates(torch.tensor([0]), 7)
+    # 2 has two common contacts; 2 and 5, the latest, lead the decayed values; 3 comes first of the others.
     assert sorted(found.user.tolist()) == [2, 3, 5]
 
 
@@ -173,15 +178,14 @@ def test_labels_end_where_training_ends() -> None:
         collect_examples(
             one,
             features_of(one),
-            torch.arange(12),
             until=150,
             generator=torch.Generator().manual_seed(0),
         )
         for one in (graph, later)
     ]
-    for name in ("happened", "weight"):
+    for name in ("label", "weight"):
         assert torch.equal(getattr(parts[0], name), getattr(parts[1], name))
-    assert bool(((parts[0].weight[:, 1] == 0) <= (parts[0].happened[:, 0] == 1)).all())
+    assert bool(((parts[0].weight[:, 1] == 0) <= (parts[0].label[:, 0] == 1)).all())
 
 
 def test_a_network_without_initiations_is_ranked_by_popularity() -> None:

@@ -82,7 +82,7 @@ class ListQuestions:
         since = border[: len(start)]
         rows, users = [], []
         for number, (low, high) in enumerate(zip(since.tolist(), start.tolist(), strict=True)):
-            seen = _seen_between(timeline, low, high)
+            seen = seen_between(timeline, low, high)
             rows.append(torch.full_like(seen, number))
             users.append(seen)
         moment, user = torch.cat(rows), torch.cat(users)
@@ -132,7 +132,7 @@ def _by_length(first: int, last: int, length: int, part: Part) -> Tensor:
     return first + length * torch.arange(-RECIPIENT_WINDOWS, number + 1)
 
 
-def _seen_between(timeline: Timeline, low: int, high: int) -> Tensor:
+def seen_between(timeline: Timeline, low: int, high: int) -> Tensor:
     """Users with an event from one time until strictly before another (s): [n] int64, ascending."""
     ticks = timeline.tick(torch.tensor([low, high]))
     begin, end = timeline.num_events_before(ticks).tolist()
@@ -162,12 +162,33 @@ class ListOutcomes:
     @classmethod
     def of(cls, graph: FriendGraph, questions: ListQuestions) -> Self:
         """Collect the outcomes of the windows of all moments, for all users."""
+        return cls.of_windows(
+            graph,
+            questions.start,
+            questions.end,
+            decided_until=questions.decided_until,
+            reply_window=questions.reply_window,
+        )
+
+    @classmethod
+    def of_windows(
+        cls, graph: FriendGraph, start: Tensor, end: Tensor, *, decided_until: int, reply_window: int
+    ) -> Self:
+        """Collect the outcomes of S windows for all users; see `ListQuestions` for the arguments.
+
+        Args:
+            graph: the whole graph.
+            start: [S] int64 seconds, ascending, distinct.
+            end: [S] int64 seconds, each at most the next start.
+            decided_until: seconds.
+            reply_window: seconds.
+        """
         pairs, size = Initiations.of(graph), graph.num_users
-        label = pairs.reply_labels(until=questions.decided_until, reply_window=questions.reply_window)
-        start, end = questions.start.numpy(), questions.end.numpy()
-        moment = np.searchsorted(start, pairs.initiation_time, side="right") - 1
-        inside = (moment >= 0) & (pairs.initiation_time < end[moment])
-        back = inside & (pairs.reply_time >= 0) & (pairs.reply_time < end[moment])
+        label = pairs.reply_labels(until=decided_until, reply_window=reply_window)
+        until = end.numpy()
+        moment = np.searchsorted(start.numpy(), pairs.initiation_time, side="right") - 1
+        inside = (moment >= 0) & (pairs.initiation_time < until[moment])
+        back = inside & (pairs.reply_time >= 0) & (pairs.reply_time < until[moment])
         forward = (moment * size + pairs.initiator) * size + pairs.recipient
         backward = (moment * size + pairs.recipient) * size + pairs.initiator
         key = np.concatenate([forward[inside], backward[back]])

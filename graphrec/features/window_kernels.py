@@ -6,16 +6,8 @@ import numpy as np
 
 from graphrec.jit import int64, kernel
 from graphrec.temporal.columns import HalfEdges, TimedLists, end_before
+from graphrec.temporal.contacts import DECAY_FLOOR, DECAY_SHARE, FIXED_POINT
 from graphrec.temporal.order_kernels import count_before, slot_of, table_size
-
-HALF_LIFE_SHARE = 0.05
-"""A contact's last event counts half after this share of all events so far."""
-
-FLOOR = 0.02
-"""What is left of a contact's weight in the long run."""
-
-FIXED_POINT = 4294967296.0
-"""Sums are of multiples of 2^-32, so that they do not depend on the order of users."""
 
 
 @kernel
@@ -39,7 +31,7 @@ def list_window_candidates(
     bound: int,
     now: int,
     pool: np.ndarray,
-    lot: np.ndarray,
+    tie_rank: np.ndarray,
     most: int,
     out_row: np.ndarray,
     out_user: np.ndarray,
@@ -47,7 +39,7 @@ def list_window_candidates(
 ) -> int:
     """Fill the candidates of users before one tick, and return how many there are.
 
-    They are a pool for all, and the contacts of contacts with the largest values of Adamic-Adar and of its
+    They are a pool for every query, and the contacts of contacts with the largest values of Adamic-Adar and of its
     decayed form; without the user and their contacts.
 
     Args:
@@ -58,7 +50,7 @@ def list_window_candidates(
         bound: the tick.
         now: number of events before it.
         pool: [P] int64, distinct.
-        lot: [N] int64, breaks ties.
+        tie_rank: [N] int64, distinct: of equal values the smaller rank comes first.
         most: contacts of contacts of each kind, at most.
         out_row: [M] int64, filled with the row of each candidate, ascending.
         out_user: [M] int64, filled.
@@ -93,7 +85,7 @@ def list_window_candidates(
             contact = int64(other[at])
             theirs = count_before(first[contact], known[contact], known_tick, bound)
             weight = 1.0 / np.log(max(theirs, 2))
-            near = 2.0 ** (-(now - first_event[tick[at]]) / (HALF_LIFE_SHARE * now)) + FLOOR
+            near = 2.0 ** (-(now - first_event[tick[at]]) / (DECAY_SHARE * now)) + DECAY_FLOOR
             middle = start[contact]
             for far in range(middle, end_before(middle, length[contact], tick, bound)):
                 if next_tick[far] < bound:
@@ -104,7 +96,7 @@ def list_window_candidates(
                     key[slot] = person
                     found[number] = slot
                     number += 1
-                age = 2.0 ** (-(now - first_event[tick[far]]) / (HALF_LIFE_SHARE * now)) + FLOOR
+                age = 2.0 ** (-(now - first_event[tick[far]]) / (DECAY_SHARE * now)) + DECAY_FLOOR
                 value[slot, 0] += np.floor(weight * FIXED_POINT + 0.5)
                 value[slot, 1] += np.floor(weight * near * age * FIXED_POINT + 0.5)
                 value[slot, 2] += 1.0
@@ -127,15 +119,15 @@ def list_window_candidates(
         if num_kept > most:
             draws = np.empty(num_kept, np.int64)
             for i in range(num_kept):
-                draws[i] = lot[key[found[kept[i]]]]
-            by_lot = np.argsort(draws)
+                draws[i] = tie_rank[key[found[kept[i]]]]
+            by_tie_rank = np.argsort(draws)
             for kind in range(2):
                 falling = np.empty(num_kept)
                 for i in range(num_kept):
-                    falling[i] = -value[found[kept[by_lot[i]]], kind]
+                    falling[i] = -value[found[kept[by_tie_rank[i]]], kind]
                 best = np.argsort(falling, kind="mergesort")
                 for i in range(most):
-                    taken[kept[by_lot[best[i]]]] = True
+                    taken[kept[by_tie_rank[best[i]]]] = True
         else:
             for i in range(num_kept):
                 taken[kept[i]] = True

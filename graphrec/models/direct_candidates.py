@@ -8,6 +8,7 @@ import numpy as np
 
 from graphrec.jit import int64, kernel, subkernel
 from graphrec.temporal.columns import HalfEdges, TimedLists, end_before, pair_state
+from graphrec.temporal.contacts import FIXED_POINT
 from graphrec.temporal.order_kernels import count_before, slot_of, table_size
 from graphrec.temporal.removed import num_left
 
@@ -151,7 +152,7 @@ def find_decayed(source: SourceData, user: int, bound: int) -> tuple[Candidates,
                 size += 1
             age = now - num_left(removed, num_before[tick[at]])
             path = amount[i] * (2.0 ** (-age / half_life) + floor)
-            value[slot] += np.floor(path * 4294967296.0 + 0.5)  # a multiple of 2^-32
+            value[slot] += np.floor(path * FIXED_POINT + 0.5)
     return found, size
 
 

@@ -19,6 +19,7 @@ from graphrec.retrieval.topk import tie_capacity, tie_rank, tie_shuffle
 from graphrec.temporal import Timeline
 from graphrec.temporal.act_lists import ActLists, Received, enlarged
 from graphrec.temporal.columns import TimedLists
+from graphrec.temporal.contacts import DECAY_FLOOR, DECAY_SHARE
 from graphrec.temporal.user_order import Measure, UserOrder
 
 MIN_DEGREES = 1024
@@ -26,12 +27,6 @@ MIN_DEGREES = 1024
 
 MAX_TIED = 1024
 """Candidates of equal values whose popularity is looked up one by one; see `list_best`."""
-
-DECAY_SHARE = 0.05
-"""Half-life of decayed contacts, as a share of the events so far."""
-
-DECAY_FLOOR = 0.02
-"""What is left of a decayed contact in the long run."""
 
 
 class Measured(Enum):

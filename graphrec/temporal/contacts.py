@@ -10,6 +10,15 @@ from torch import Tensor
 NEVER = -(2**62)
 """The time, in seconds, of something that has not happened (int64; gaps to it stay far from overflow)."""
 
+DECAY_SHARE = 0.05
+"""Half-life of decayed contacts, as a share of the events so far."""
+
+DECAY_FLOOR = 0.02
+"""What is left of a decayed contact in the long run."""
+
+FIXED_POINT = 2.0**32
+"""Real weights become multiples of 2^-32, whose sums are exact and do not depend on the order of users."""
+
 
 @dataclass(frozen=True)
 class Contacts:

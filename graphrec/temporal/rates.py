@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple, Self
 
 import numpy as np
-import torch
 
 from graphrec.jit import kernel
 from graphrec.temporal.first_acts import fill_first_targets
@@ -24,8 +23,8 @@ class RateColumns(NamedTuple):
     is the age of an event in events of the log: a network's own pace is the clock.
 
     Attributes:
-        decayed: [N, 4, S] float64, events of each kind, halved every half-life, as of `moved`.
-        moved: [N] float64, position of the user's last event.
+        decayed: [N, 4, S] float64, events of each kind, halved every half-life, as of `updated_at`.
+        updated_at: [N] float64, position of the user's last event.
         total: [N, 4] float64, events of each kind.
         answered: [N] float64, contacts with whom acts went both ways; at the time of the user's last event.
         last: [N, 2] float64, positions of the last act of the user and of the last on them, or -1.
@@ -33,7 +32,7 @@ class RateColumns(NamedTuple):
     """
 
     decayed: np.ndarray
-    moved: np.ndarray
+    updated_at: np.ndarray
     total: np.ndarray
     answered: np.ndarray
     last: np.ndarray
@@ -77,7 +76,7 @@ class Rates:
 
     def before(self, tick: int) -> tuple[int, RateColumns]:
         """Return the number of events before a tick, and the columns there; they must not be written to."""
-        end = int(torch.searchsorted(self._timeline.event_tick, tick))
+        end = int(self._timeline.end_of_log(tick))
         begin, columns = self._kept
         if begin == end:
             return end, columns
@@ -125,7 +124,7 @@ def add_events(
         half_lives: [S] float64.
         columns: changed.
     """
-    decayed, moved, total, answered, last, first = columns
+    decayed, updated_at, total, answered, last, first = columns
     position = begin
     for event in range(begin, end):
         if event_tick[event] != event_tick[position]:
@@ -138,13 +137,13 @@ def add_events(
             both = 1.0 if pair[event, 3] < event_tick[event] else 0.5
         for side in range(2):
             user = src[event] if side == 0 else dst[event]
-            passed = position - moved[user]
+            passed = position - updated_at[user]
             if passed > 0:
                 for scale in range(len(half_lives)):
                     factor = 2.0 ** (-passed / half_lives[scale])
                     for kind in range(4):
                         decayed[user, kind, scale] *= factor
-            moved[user] = position
+            updated_at[user] = position
             for scale in range(len(half_lives)):
                 decayed[user, side, scale] += 1.0
                 if opens:
@@ -173,13 +172,13 @@ def gather_rates(
             first contacts received and made that went both ways (2), ages of the last act, of the last act
             received and of the first event in events (3), `now` where there is none.
     """
-    decayed, moved, total, answered, last, first = columns
+    decayed, updated_at, total, answered, last, first = columns
     scales = len(half_lives)
     base = 4 * (scales + 1)
     for m in range(len(user)):
         one = user[m]
         for scale in range(scales):
-            factor = 2.0 ** (-(now - moved[one]) / half_lives[scale])
+            factor = 2.0 ** (-(now - updated_at[one]) / half_lives[scale])
             for kind in range(4):
                 out[kind * (scales + 1) + scale, m] = decayed[one, kind, scale] * factor
         for kind in range(4):

@@ -31,9 +31,6 @@ MAX_FRESH = 2**21
 CACHED = 2**17
 """Scores worked on at once where an expression has temporary values, so that these stay in the cache."""
 
-FIXED_POINT = 2.0**32
-"""Real weights become whole numbers (exact in float64), so that sums do not depend on the order of users."""
-
 FILE = "heuristic.json"
 
 

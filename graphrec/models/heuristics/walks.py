@@ -8,7 +8,8 @@ from torch import Tensor
 from graphrec.data import Query
 from graphrec.data.checks import check_count, check_number
 from graphrec.models.appending import reads_graph
-from graphrec.models.heuristics.base import FIXED_POINT, Heuristic
+from graphrec.models.heuristics.base import Heuristic
+from graphrec.temporal.contacts import FIXED_POINT
 
 MAX_STEPS = 10_000
 """Limit of the steps of a walk; from far fewer on nothing changes any more."""

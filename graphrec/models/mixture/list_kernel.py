@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphrec.jit import kernel, subkernel
+from graphrec.jit import int64, kernel, subkernel
 from graphrec.temporal.bounded_heap import offer, sort_best_first
+from graphrec.temporal.columns import end_before
 
 
 @kernel
@@ -65,11 +66,5 @@ def list_pairs(
 @subkernel
 def find(values: np.ndarray, wanted: int) -> int:
     """Return the position of a number among ascending ones, or -1."""
-    low, high = 0, len(values)
-    while low < high:
-        middle = (low + high) >> 1
-        if values[middle] < wanted:
-            low = middle + 1
-        else:
-            high = middle
-    return low if low < len(values) and values[low] == wanted else -1
+    at = end_before(int64(0), len(values), values, wanted)
+    return at if at < len(values) and values[at] == wanted else -1

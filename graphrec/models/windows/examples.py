@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from graphrec.data import FriendGraph, Query
+from graphrec.data import FriendGraph
 from graphrec.evaluate.initiations import WEEK_SECONDS
-from graphrec.evaluate.list_questions import RECIPIENT_WINDOWS, ListOutcomes, ListQuestions
-from graphrec.features.window import WindowFeatures
+from graphrec.evaluate.list_questions import RECIPIENT_WINDOWS, ListOutcomes, seen_between
+from graphrec.features.window import NUM_WINDOW_FEATURES, WindowCandidates, WindowFeatures
 from graphrec.temporal import Timeline, ordinary_graph
 
 NUM_WINDOWS = 64
@@ -25,21 +25,21 @@ MAX_RECIPIENTS, MAX_EXAMPLES = 1500, 12_000
 
 @dataclass(frozen=True)
 class WindowExamples:
-    """Candidates of training lists.
+    """Candidates of training lists, with labels.
 
     Attributes:
         x: [n, NUM_WINDOW_FEATURES] float32.
-        happened: [n, 2] float32, 1 for an initiation and for a tie.
+        label: [n, 2] float32, 1 for an initiation and for a tie.
         weight: [n, 2] float32: candidates that each stands for; 0 where the outcome is not decided yet.
     """
 
     x: Tensor
-    happened: Tensor
+    label: Tensor
     weight: Tensor
 
 
 def collect_examples(
-    graph: FriendGraph, features: WindowFeatures, lot: Tensor, *, until: int, generator: torch.Generator
+    graph: FriendGraph, features: WindowFeatures, *, until: int, generator: torch.Generator
 ) -> WindowExamples:
     """Ask for lists at the starts of windows, for users seen in the two windows before.
 
@@ -49,90 +49,78 @@ def collect_examples(
     Args:
         graph: the whole graph.
         features: finds candidates.
-        lot: [N] int64, breaks ties.
         until: seconds; there is an event before it.
         generator: draws recipients and examples.
     """
     timeline = Timeline.of(ordinary_graph(graph))
-    events = timeline.events
-    num_events = int(torch.searchsorted(events.time, until))
+    time = timeline.events.time
+    num_events = int(torch.searchsorted(time, until))
     place = torch.arange(NUM_WINDOWS) * num_events // NUM_WINDOWS
-    border = torch.cat([events.time[place], torch.tensor([until])])
-    reply_window = max(1, min(WEEK_SECONDS, (until - int(events.time[num_events * 7 // 8])) // 4))
-    parts = []
-    for number in range(FIRST_WINDOW, NUM_WINDOWS):
-        start, end = int(border[number]), int(border[number + 1])
-        since = int(border[number - RECIPIENT_WINDOWS])
-        if since < start < end:
-            questions = _questions(timeline, lot, since, start, end, until, reply_window, generator)
-            if len(questions):
-                parts.append(_examples(graph, features, lot, questions, generator))
-    if not parts:
-        return WindowExamples(torch.empty(0, 0), torch.empty(0, 2), torch.empty(0, 2))
+    border = torch.cat([time[place], torch.tensor([until])])
+    start, end = border[FIRST_WINDOW:-1], border[FIRST_WINDOW + 1 :]
+    since = border[FIRST_WINDOW - RECIPIENT_WINDOWS : -1 - RECIPIENT_WINDOWS]
+    asked = (since < start) & (start < end)  # many events may have one time
+    start, end, since = start[asked], end[asked], since[asked]
+    nothing = WindowExamples(torch.empty(0, NUM_WINDOW_FEATURES), torch.empty(0, 2), torch.empty(0, 2))
+    if not len(start):
+        return nothing
+    outcomes = ListOutcomes.of_windows(
+        graph,
+        start,
+        end,
+        decided_until=until,
+        reply_window=max(1, min(WEEK_SECONDS, (until - int(time[num_events * 7 // 8])) // 4)),
+    )
+    parts = [nothing]
+    for moment, (low, high) in enumerate(zip(since.tolist(), start.tolist(), strict=True)):
+        user = seen_between(timeline, low, high)
+        user = user[features.tie_rank[user].argsort()]  # what is drawn must not depend on user indices
+        if len(user) > MAX_RECIPIENTS:
+            user = user[torch.randperm(len(user), generator=generator)[:MAX_RECIPIENTS].sort().values]
+        found = features.candidates(user, int(timeline.tick(torch.tensor(high))))
+        parts.append(_examples(features.tie_rank, moment, user, found, outcomes, generator))
     return WindowExamples(
         torch.cat([part.x for part in parts]),
-        torch.cat([part.happened for part in parts]),
+        torch.cat([part.label for part in parts]),
         torch.cat([part.weight for part in parts]),
     )
 
 
-def _questions(
-    timeline: Timeline,
-    lot: Tensor,
-    since: int,
-    start: int,
-    end: int,
-    until: int,
-    reply_window: int,
-    generator: torch.Generator,
-) -> ListQuestions:
-    """The questions at one moment, `start` (s), to some of the users seen from `since` (s) on."""
-    low, high = timeline.end_of_log(timeline.tick(torch.tensor([since, start]))).tolist()
-    user = torch.cat([timeline.events.src[low:high], timeline.events.dst[low:high]])
-    user = user[user >= 0].unique()
-    user = user[lot[user].argsort()]  # what is drawn must not depend on user indices
-    if len(user) > MAX_RECIPIENTS:
-        user = user[torch.randperm(len(user), generator=generator)[:MAX_RECIPIENTS].sort().values]
-    time = torch.full_like(user, start)
-    return ListQuestions(
-        query=Query(user, time, torch.zeros_like(user)),
-        moment=torch.zeros_like(user),
-        start=torch.tensor([start]),
-        end=torch.tensor([end]),
-        since=torch.tensor([since]),
-        part="val",
-        decided_until=until,
-        reply_window=reply_window,
-    )
-
-
 def _examples(
-    graph: FriendGraph,
-    features: WindowFeatures,
-    lot: Tensor,
-    questions: ListQuestions,
+    tie_rank: Tensor,
+    moment: int,
+    user: Tensor,
+    found: WindowCandidates,
+    outcomes: ListOutcomes,
     generator: torch.Generator,
 ) -> WindowExamples:
-    """The examples of one moment: all initiations among the candidates, and a sample of the others."""
-    timeline, size = Timeline.of(ordinary_graph(graph)), graph.num_users
-    user, tick = questions.query.user, int(timeline.tick(questions.start)[0])
-    found = features.candidates(user, tick, lot)
-    outcomes = ListOutcomes.of(graph, questions)
-    place, initiated = outcomes.find((user[found.row] * size + found.user).numpy())
-    happened = torch.from_numpy(initiated)
-    tie, open_ = (
-        torch.from_numpy(column[place]) & happened if len(column) else torch.zeros_like(happened)
+    """The examples of one moment: all initiations among the candidates, and a sample of the others.
+
+    Args:
+        tie_rank: [N] int64, a place for each user.
+        moment: number of the window among those of the outcomes.
+        user: [B] int64, the recipients.
+        found: the candidates of their lists.
+        outcomes: of all windows.
+        generator: draws the sample.
+    """
+    size = outcomes.num_users
+    key = (moment * size + user[found.row]) * size + found.user
+    place, initiated = outcomes.find(key.numpy())
+    initiation = torch.from_numpy(initiated)
+    tie, undecided = (
+        torch.from_numpy(column[place]) & initiation if len(column) else torch.zeros_like(initiation)
         for column in (outcomes.replied, outcomes.undecided)
     )
-    order = lot[found.user].argsort()
+    order = tie_rank[found.user].argsort()
     order = order[found.row[order].argsort(stable=True)]
-    others = order[~happened[order]]
+    others = order[~initiation[order]]
     share = min(1.0, MAX_EXAMPLES / max(1, len(others)))
     drawn = others[torch.rand(len(others), generator=generator) < share]
-    kept = torch.cat([order[happened[order]], drawn])
-    weight = torch.where(happened[kept], 1.0, 1.0 / share)
+    kept = torch.cat([order[initiation[order]], drawn])
+    weight = torch.where(initiation[kept], 1.0, 1.0 / share)
     return WindowExamples(
         found.x[kept],
-        torch.stack([happened[kept], tie[kept]], 1).float(),
-        torch.stack([weight, torch.where(open_[kept], 0.0, weight)], 1),
+        torch.stack([initiation[kept], tie[kept]], 1).float(),
+        torch.stack([weight, torch.where(undecided[kept], 0.0, weight)], 1),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal, Self, final, get_args
 
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from graphrec.data import DataError, FriendGraph, Query, UserIds
-from graphrec.data.checks import check_choice, check_flags
+from graphrec.data.checks import check_choice
 from graphrec.data.precision import single_precision
 from graphrec.data.saved import load_errors_as_data_error, make_folder, read_manifest, write_manifest
 from graphrec.features.window import NUM_WINDOW_FEATURES, WindowFeatures
@@ -57,7 +57,6 @@ class ListRanker(Recommender):
             answered within the reply window (either side may begin).
         config: network and training.
         seed: instead of `config.seed`.
-        progress: unused; for the same call as other models.
 
     Raises:
         TypeError: an argument has a wrong type.
@@ -72,19 +71,16 @@ class ListRanker(Recommender):
         config: WindowConfig | None = None,
         *,
         seed: int | None = None,
-        progress: bool = True,
     ) -> None:
         check_choice("outcome", outcome, get_args(Outcome))
-        check_flags(progress=progress)
         self.outcome: Outcome = outcome
         self.config = WindowConfig() if config is None else config
         if seed is not None:
-            self.config = WindowConfig(**{**asdict(self.config), "seed": seed})
+            self.config = replace(self.config, seed=seed)
         self._curve: list[dict[str, float]] = []
         self._network: WindowNetwork | None = None
         self._view: GraphView | None = None
         self._features: WindowFeatures | None = None
-        self._lot = torch.empty(0, dtype=torch.int64)
         self._window = 1.0
 
     @property
@@ -127,7 +123,6 @@ class ListRanker(Recommender):
         examples = collect_examples(
             graph,
             self._features,
-            self._lot,
             until=until,
             generator=torch.Generator().manual_seed(self.config.seed),
         )
@@ -160,8 +155,7 @@ class ListRanker(Recommender):
             regularized=False,
         )
         self._graph, self._view = graph, view
-        self._features = WindowFeatures(view.timeline, spectral, self._window)
-        self._lot = view.order.argsort()
+        self._features = WindowFeatures(view.timeline, spectral, self._window, view.order.argsort())
 
     @single_precision()
     def on(self, graph: FriendGraph) -> Self:
@@ -257,7 +251,7 @@ class ListRanker(Recommender):
         parts = [(none, none, torch.empty(0, dtype=torch.float64))]
         for moment in tick.unique().tolist():
             rows = (tick == moment).nonzero().squeeze(1)
-            found = self._features.candidates(query.user[rows], moment, self._lot)
+            found = self._features.candidates(query.user[rows], moment)
             logit = self.network(found.x)[:, column].double()
             parts.append((rows[found.row], found.user, F.logsigmoid(logit).clamp(min=NO_CANDIDATE + 1.0)))
         row, person, score = (torch.cat(columns) for columns in zip(*parts, strict=True))

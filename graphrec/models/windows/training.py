@@ -1,4 +1,4 @@
-"""Training of a `WindowNetwork` by the likelihood of what happened."""
+"""Training of a `WindowNetwork` by the likelihood of its labels."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def train_window_network(
 
     Draws come from torch's global generator. Without any initiation the network keeps its initial weights.
     """
-    x, happened, weight = examples.x, examples.happened, examples.weight
-    total = (happened * weight).sum(0)
+    x, label, weight = examples.x, examples.label, examples.weight
+    total = (label * weight).sum(0)
     if not len(x) or not float(total[0]):
         return []
     share = (total / weight.sum(0).clamp(min=1.0)).clamp(1e-9, 0.5)
@@ -71,7 +71,7 @@ def train_window_network(
     for epoch in range(config.max_epochs):
         loss_sum = 0.0
         for rows in torch.randperm(len(x)).split(config.batch_size):
-            loss = F.binary_cross_entropy_with_logits(network(x[rows]), happened[rows], weight[rows])
+            loss = F.binary_cross_entropy_with_logits(network(x[rows]), label[rows], weight[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
