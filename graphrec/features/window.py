@@ -62,7 +62,7 @@ class WindowFeatures:
         timeline: the index.
         spectral: embeddings of the contact graph.
         window: number of events of a window, the unit of half-lives.
-        tie_rank: [N] int64, distinct: of users with equal values the one with the smaller rank comes first.
+        tie_rank: [N] int64, distinct: of users with equal values the smaller rank comes first.
     """
 
     def __init__(

@@ -39,8 +39,8 @@ def list_window_candidates(
 ) -> int:
     """Fill the candidates of users before one tick, and return how many there are.
 
-    They are a pool for every query, and the contacts of contacts with the largest values of Adamic-Adar and of its
-    decayed form; without the user and their contacts.
+    They are a pool for every query, and the contacts of contacts with the largest values of Adamic-Adar and
+    of its decayed form; without the user and their contacts.
 
     Args:
         half: the timelines.
