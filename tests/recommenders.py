@@ -12,6 +12,7 @@ from graphrec.models import (
     HEURISTICS,
     TWO_TOWER_PRESETS,
     Clustered,
+    FriendRecommender,
     GenerativeSTU,
     Hybrid,
     ListRanker,
@@ -81,6 +82,11 @@ def hybrid() -> Hybrid:
     return Hybrid(scorer, [scorer, nearest(), HEURISTICS["adamic_adar"]()], num_candidates=5)
 
 
+def list_ranker() -> ListRanker:
+    """Lists by a small network."""
+    return ListRanker(config=WindowConfig(hidden_channels=8, max_epochs=2))
+
+
 RECOMMENDERS: dict[str, Callable[[], Recommender]] = {
     **HEURISTICS,
     **{name: partial(TwoTower, **preset, **SMALL) for name, preset in TWO_TOWER_PRESETS.items()},
@@ -95,7 +101,8 @@ RECOMMENDERS: dict[str, Callable[[], Recommender]] = {
     "nearest": nearest,
     "stu_hybrid": hybrid,
     "activity": partial(activity, **SMALL),
-    "list_ranker": partial(ListRanker, config=WindowConfig(hidden_channels=8, max_epochs=2)),
+    "list_ranker": list_ranker,
+    "friend_recommender": lambda: FriendRecommender(TwoTower(**SMALL), list_ranker()),
 }
 """By the name of a test: what builds it, unfitted and from a fixed seed."""
 
@@ -109,7 +116,7 @@ TOLERANCE: dict[str, float] = {
     **dict.fromkeys([*GENERATIVE_PRESETS, "stu_switched", "stu_hybrid"], 1e-3),
     **dict.fromkeys([*CLUSTERED_PRESETS, "clustered_switched"], 1e-3),
     **dict.fromkeys(["adamic_adar_both", "last_seen_both"], 1e-5),
-    "list_ranker": 1e-4,
+    **dict.fromkeys(["list_ranker", "friend_recommender"], 1e-4),
 }
 """Relative difference allowed between equal questions asked differently; where nothing is said, 1e-12."""
 

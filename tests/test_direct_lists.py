@@ -13,7 +13,8 @@ from torch import Tensor
 from graphrec.data import FriendGraph, Query
 from graphrec.models import HEURISTICS, Heuristic, heuristic_lists
 from graphrec.models.heuristics import Popularity
-from graphrec.models.recommender import Recommender, Wanted
+from graphrec.models.recommender import Recommender
+from graphrec.models.wanted import Wanted
 from graphrec.temporal import user_order
 
 DAY = 86_400

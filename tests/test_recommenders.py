@@ -14,7 +14,7 @@ from recommenders import BY_CHANCE, RECOMMENDERS, ROUNDING, TOLERANCE
 from torch import Tensor
 
 from graphrec.data import DataError, EventLog, FriendGraph, Query
-from graphrec.models import Recommender, recommender, suggest
+from graphrec.models import Recommender, query_for, recommender, suggest
 from graphrec.temporal import Timeline
 
 DAY = 86_400
@@ -130,6 +130,12 @@ def test_one_seed_one_result(name: str) -> None:
 def assert_blind(name: str, model: Recommender, same: Recommender, time: int) -> None:
     """Two recommenders whose graphs differ from a time (s) on answer alike at that time."""
     asked = Query(torch.arange(USERS), torch.full((USERS,), time), torch.arange(USERS) % 3)
+    assert_blind_for(name, model, same, asked)
+    if model.default_horizon is not None:
+        assert_blind_for(name, model, same, asked.within(3 * DAY, "tie"))
+
+
+def assert_blind_for(name: str, model: Recommender, same: Recommender, asked: Query) -> None:
     assert_rounded(name, model.score(asked), same.score(asked))
     row, user = torch.arange(USERS).repeat_interleave(USERS), torch.arange(USERS).repeat(USERS)
     assert_rounded(name, model.score_pairs(asked, row, user), same.score_pairs(asked, row, user))
@@ -413,7 +419,7 @@ def test_suggest_names_the_unknown(neighbour: Recommender) -> None:
 
 def test_suggestions_are_the_recommended(neighbour: Recommender) -> None:
     graph = neighbour.graph
-    asked = Query.of(graph, ["bob"])
+    asked = query_for(neighbour, ["bob"])
     row, met = Timeline.of(graph).contacts.before(asked.user, Timeline.of(graph).tick(asked.time))
     users, scores = neighbour.recommend(asked, 2, exclude=(row, met))
     found = suggest(neighbour, ["bob"], k=2)[0]

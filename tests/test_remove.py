@@ -19,7 +19,7 @@ from graphrec.features.gaps import query_pace
 from graphrec.features.initiation import initiation_features
 from graphrec.models.heads.clusters.index import ClusterIndex
 from graphrec.models.heuristic_lists import DirectRule, HeuristicLists, Measured
-from graphrec.models.recommender import Wanted
+from graphrec.models.wanted import Wanted
 from graphrec.temporal import (
     DecayedPopularity,
     GroupActivity,

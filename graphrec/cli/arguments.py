@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
             add_reading_options(command)
             add_roles_option(command)
             command.add_argument(
-                "--model", metavar="NAME", default="stu", help="by default stu; an unknown name lists all"
+                "--model", metavar="NAME", help="by default friend_recommender; an unknown name lists all"
             )
             continue
         if name == "index":
@@ -115,6 +115,20 @@ def _parser() -> argparse.ArgumentParser:
                 type=_seconds,
                 metavar="SECONDS",
                 help="use only older events; by default all",
+            )
+            command.add_argument(
+                "--horizon",
+                metavar="LENGTH",
+                help="time that lists are for, such as 7d or 12h; by default at most a week",
+            )
+            command.add_argument(
+                "--outcome",
+                choices=("initiation", "tie"),
+                help="what lists are for: that the user turns to the person, or that this is answered, too; "
+                "by default tie, where the log has answers",
+            )
+            command.add_argument(
+                "--now", action="store_true", help="suggest whom the user acts on next instead"
             )
         if name == "add":
             command.add_argument("events", metavar="EVENTS", nargs="*", default=[], help=EVENTS_HELP)

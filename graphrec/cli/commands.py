@@ -12,7 +12,8 @@ from graphrec.cli.output import escaped
 from graphrec.cli.reading import build_graph, read_log, report_self_loops
 from graphrec.data import DataError, Roles, read_users
 from graphrec.datasets import load_dataset
-from graphrec.models import build
+from graphrec.evaluate.list_questions import parse_length
+from graphrec.models import DEFAULT_MODEL, Question, build
 from graphrec.report import slice_table
 from graphrec.service import Bundle, RuleStore, StaleBundleError, current_digest, suggest_everyone
 from graphrec.service.export import check_output
@@ -25,14 +26,15 @@ from graphrec.threads import one_intra_op_thread
 def fit(options: argparse.Namespace) -> None:
     """Fit a bundle, which replaces the one that was there when the command started."""
     check_target(options.out)
-    build(options.model)  # fails for an unknown name before the log is read
+    model = options.model or DEFAULT_MODEL
+    build(model)  # fails for an unknown name before the log is read
     before = current_digest(options.out)
     if options.dataset:
         graph = load_dataset(options.dataset, roles=Roles.parse(options.roles) if options.roles else None)
     else:
         users = read_users(options.users) if options.users else None
         graph = build_graph(read_log(options), users, options.roles)
-    bundle = Bundle.fit(graph, model=options.model)
+    bundle = Bundle.fit(graph, model=model)
     try:
         bundle.save(options.out, replaces=before)
     except StaleBundleError:
@@ -78,12 +80,12 @@ def recommend(options: argparse.Namespace) -> None:
     if options.all:
         check_output(options.out, options.bundle)
     bundle = Bundle.load(options.bundle)
-    asked = {"k": options.k, "time": options.time, "action": options.action}
+    asked = _question(options) | Question(action=options.action)
     if options.all:
-        suggest_everyone(bundle, options.out, **asked)
+        suggest_everyone(bundle, options.out, k=options.k, **asked)
         print(f"{options.out}: {bundle.graph.num_users:,} users")
         return
-    for given in bundle.suggest(options.user, **asked):
+    for given in bundle.suggest(options.user, k=options.k, **asked):
         user = escaped(given.user)
         for person, score in zip(given.people, given.scores, strict=True):
             print(user, escaped(person), f"{score:.6g}", sep="\t")
@@ -103,7 +105,7 @@ def evaluate(options: argparse.Namespace) -> None:
 @one_intra_op_thread()
 def explain(options: argparse.Namespace) -> None:
     """Print the explanation of a suggestion."""
-    found = Bundle.load(options.bundle).explain(options.user, options.candidate, time=options.time)
+    found = Bundle.load(options.bundle).explain(options.user, options.candidate, **_question(options))
     print(escaped(found.sentence))
 
 
@@ -123,6 +125,12 @@ def add(options: argparse.Namespace) -> None:
 def forget(options: argparse.Namespace) -> None:
     """Remove a user from a bundle."""
     _print_summary(options.bundle, Bundle.update(options.bundle, lambda bundle: bundle.forget(options.user)))
+
+
+def _question(options: argparse.Namespace) -> Question:
+    """The question of a command line."""
+    horizon = None if options.horizon is None else parse_length(options.horizon, "--horizon")
+    return {"time": options.time, "horizon": horizon, "outcome": options.outcome, "now": options.now}
 
 
 def _print_summary(path: Path, bundle: Bundle) -> None:

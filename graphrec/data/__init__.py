@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from graphrec.data.ids import id_pairs as id_pairs
     from graphrec.data.ids import id_text as id_text
     from graphrec.data.ids import parse_id as parse_id
+    from graphrec.data.query import OUTCOMES as OUTCOMES
+    from graphrec.data.query import Outcome as Outcome
     from graphrec.data.query import Query as Query
     from graphrec.data.read import read_events as read_events
     from graphrec.data.read import read_users as read_users

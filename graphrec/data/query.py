@@ -3,30 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal, Self, get_args
 
 import torch
 from torch import Tensor
 
-from graphrec.data.checks import check_index, check_time, check_times
+from graphrec.data.checks import (
+    MAX_TIME,
+    check_choice,
+    check_count,
+    check_index,
+    check_time,
+    check_times,
+)
 from graphrec.data.graph import FriendGraph, as_indices
 from graphrec.data.ids import Id
 from graphrec.data.roles import commonest_action
+
+Outcome = Literal["initiation", "tie"]
+"""What may follow a suggestion: the user acts on the person first, or that is also answered."""
+
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 
 @dataclass(frozen=True)
 class Query:
     """B queries; each is answered only from events strictly before its own time.
 
+    There are two questions. Without a horizon: whom does the user act on, given that they act at this time?
+    With one: with whom does an outcome begin between this time and the horizon? Recommenders that are trained
+    on the next act alone answer both by that.
+
     Attributes:
         user: [B] int64, index of the acting user.
         time: [B] int64, seconds.
         action: [B] int64, index into `FriendGraph.actions`.
+        horizon: [B] int64, seconds after `time`; None asks for the next act.
+        outcome: 'initiation', a first act on the person, or 'tie', one that is answered within the reply
+            window (either side may begin); None without a horizon.
     """
 
     user: Tensor
     time: Tensor
     action: Tensor
+    horizon: Tensor | None = None
+    outcome: Outcome | None = None
 
     def __post_init__(self) -> None:
         for value in (self.user, self.time, self.action):
@@ -38,6 +60,16 @@ class Query:
         types = [value.dtype for value in (self.user, self.time, self.action)]
         if set(types) != {torch.int64}:
             raise TypeError(f"user, time and action must be int64, got {types}")
+        if (self.horizon is None) != (self.outcome is None):
+            raise ValueError(
+                f"horizon and outcome belong together, got {self.horizon!r} and {self.outcome!r}"
+            )
+        if self.horizon is not None:
+            check_choice("outcome", self.outcome, OUTCOMES)
+            horizon = check_index("horizon", self.horizon, MAX_TIME, shape=(len(self),))
+            if bool((horizon < 1).any()):
+                raise ValueError(f"a horizon is at least 1 s, got {int(horizon.min())}")
+            object.__setattr__(self, "horizon", horizon)
 
     @classmethod
     def of(
@@ -89,9 +121,24 @@ class Query:
     def __len__(self) -> int:
         return self.user.size(0)
 
-    def __getitem__(self, rows: Tensor | slice) -> Query:
-        return Query(self.user[rows], self.time[rows], self.action[rows])
+    def __getitem__(self, rows: Tensor | slice) -> Self:
+        horizon = None if self.horizon is None else self.horizon[rows]
+        return type(self)(self.user[rows], self.time[rows], self.action[rows], horizon, self.outcome)
 
-    def at(self, time: int) -> Query:
+    def at(self, time: int) -> Self:
         """Return the same queries, all at one time (seconds)."""
-        return Query(self.user, torch.full_like(self.time, check_time("time", time)), self.action)
+        return replace(self, time=torch.full_like(self.time, check_time("time", time)))
+
+    def within(self, horizon: int | Tensor, outcome: Outcome) -> Self:
+        """Return the same queries about an outcome within a horizon.
+
+        Args:
+            horizon: seconds, one for all or [B] int64.
+            outcome: 'initiation' or 'tie'.
+
+        Raises:
+            TypeError, ValueError: the horizon is not a positive whole number, or there is no such outcome.
+        """
+        if not isinstance(horizon, Tensor):
+            horizon = torch.full_like(self.time, check_count("horizon", horizon, maximum=MAX_TIME))
+        return replace(self, horizon=horizon, outcome=outcome)

@@ -108,5 +108,9 @@ def _was_before(
 
 def default_reply_window(split: TemporalSplit, part: Part) -> int:
     """Return the reply window of a part, in seconds: min(7 days, a quarter of the part's window)."""
-    start, end = split.window(part)
+    return reply_window_of(*split.window(part))
+
+
+def reply_window_of(start: int, end: int) -> int:
+    """Return the reply window for events between two times, in seconds: min(7 days, a quarter of that)."""
     return max(1, min(WEEK_SECONDS, (end - start) // 4))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graphrec.data import FriendGraph, Part, Query, TemporalSplit, commonest_action
+from graphrec.data import FriendGraph, Outcome, Part, Query, TemporalSplit, commonest_action
 from graphrec.data.checks import check_count, check_graph
 from graphrec.evaluate.initiations import Initiations, default_reply_window
 from graphrec.evaluate.protocol import sample_rows
@@ -98,16 +98,24 @@ class ListQuestions:
     def __len__(self) -> int:
         return len(self.query)
 
+    def about(self, outcome: Outcome) -> Query:
+        """Return the B queries about an outcome within the window of each."""
+        return self.query.within((self.end - self.start)[self.moment], outcome)
 
-def parse_length(text: str) -> int:
+
+def parse_length(text: str, name: str = "every") -> int:
     """Return the seconds of a length such as '7d', '12h', '90m' or '3600s'.
+
+    Args:
+        text: the length.
+        name: of the argument, for the error.
 
     Raises:
         ValueError: it is not a positive whole number and a unit.
     """
     match = re.fullmatch(r"([1-9]\d{0,9})([smhdw])", text.strip())
     if match is None:
-        raise ValueError(f"every must be a number and a unit, such as '7d', '12h' or '90m', got {text!r}")
+        raise ValueError(f"{name} must be a number and a unit, such as '7d', '12h' or '90m', got {text!r}")
     return int(match[1]) * UNITS[match[2]]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graphrec.data import FriendGraph, Part, Query, TemporalSplit
+from graphrec.data import OUTCOMES, FriendGraph, Outcome, Part, Query, TemporalSplit
 from graphrec.data.checks import check_choice, check_count, check_kind
 from graphrec.evaluate.list_questions import NUM_MOMENTS, ListOutcomes, ListQuestions
 from graphrec.evaluate.protocol import Row, Scorer, check_not_fitted_on, evaluate_batches, exclude_self
@@ -28,7 +28,6 @@ LIST_SLICES = (
     "hop_2",
     "hop_far",
 )
-OUTCOMES = ("initiation", "tie")
 MEASURES = ("precision", "recall", "ndcg")
 LIST_METRICS = tuple(f"{outcome}_{measure}" for outcome in OUTCOMES for measure in MEASURES)
 """Metrics with an interval, without their `@k`."""
@@ -170,6 +169,7 @@ def evaluate_lists(
     num_moments: int = NUM_MOMENTS,
     every: str | None = None,
     action: str | None = None,
+    outcome: Outcome | None = None,
     progress: bool = True,
     in_sample: bool = False,
 ) -> ListResult:
@@ -193,6 +193,8 @@ def evaluate_lists(
         num_moments: of equal numbers of events.
         every: length of the windows instead, such as '7d'.
         action: name of the action suggested; by default the commonest of training.
+        outcome: what the recommender is asked for, within each window; by default its `default_outcome`, or
+            'tie'. Both outcomes are judged.
         progress: show a progress bar, where there is a terminal.
         in_sample: allow events that the recommender was fitted on (before its `fitted_until`).
 
@@ -206,7 +208,8 @@ def evaluate_lists(
         graph, part=part, split=split, num_moments=num_moments, every=every, action=action
     )
     check_not_fitted_on(scorer, questions.start[:1], in_sample=in_sample)
-    timeline, query = Timeline.of(graph), questions.query
+    timeline = Timeline.of(graph)
+    query = questions.about(outcome or getattr(scorer, "default_outcome", None) or "tie")
 
     def list_batch(rows: slice, batch: Query, scores: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         excluded = exclude_self(batch, timeline.contacts.before(batch.user, timeline.tick(batch.time)))

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from graphrec.data import Id, Query, id_list, id_pairs
+from graphrec.data import Id, Outcome, Query, id_list, id_pairs
 from graphrec.data.checks import check_count
 from graphrec.explain.evidence import (
     CandidateActivity,
@@ -18,7 +18,7 @@ from graphrec.explain.evidence import (
 )
 from graphrec.explain.explanation import Explanation
 from graphrec.explain.trials import Trials
-from graphrec.models import Recommender
+from graphrec.models import Question, Recommender, query_for
 from graphrec.temporal import Timeline
 from graphrec.tokenizer import Tokenizer
 
@@ -33,6 +33,9 @@ def explain(
     time: int | None = None,
     action: str | None = None,
     *,
+    horizon: int | None = None,
+    outcome: Outcome | None = None,
+    now: bool = False,
     tokenizer: Tokenizer | None = None,
     blocked: Iterable[tuple[Id, Id]] = (),
     opted_out: Iterable[Id] = (),
@@ -55,6 +58,9 @@ def explain(
         candidate: raw id.
         time: seconds; only strictly older events are used. By default one second after the last event.
         action: the action to suggest the candidate for; by default the most common one.
+        horizon: seconds that the suggestion is for, as in `graphrec.suggest`.
+        outcome: what the suggestion is for, as there.
+        now: the suggestion is for now instead, as there.
         tokenizer: its STUs define the prefix groups; fitted until `time` at the latest.
         blocked: pairs of raw ids. People in a pair with the user or the candidate are never mentioned.
         opted_out: raw ids of people who are never mentioned.
@@ -75,7 +81,8 @@ def explain(
         raise TypeError(f"tokenizer must be a Tokenizer, got a {type(tokenizer).__name__}")
     graph = recommender.graph
     ids = graph.user_ids
-    query = Query.of(graph, [user], time, action)
+    asked: Question = {"time": time, "action": action, "horizon": horizon, "outcome": outcome, "now": now}
+    query = query_for(recommender, [user], **asked)
     target, suggested = ids.index([user, candidate]).tolist()
     refusal = f"{candidate!r} is not suggested to {user!r}"  # without the reason: a block is not disclosed
     if target == suggested:

@@ -7,6 +7,7 @@ from graphrec.models.builders import Clustered as Clustered
 from graphrec.models.builders import GenerativeSTU as GenerativeSTU
 from graphrec.models.builders import Preset as Preset
 from graphrec.models.builders import TwoTower as TwoTower
+from graphrec.models.friend_recommender import FriendRecommender as FriendRecommender
 from graphrec.models.heads.clusters.head import BoundClusterHead as BoundClusterHead
 from graphrec.models.heads.clusters.index import ClusterIndex as ClusterIndex
 from graphrec.models.heads.codes.diagnostics import generators as generators
@@ -40,6 +41,7 @@ from graphrec.models.mixture.view import GraphView as GraphView
 from graphrec.models.nearest import Nearest as Nearest
 from graphrec.models.oracle import Oracle as Oracle
 from graphrec.models.recommender import Recommender as Recommender
+from graphrec.models.registry import DEFAULT_MODEL as DEFAULT_MODEL
 from graphrec.models.registry import LEARNED as LEARNED
 from graphrec.models.registry import MODELS as MODELS
 from graphrec.models.registry import build as build
@@ -52,7 +54,9 @@ from graphrec.models.rerank.exposure import exposure_capped_topk as exposure_cap
 from graphrec.models.rerank.hybrid import Hybrid as Hybrid
 from graphrec.models.rerank.reciprocal import ReciprocalReranker as ReciprocalReranker
 from graphrec.models.rerank.reply_model import ReplyModel as ReplyModel
+from graphrec.models.suggest import Question as Question
 from graphrec.models.suggest import Suggestions as Suggestions
+from graphrec.models.suggest import query_for as query_for
 from graphrec.models.suggest import suggest as suggest
 from graphrec.models.suggest import suggested as suggested
 from graphrec.models.windows.recommender import ListRanker as ListRanker

@@ -14,7 +14,7 @@ from torch import Tensor
 from graphrec.data import Query
 from graphrec.models.direct_candidates import DECAYED_CONTACTS, NO_CANDIDATES, SourceData, fill_decayed
 from graphrec.models.direct_lists import ListQueries, OrderData, list_best
-from graphrec.models.recommender import Wanted
+from graphrec.models.wanted import Wanted
 from graphrec.retrieval.topk import tie_capacity, tie_rank, tie_shuffle
 from graphrec.temporal import Timeline
 from graphrec.temporal.act_lists import ActLists, Received, enlarged

@@ -23,7 +23,8 @@ from graphrec.data.saved import (
 from graphrec.models.builders import TwoTower
 from graphrec.models.heads.softmax import BoundSoftmaxHead, SoftmaxHead
 from graphrec.models.mixture.recommender import MixtureRecommender
-from graphrec.models.recommender import Recommender, Wanted
+from graphrec.models.recommender import Recommender
+from graphrec.models.wanted import Wanted
 from graphrec.retrieval import ApproximateIndex, ExactIndex, Index
 from graphrec.retrieval.topk import select_rows
 from graphrec.temporal import Timeline

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Self, TypedDict
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from graphrec.data import EventLog, FriendGraph, Query
+from graphrec.data import EventLog, FriendGraph, Outcome, Query
 from graphrec.data.checks import (
     check_exclude,
     check_graph,
@@ -22,7 +21,8 @@ from graphrec.data.checks import (
 )
 from graphrec.data.precision import single_precision
 from graphrec.models.appending import append_log, reads_graph
-from graphrec.retrieval.topk import select_rows, stable_topk, tie_order, tie_rank
+from graphrec.models.wanted import Wanted
+from graphrec.retrieval.topk import stable_topk, tie_order, tie_rank
 from graphrec.temporal import Timeline, blocked_users, with_blocked
 from graphrec.tokenizer import Tokenizer
 
@@ -49,6 +49,12 @@ class Recommender(ABC):
 
     fitted_until: int | None = None
     """Seconds; the fit used strictly older events. None before a fit, or if unknown."""
+
+    default_horizon: int | None = None
+    """Seconds: for how long lists are by default; None if the recommender knows only the next act."""
+
+    default_outcome: Outcome | None = None
+    """What lists are for by default; None if the recommender knows only the next act."""
 
     _graph: FriendGraph | None = None
 
@@ -350,49 +356,6 @@ class Recommender(ABC):
     def _check(self, query: Query) -> None:
         """Check that a query fits the graph; see `check_query`."""
         check_query(self.graph, query)
-
-
-class Exclusions(TypedDict, total=False):
-    """The arguments of `recommend` that exclude users."""
-
-    exclude: tuple[Tensor, Tensor]
-    exclude_users: Tensor
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """The checked arguments of `recommend`.
-
-    Attributes:
-        k: length of a list.
-        row, user: [M] int64, rows ascending, users excluded from a query's list.
-        exclude_users: [O] int64, distinct, users excluded from all lists.
-    """
-
-    k: int
-    row: Tensor
-    user: Tensor
-    exclude_users: Tensor
-
-    def select(self, rows: Tensor, num_queries: int) -> Self:
-        """The arguments for some of the queries, `rows` [b] int64 ascending."""
-        row, user = select_rows(self.row, self.user, rows, num_queries)
-        return replace(self, row=row, user=user)
-
-    def exclusions(self) -> Exclusions:
-        """The excluded users as arguments of `recommend`; `exclude_users` only if there are any."""
-        pairs: Exclusions = {"exclude": (self.row, self.user)}
-        return {**pairs, "exclude_users": self.exclude_users} if len(self.exclude_users) else pairs
-
-    def with_own(self, query: Query) -> tuple[Tensor, Tensor]:
-        """The excluded pairs (row, user) [B + M] int64, the B queries' own users first."""
-        own = torch.arange(len(query))
-        return torch.cat([own, self.row]), torch.cat([query.user, self.user])
-
-    def between(self, start: int, end: int) -> tuple[Tensor, Tensor]:
-        """The excluded pairs of queries start..end-1, their rows renumbered from 0."""
-        first, last = torch.searchsorted(self.row, torch.tensor([start, end])).tolist()
-        return self.row[first:last] - start, self.user[first:last]
 
 
 def latest(moments: Iterable[int | None]) -> int | None:

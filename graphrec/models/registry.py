@@ -20,6 +20,7 @@ from graphrec.models.builders import (
     GenerativeSTU,
     TwoTower,
 )
+from graphrec.models.friend_recommender import FriendRecommender
 from graphrec.models.heuristics import HEURISTICS
 from graphrec.models.mixture.recommender import MixtureRecommender
 from graphrec.models.naming import add_name
@@ -53,6 +54,14 @@ def both(*, seed: int = 0) -> ReciprocalReranker:
     return ReciprocalReranker(GenerativeSTU(seed=seed), ReplyModel(seed=seed))
 
 
+def friend_recommender(*, seed: int = 0) -> FriendRecommender:
+    """Build the default, a `FriendRecommender` of a two-tower mixture and a `ListRanker`."""
+    return FriendRecommender(TwoTower(seed=seed), ListRanker(seed=seed))
+
+
+DEFAULT_MODEL = "friend_recommender"
+"""The name of the model that bundles, the command line and the ladder use by default."""
+
 LEARNED: dict[str, Callable[..., MixtureRecommender[Any]]] = {
     **{name: partial(TwoTower, **preset) for name, preset in TWO_TOWER_PRESETS.items()},
     **{name: partial(GenerativeSTU, **preset) for name, preset in GENERATIVE_PRESETS.items()},
@@ -67,6 +76,7 @@ MODELS: dict[str, Callable[..., Recommender]] = {
     "stu_hybrid": hybrid,
     "stu_both": both,
     "list_ranker": ListRanker,
+    DEFAULT_MODEL: friend_recommender,
 }
 """Builds each recommender, unfitted, in its default configuration; `register_model` adds to it."""
 

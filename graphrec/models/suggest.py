@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypedDict, Unpack
 
 import torch
 from torch import Tensor
 
-from graphrec.data import Id, Query, UserIds, id_list, id_pairs
+from graphrec.data import Id, Outcome, Query, UserIds, id_list, id_pairs
 from graphrec.data.checks import check_count, check_flags, check_index, check_query
 from graphrec.models.recommender import Recommender
 from graphrec.temporal import Timeline, ragged
@@ -45,39 +45,89 @@ class Suggestions:
         ]
 
 
+class Question(TypedDict, total=False):
+    """What is asked of a recommender; see `query_for`."""
+
+    time: int | None
+    action: str | None
+    horizon: int | None
+    outcome: Outcome | None
+    now: bool
+
+
+def query_for(
+    recommender: Recommender,
+    users: Tensor | Sequence[Id],
+    *,
+    time: int | None = None,
+    action: str | None = None,
+    horizon: int | None = None,
+    outcome: Outcome | None = None,
+    now: bool = False,
+) -> Query:
+    """Make the queries of a recommender's lists: for the time that follows, unless they are for now.
+
+    Args:
+        recommender: fitted.
+        users: raw ids, or [B] int64 indices.
+        time: seconds; only strictly older events are used. By default one second after the last event.
+        action: the action to suggest people for; by default the most common one.
+        horizon: seconds after `time` for which the lists are; by default `Recommender.default_horizon`.
+        outcome: 'initiation' or 'tie' (see `Query`), what the lists are for; by default
+            `Recommender.default_outcome`.
+        now: ask whom each user acts on next instead, given that they act at `time`. A recommender without a
+            default horizon knows only that.
+
+    Raises:
+        KeyError: a user or action is unknown; it is named.
+        TypeError: a single id in place of a list, or a value that is not an id.
+        ValueError: a horizon or outcome is given beside `now`, or for a recommender that knows only the next
+            act; or a horizon is not positive.
+    """
+    check_flags(now=now)
+    query = Query.of(recommender.graph, users, time, action)
+    by_default = recommender.default_horizon, recommender.default_outcome
+    if horizon is not None or outcome is not None:
+        if now:
+            raise ValueError("now asks whom a user acts on next: leave out horizon and outcome")
+        if None in by_default:
+            raise ValueError(f"{recommender.name} knows only the next act: leave out horizon and outcome")
+    horizon = by_default[0] if horizon is None else horizon
+    outcome = outcome or by_default[1]
+    return query if now or horizon is None or outcome is None else query.within(horizon, outcome)
+
+
 def suggest(
     recommender: Recommender,
     users: Tensor | Sequence[Id],
     *,
     k: int = 10,
-    time: int | None = None,
-    action: str | None = None,
     blocked: Iterable[tuple[Id, Id]] = (),
     opted_out: Iterable[Id] = (),
     include_known: bool = False,
+    **question: Unpack[Question],
 ) -> list[Suggestions]:
-    """Suggest k new people to each user.
+    """Suggest k new people to each user, for the time that follows or for now.
 
     Args:
         recommender: fitted.
         users: raw ids, or [B] int64 indices.
         k: number of people to suggest; fewer if fewer are available.
-        time: seconds; only strictly older events are used. By default one second after the last event.
-        action: the action to suggest people for; by default the most common one.
         blocked: pairs of raw ids; neither is suggested to the other.
         opted_out: raw ids of people who are suggested to nobody.
         include_known: also suggest people the user has had contact with, either way.
+        **question: time, action, horizon, outcome and now, as in `query_for`.
 
     Raises:
         KeyError: a user, blocked person or action is unknown; it is named.
-        TypeError: a single id in place of a list, or a value that is not an id.
+        TypeError, ValueError: as `query_for`.
     """
     check_flags(include_known=include_known)
     with recommender.graph.guard.reading():
         graph = recommender.graph
         ids = graph.user_ids
         k = min(check_count("k", k, maximum=None), graph.num_users)
-        query = Query.of(graph, users, time, action)
+        query = query_for(recommender, users, **question)
         pairs = id_pairs(blocked)
         people, scores = suggested(
             recommender,

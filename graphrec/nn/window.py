@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 MAX_DEVIATIONS = 5.0
@@ -57,3 +58,18 @@ class WindowNetwork(nn.Module):
         scaled = ((x - self.mean) / self.deviation).clamp(-MAX_DEVIATIONS, MAX_DEVIATIONS)
         out: Tensor = self.out(self.layers(scaled))
         return out
+
+
+def log_probability(logit: Tensor, length: Tensor) -> Tensor:
+    """Turn logits for one window into log-probabilities for another length.
+
+    Outcomes are taken to come at a constant rate: P = 1 - exp(-length x rate).
+
+    Args:
+        logit: [M].
+        length: [M] or [], in windows, above 0.
+
+    Returns:
+        [M] float64.
+    """
+    return (-torch.expm1(-F.softplus(logit.double()) * length)).clamp(min=1e-300).log()

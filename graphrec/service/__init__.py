@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 from graphrec.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from graphrec.service.bundle import DEFAULT_MODEL as DEFAULT_MODEL
     from graphrec.service.bundle import Bundle as Bundle
     from graphrec.service.export import suggest_everyone as suggest_everyone
     from graphrec.service.manifest import StaleBundleError as StaleBundleError

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +23,16 @@ from graphrec.decode import PrefixTree
 from graphrec.evaluate import StreamingRanks, evaluate_streaming, rank_events
 from graphrec.evaluate.protocol import sample_rows
 from graphrec.explain import Explanation
-from graphrec.models import Recommender, Suggestions, build, load_recommender, suggested
+from graphrec.models import (
+    DEFAULT_MODEL,
+    Question,
+    Recommender,
+    Suggestions,
+    build,
+    load_recommender,
+    query_for,
+    suggested,
+)
 from graphrec.service import manifest
 from graphrec.service.appending import append_in_place
 from graphrec.service.contents import append_log_digest, encode_newcomers, event_log_of, graph_schema
@@ -37,8 +46,6 @@ from graphrec.threads import one_intra_op_thread
 from graphrec.tokenizer import ResidualKMeans, Tokenizer, load_tokenizer
 
 GRAPH, RECOMMENDER, TOKENIZER = "graph.pt", "recommender", "tokenizer"
-
-DEFAULT_MODEL = "stu"
 
 
 @dataclass(frozen=True)
@@ -107,24 +114,17 @@ class Bundle:
         return self.origin.digest
 
     def suggest(
-        self, users: Tensor | Sequence[Id], *, k: int = 10, time: int | None = None, action: str | None = None
+        self, users: Tensor | Sequence[Id], *, k: int = 10, **question: Unpack[Question]
     ) -> list[Suggestions]:
-        """Suggest k new people to each user, as `graphrec.suggest` does, within the rules.
+        """Suggest k new people to each user, best first, as `graphrec.suggest` does, within the rules.
 
         Args:
             users: raw ids, or [B] int64 indices.
             k: people for each user, at most.
-            time: seconds; only strictly older events are used. By default one second after the last event.
-            action: to suggest people for; by default the most common one.
-
-        Returns:
-            for each user, suggestions, best first.
-
-        Raises:
-            KeyError: a user or action is unknown; it is named.
+            **question: time, action, horizon, outcome and now, as in `graphrec.models.query_for`.
         """
         with self.graph.guard.reading():
-            query = Query.of(self.graph, users, time, action)
+            query = query_for(self.recommender, users, **question)
             people, scores = self.suggested(query, k)
             return Suggestions.of(self.graph.user_ids, query.user, people, scores)
 
@@ -140,13 +140,13 @@ class Bundle:
             blocked, gone = self._rule_indices(self.origin.enforced_rules)
             return suggested(self.recommender, query, k, blocked=blocked, opted_out=gone)
 
-    def explain(self, user: Id, candidate: Id, *, time: int | None = None) -> Explanation:
+    def explain(self, user: Id, candidate: Id, **question: Unpack[Question]) -> Explanation:
         """Explain why a person is suggested to a user, within the rules; see `graphrec.explain.explain`.
 
         Args:
             user: raw id.
             candidate: raw id.
-            time: seconds; only strictly older events are used. By default one second after the last event.
+            **question: time, action, horizon, outcome and now, as in `suggest`.
 
         Raises:
             KeyError: a user or candidate is unknown; it is named.
@@ -154,7 +154,7 @@ class Bundle:
                 (a contact, the user, an opt-out, a block), since rules are not disclosed.
         """
         with self.graph.guard.reading():
-            return explain_within_rules(self, user, candidate, time, self._rule_indices)
+            return explain_within_rules(self, user, candidate, self._rule_indices, **question)
 
     def evaluate(self, log: EventLog | None = None, *, progress: bool = True) -> StreamingRanks:
         """Evaluate on a stream of events, with all users as candidates (see docs/evaluation.md).

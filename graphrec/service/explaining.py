@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from torch import Tensor
 
-from graphrec.data import Id, Query
+from graphrec.data import Id
 from graphrec.explain import Explanation, explain
+from graphrec.models import Question, query_for
 from graphrec.service.rules import Rules
 from graphrec.temporal import Timeline
 
@@ -20,8 +21,8 @@ def explain_within_rules(
     bundle: Bundle,
     user: Id,
     candidate: Id,
-    time: int | None,
     rule_indices: Callable[[Rules], tuple[Tensor, Tensor]],
+    **question: Unpack[Question],
 ) -> Explanation:
     """Explain a suggestion of a bundle; see `Bundle.explain`.
 
@@ -29,13 +30,14 @@ def explain_within_rules(
         bundle: the bundle.
         user: raw id.
         candidate: raw id.
-        time: seconds; None for one second after the last event.
         rule_indices: from rules to indices of blocked pairs [2, P] and of users who opted out [O].
+        **question: as in `graphrec.models.query_for`.
     """
     ids = bundle.graph.user_ids
     index = ids.index([user, candidate])
     user, candidate = ids.lookup(index)
-    query = Query.of(bundle.graph, index[:1], time)
+    query = query_for(bundle.recommender, index[:1], **question)
+    asked: Question = {**question, "time": int(query.time)}
     timeline = Timeline.of(bundle.graph, follows=True)
     known = timeline.contacts.before(query.user, timeline.tick(query.time))[1]
     rules = bundle.origin.enforced_rules
@@ -46,7 +48,7 @@ def explain_within_rules(
         bundle.recommender,
         user,
         candidate,
-        time=int(query.time),
+        **asked,
         tokenizer=bundle.tokenizer if bundle.tokenizer.until <= int(query.time) else None,
         blocked=zip(*(ids.lookup(side) for side in blocked), strict=True),
         opted_out=ids.lookup(opted_out),

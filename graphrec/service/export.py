@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from graphrec.data import DataError, Query
+from graphrec.models import Question, query_for
 from graphrec.service import manifest
 from graphrec.service.bundle import Bundle
 from graphrec.service.manifest import full_disk_errors_named
@@ -36,9 +37,8 @@ def suggest_everyone(
     path: str | os.PathLike[str],
     *,
     k: int = 10,
-    time: int | None = None,
-    action: str | None = None,
     progress: bool = True,
+    **question: Unpack[Question],
 ) -> None:
     """Write k new people for each user, as `Bundle.suggest` finds them, to a Parquet file.
 
@@ -51,13 +51,12 @@ def suggest_everyone(
         bundle: loaded from a folder, for an export that can resume.
         path: of the file, which is written when all parts are done.
         k: people for each user, at most.
-        time: seconds; only strictly older events are used. By default one second after the last event.
-        action: to suggest people for; by default the most common one.
         progress: show a bar on a terminal.
+        **question: time, action, horizon, outcome and now, as in `graphrec.models.query_for`.
 
     Raises:
         KeyError: the action is unknown; it is named.
-        ValueError: k is below 1.
+        ValueError: k is below 1; or as `query_for`.
         DataError: the file would be in a bundle's folder, another kind of file has its name, or another
             process writes it.
         OSError: it cannot be written.
@@ -67,7 +66,7 @@ def suggest_everyone(
     check_output(path, source.path.parent if isinstance(source, RuleStore) else None)
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
-    query = Query.of(bundle.graph, torch.arange(bundle.graph.num_users), time, action)
+    query = query_for(bundle.recommender, torch.arange(bundle.graph.num_users), **question)
     rules = bundle.origin.enforced_rules
     job = {
         "bundle": bundle.digest,
@@ -75,6 +74,8 @@ def suggest_everyone(
         "k": k,
         "time": int(query.time[0]),
         "action": int(query.action[0]),
+        "horizon": None if query.horizon is None else int(query.horizon[0]),
+        "outcome": query.outcome,
         "part": USERS_PER_PART,
     }
     fixed = bundle.with_rules(rules)  # one set of rules for all parts

@@ -21,7 +21,8 @@ from graphrec.data import DataError, FriendGraph, Query
 from graphrec.data.precision import single_precision
 from graphrec.data.saved import make_folder
 from graphrec.models.heuristic_lists import DirectRule, HeuristicLists
-from graphrec.models.recommender import Recommender, Wanted
+from graphrec.models.recommender import Recommender
+from graphrec.models.wanted import Wanted
 from graphrec.temporal import ContactChanges, Timeline, dense, ordinary_graph, popularity_half_life
 from graphrec.temporal.patched import PatchedSweep
 

@@ -9,7 +9,7 @@ from graphrec.data import Query
 from graphrec.models.direct_candidates import COMMON_CONTACTS, DECAYED_CONTACTS, JACCARD
 from graphrec.models.heuristic_lists import DirectRule, Measured
 from graphrec.models.heuristics.base import Heuristic
-from graphrec.models.recommender import Wanted
+from graphrec.models.wanted import Wanted
 from graphrec.temporal import dense
 from graphrec.temporal.contacts import FIXED_POINT
 

@@ -44,7 +44,8 @@ from graphrec.models.mixture.validation import (
     validation_scores,
 )
 from graphrec.models.mixture.view import GraphView
-from graphrec.models.recommender import MAX_SCORES, Recommender, Wanted
+from graphrec.models.recommender import MAX_SCORES, Recommender
+from graphrec.models.wanted import Wanted
 from graphrec.nn import MixtureNetwork
 from graphrec.temporal import Timeline
 from graphrec.threads import one_intra_op_thread

@@ -21,7 +21,8 @@ from graphrec.data.saved import (
 )
 from graphrec.models.appending import reads_graph
 from graphrec.models.manifest import load_submodels, save_submodels
-from graphrec.models.recommender import Exclusions, Recommender, Wanted, latest
+from graphrec.models.recommender import Recommender, latest
+from graphrec.models.wanted import Exclusions, Wanted
 from graphrec.retrieval.topk import padded_topk
 from graphrec.temporal import Timeline
 

@@ -307,7 +307,8 @@ class ReplyModel:
             out._fitted = _Fitted(graph, content["profiles_until"], None)
             weights = torch.load(folder / TENSORS, weights_only=True)
             num_features = weights["linear.weight"].size(1)
-            query = Query(*(torch.zeros(1, dtype=torch.int64) for _ in range(3)))
+            none = torch.zeros(1, dtype=torch.int64)
+            query = Query(none, none, none)
             found = out.features(query, query.user).size(1)
             if found != num_features:
                 raise ValueError(f"the model knows {num_features} features, this graph gives {found}")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from graphrec.data import FriendGraph
-from graphrec.evaluate.initiations import WEEK_SECONDS
+from graphrec.evaluate.initiations import reply_window_of
 from graphrec.evaluate.list_questions import RECIPIENT_WINDOWS, ListOutcomes, seen_between
 from graphrec.features.window import NUM_WINDOW_FEATURES, WindowCandidates, WindowFeatures
 from graphrec.temporal import Timeline, ordinary_graph
@@ -69,7 +69,7 @@ def collect_examples(
         start,
         end,
         decided_until=until,
-        reply_window=max(1, min(WEEK_SECONDS, (until - int(time[num_events * 7 // 8])) // 4)),
+        reply_window=training_reply_window(time[:num_events], until),
     )
     parts = [nothing]
     for moment, (low, high) in enumerate(zip(since.tolist(), start.tolist(), strict=True)):
@@ -84,6 +84,16 @@ def collect_examples(
         torch.cat([part.label for part in parts]),
         torch.cat([part.weight for part in parts]),
     )
+
+
+def training_reply_window(time: Tensor, until: int) -> int:
+    """Return the reply window of a training period, in seconds: that of its last eighth of events.
+
+    Args:
+        time: [n] int64 seconds, ascending, of the events before `until`.
+        until: seconds.
+    """
+    return reply_window_of(int(time[len(time) * 7 // 8]), until)
 
 
 def _examples(

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal, Self, final, get_args
+from typing import Self, final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from graphrec.data import DataError, FriendGraph, Query, UserIds
+from graphrec.data import OUTCOMES, DataError, FriendGraph, Outcome, Query, UserIds
 from graphrec.data.checks import check_choice
 from graphrec.data.precision import single_precision
 from graphrec.data.saved import load_errors_as_data_error, make_folder, read_manifest, write_manifest
@@ -19,18 +18,17 @@ from graphrec.features.window import NUM_WINDOW_FEATURES, WindowFeatures
 from graphrec.models.manifest import read_config
 from graphrec.models.mixture.plan import MAX_SNAPSHOT_ROWS, known_users
 from graphrec.models.mixture.view import GraphView, TrainingPeriod
-from graphrec.models.recommender import Recommender, Wanted
-from graphrec.models.windows.examples import NUM_WINDOWS, collect_examples
+from graphrec.models.recommender import Recommender
+from graphrec.models.wanted import Wanted
+from graphrec.models.windows.examples import NUM_WINDOWS, collect_examples, training_reply_window
 from graphrec.models.windows.training import WindowConfig, train_window_network
-from graphrec.nn.window import WindowNetwork
+from graphrec.nn.window import WindowNetwork, log_probability
 from graphrec.retrieval.topk import padded_topk
 from graphrec.temporal import SpectralEmbeddings, Timeline, ordinary_graph, popularity_half_life
 from graphrec.threads import one_intra_op_thread
 from graphrec.tokenizer.id_positions import id_positions
 
-Outcome = Literal["initiation", "tie"]
-
-FORMAT, MANIFEST, TENSORS = "graphrec.ListRanker/1", "model.json", "model.pt"
+FORMAT, MANIFEST, TENSORS = "graphrec.ListRanker/2", "model.json", "model.pt"
 
 SPECTRAL_DIM, SPECTRAL_ITERATIONS = 24, 8
 """Fewer dimensions converge better; embeddings that are unconverged or old cost a tenth of precision."""
@@ -41,20 +39,24 @@ NO_CANDIDATE, CONTACT = -50.0, -60.0
 
 @final
 class ListRanker(Recommender):
-    """P(u begins contact with v within a window after t), for lists that are read in the days after.
+    """P(u begins contact with v within a horizon after t), for lists that are read in the days after.
 
     Other recommenders are trained on whom a user acts on next, given that they act now. This one is trained
     on the lists themselves: at the starts of windows of the training period it scores people whom a user has
     not met, and learns from what followed in the window. Candidates are contacts of contacts, and the users
     with the highest rates of events and first contacts (see `WindowFeatures`).
 
-    A candidate's score is its log-probability within a window of 1/64 of the training events. Other users
-    come after all candidates, by their rate of first contacts received, and contacts last: for questions
-    about known people, ask another recommender. Only ordinary acts are read (see `Roles`).
+    A candidate's score is the log-probability of the query's outcome within its horizon, also that the user
+    does nothing at all counted in, so that scores compare between users. Windows have 1/64 of the training
+    events; for another horizon, outcomes are taken to come at a constant rate, and the network to keep the
+    pace of as long a time before the query. A query without a horizon is answered for one such window and
+    the default outcome. Other users come after all candidates, by their rate of first contacts received, and
+    contacts last: for questions about known people, ask another recommender. Only ordinary acts are read
+    (see `Roles`).
 
     Args:
-        outcome: what the lists are for: 'initiation', a first act on the person, or 'tie', one that is
-            answered within the reply window (either side may begin).
+        outcome: what lists are for by default: 'initiation' or 'tie' (see `Query`). If None, 'tie' where the
+            training events have replies, else 'initiation'.
         config: network and training.
         seed: instead of `config.seed`.
 
@@ -64,16 +66,18 @@ class ListRanker(Recommender):
     """
 
     name = "list_ranker"
+    dtype = torch.float32
 
     def __init__(
         self,
-        outcome: Outcome = "tie",
+        outcome: Outcome | None = None,
         config: WindowConfig | None = None,
         *,
         seed: int | None = None,
     ) -> None:
-        check_choice("outcome", outcome, get_args(Outcome))
-        self.outcome: Outcome = outcome
+        if outcome is not None:
+            check_choice("outcome", outcome, OUTCOMES)
+        self.outcome, self.default_outcome = outcome, outcome
         self.config = WindowConfig() if config is None else config
         if seed is not None:
             self.config = replace(self.config, seed=seed)
@@ -126,6 +130,9 @@ class ListRanker(Recommender):
             until=until,
             generator=torch.Generator().manual_seed(self.config.seed),
         )
+        replied = bool((examples.label[:, 1] > 0).any())
+        self.default_outcome = self.outcome or ("tie" if replied else "initiation")
+        self.default_horizon = training_reply_window(acts.events().time[:num_events], until)
         with torch.random.fork_rng():
             torch.manual_seed(self.config.seed)
             self._network = self._new_network()
@@ -171,6 +178,7 @@ class ListRanker(Recommender):
         """Copy the recommender without its graph."""
         out = type(self)(self.outcome, self.config)
         out._network, out._curve, out._window = self._network, self._curve, self._window
+        out.default_horizon, out.default_outcome = self.default_horizon, self.default_outcome
         out.fitted_until = self.fitted_until
         return out
 
@@ -182,6 +190,8 @@ class ListRanker(Recommender):
         torch.save({"known": view.raw_ids, "network": network.state_dict()}, path / TENSORS)
         content = {
             "outcome": self.outcome,
+            "default_outcome": self.default_outcome,
+            "default_horizon": self.default_horizon,
             "config": asdict(self.config),
             "period": asdict(view.period),
             "window": self._window,
@@ -202,6 +212,8 @@ class ListRanker(Recommender):
                 raise DataError(f"it knows {int((known < 0).sum())} people who are not in the graph")
             out = cls(content["outcome"], read_config(WindowConfig, content["config"]))
             out._window, out.fitted_until = float(content["window"]), content["fitted_until"]
+            out.default_outcome, out.default_horizon = content["default_outcome"], content["default_horizon"]
+            check_choice("default_outcome", out.default_outcome, OUTCOMES)
             with torch.random.fork_rng():
                 out._network = out._new_network().eval()
             out._network.load_state_dict(tensors["network"])
@@ -219,11 +231,11 @@ class ListRanker(Recommender):
         tick = timeline.tick(query.time)
         for moment in tick.unique().tolist():
             rate = self._features.popularity(moment)
-            out[tick == moment] = NO_CANDIDATE + rate / (1.0 + rate)
+            out[tick == moment] = (NO_CANDIDATE + rate / (1.0 + rate)).to(out.dtype)
         row, person = timeline.contacts.before(query.user, tick)
         out[row, person] += CONTACT - NO_CANDIDATE
         row, person, score = self._candidates(query)
-        out[row, person] = score
+        out[row, person] = score.to(out.dtype)
         return out
 
     @single_precision()
@@ -246,13 +258,31 @@ class ListRanker(Recommender):
         """The candidates of queries: (row [M] int64, user [M] int64, log-probability [M] float64)."""
         assert self._features is not None
         assert self._view is not None
-        tick, column = self._view.timeline.tick(query.time), get_args(Outcome).index(self.outcome)
+        tick, length = self._view.timeline.tick(query.time), self._lengths(query)
+        column = OUTCOMES.index(query.outcome or self.default_outcome or "tie")
         none = torch.empty(0, dtype=torch.int64)
         parts = [(none, none, torch.empty(0, dtype=torch.float64))]
         for moment in tick.unique().tolist():
             rows = (tick == moment).nonzero().squeeze(1)
             found = self._features.candidates(query.user[rows], moment)
-            logit = self.network(found.x)[:, column].double()
-            parts.append((rows[found.row], found.user, F.logsigmoid(logit).clamp(min=NO_CANDIDATE + 1.0)))
+            row = rows[found.row]
+            score = log_probability(self.network(found.x)[:, column], length[row])
+            parts.append((row, found.user, score.clamp(min=NO_CANDIDATE + 1.0)))
         row, person, score = (torch.cat(columns) for columns in zip(*parts, strict=True))
         return row, person, score
+
+    def _lengths(self, query: Query) -> Tensor:
+        """How many windows the horizons of queries are expected to last: [B] float64, 1 without a horizon.
+
+        The network is expected to keep the pace of as long a time before the query.
+        """
+        if query.horizon is None:
+            return torch.ones(len(query), dtype=torch.float64)
+        assert self._view is not None
+        timeline = self._view.timeline
+        past = (query.time - timeline.instants[0]).clamp(min=1)
+        span = torch.minimum(query.horizon, past)
+        since, until = (
+            timeline.num_events_before(timeline.tick(time)) for time in (query.time - span, query.time)
+        )
+        return (until - since).clamp(min=1) * (query.horizon / span) / self._window
