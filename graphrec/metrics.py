@@ -10,6 +10,8 @@ from torch import Tensor
 
 HIT_CUTOFFS = (1, 10, 50)
 NUM_BOOTSTRAP_RESAMPLES = 1000
+RARE_QUANTILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99, 0.999)
+"""Deciles, and two more at the top, where the likeliest of many candidates are."""
 
 
 def count_above(scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -197,6 +199,32 @@ def reliability(
     number = np.bincount(place, minlength=num_bins)
     some = number > 0
     predicted, happened = (np.bincount(place, weights=x, minlength=num_bins) for x in (probability, outcome))
+    return predicted[some] / number[some], happened[some] / number[some], number[some]
+
+
+def reliability_by_quantile(
+    probability: np.ndarray, outcome: np.ndarray, *, quantiles: Sequence[float] = RARE_QUANTILES
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Compare predicted probabilities with outcomes between quantiles of the prediction.
+
+    For rare outcomes, whose predictions would all lie in one of the equal ranges of `reliability`. Equal
+    predictions are never separated.
+
+    Args:
+        probability: [n] float64.
+        outcome: [n] bool.
+        quantiles: borders inside 0..1, ascending; by default deciles, the last one cut at 99 and 99.9 %.
+
+    Returns:
+        (mean prediction, fraction of positive outcomes, number of predictions), [K] each, of the ranges that
+        hold any.
+    """
+    if not len(probability):
+        return np.empty(0), np.empty(0), np.empty(0, dtype=np.int64)
+    place = np.searchsorted(np.quantile(probability, quantiles), probability, side="left")
+    number = np.bincount(place)
+    some = number > 0
+    predicted, happened = (np.bincount(place, weights=x) for x in (probability, outcome))
     return predicted[some] / number[some], happened[some] / number[some], number[some]
 
 

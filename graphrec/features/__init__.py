@@ -20,3 +20,6 @@ from graphrec.features.profiles import Profiles as Profiles
 from graphrec.features.query import NUM_QUERY_FEATURES as NUM_QUERY_FEATURES
 from graphrec.features.query import query_features as query_features
 from graphrec.features.timelines import Timelines as Timelines
+from graphrec.features.window import NUM_WINDOW_FEATURES as NUM_WINDOW_FEATURES
+from graphrec.features.window import WindowCandidates as WindowCandidates
+from graphrec.features.window import WindowFeatures as WindowFeatures

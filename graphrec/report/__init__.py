@@ -3,6 +3,7 @@
 from graphrec.report.code_tree import code_tree as code_tree
 from graphrec.report.figures import degree_and_reciprocity as degree_and_reciprocity
 from graphrec.report.figures import learning_curves as learning_curves
+from graphrec.report.figures import log_reliability_diagram as log_reliability_diagram
 from graphrec.report.figures import quality_over_time as quality_over_time
 from graphrec.report.figures import reliability_diagram as reliability_diagram
 from graphrec.report.figures import score_by_slice as score_by_slice

@@ -12,7 +12,7 @@ from matplotlib.ticker import PercentFormatter
 from graphrec.data.checks import check_count
 from graphrec.data.text import printable
 from graphrec.evaluate import Row
-from graphrec.metrics import calibration_error, reliability
+from graphrec.metrics import calibration_error, reliability, reliability_by_quantile
 from graphrec.report.network import NetworkStatistics
 
 SHOWN_SLICES = ("all", "repeat", "reply", "new")
@@ -95,6 +95,42 @@ def reliability_diagram(predicted: Mapping[str, tuple[np.ndarray, np.ndarray]], 
     for axis in (top, bottom):
         axis.spines[["top", "right"]].set_visible(False)
     figure.suptitle(label(title, max_length=MAX_TITLE_LENGTH), fontsize=11)
+    _arrange(figure)
+    return figure
+
+
+def log_reliability_diagram(predicted: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -> Figure:
+    """Predicted probabilities of rare outcomes against observed shares, both on logarithmic axes.
+
+    One point for each range of `reliability_by_quantile`, with 95 % intervals. Ranges without an outcome have
+    no place on the axes.
+
+    Args:
+        predicted: name to probabilities [n] float64 and outcomes [n] bool.
+        title: of the figure.
+    """
+    figure = Figure(figsize=(4.5, 4.5))
+    axis = figure.subplots()
+    points = []
+    for (name, (probability, outcome)), color in zip(predicted.items(), COLORS, strict=False):
+        mean, happened, number = reliability_by_quantile(probability, outcome)
+        shown = happened > 0
+        mean, happened, number = mean[shown], happened[shown], number[shown]
+        spread = 1.96 * np.sqrt(happened * (1 - happened) / number)
+        low = np.minimum(spread, happened * 0.9)  # an interval down to 0 would leave the axes
+        axis.errorbar(
+            mean, happened, yerr=[low, spread], marker="o", markersize=4, color=color, label=label(name)
+        )
+        points += [mean, happened]
+    if not any(len(part) for part in points):
+        raise ValueError("there is no outcome to draw")
+    ends = [np.concatenate(points).min() / 2, min(1.0, np.concatenate(points).max() * 2)]
+    axis.plot(ends, ends, color="#999999", linewidth=1, zorder=0)
+    axis.set(xscale="log", yscale="log", xlim=ends, ylim=ends, aspect="equal")
+    axis.set(xlabel="mean predicted probability", ylabel="observed share")
+    axis.legend(fontsize=8, frameon=False)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.set_title(label(title, max_length=MAX_TITLE_LENGTH), fontsize=11)
     _arrange(figure)
     return figure
 
