@@ -17,7 +17,7 @@ from benchmarks.quality import boosted_lists, lists
 from benchmarks.quality.boosted_lists import BoostedLists, Candidates
 from benchmarks.quality.list_calibration import Predictions
 from benchmarks.quality.lists import Run
-from graphrec.data import FriendGraph, Query, TemporalSplit
+from graphrec.data import OUTCOMES, FriendGraph, Outcome, Query, TemporalSplit
 from graphrec.datasets import SyntheticFriends
 from graphrec.evaluate import ListQuestions
 from graphrec.metrics import bootstrap_ratio, reliability_by_quantile
@@ -68,7 +68,7 @@ class Fixed:
 
 
 @pytest.mark.parametrize("outcome", ["initiation", "tie"])
-def test_predictions_are_those_of_a_loop_over_the_log(outcome: str) -> None:
+def test_predictions_are_those_of_a_loop_over_the_log(outcome: Outcome) -> None:
     rows = random_rows(3, users=60, events=600, times=300, scale=60, actions=("text",))
     replies = [Row(row.dst, row.src, row.time + 90, "text") for row in rows[::2]]
     graph = graph_of(sorted([*rows, *replies], key=lambda row: row.time))
@@ -135,8 +135,9 @@ def test_the_diagram_has_logarithmic_axes_and_a_point_for_each_range() -> None:
 # Gradient boosting
 
 
-def test_boosting_has_the_candidates_of_the_list_ranker() -> None:
+def test_boosting_has_the_candidates_of_the_list_ranker(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("sklearn")
+    monkeypatch.setitem(boosted_lists.BOOSTING, "max_bins", 15)
     graph = small_graph()
     split = TemporalSplit.of(graph)
     candidates = Candidates.of(graph, until=split.t_val, seed=0)
@@ -200,13 +201,14 @@ def test_a_small_run_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyP
     kept = {name: lists.HEURISTICS[name] for name in ("random", "popularity", "adamic_adar", "ppr")}
     monkeypatch.setattr(lists, "HEURISTICS", kept)
     monkeypatch.setattr(lists, "ListRanker", partial(ListRanker, config=SMALL))
-    monkeypatch.setattr(lists, "SyntheticFriends", partial(SyntheticFriends, 60, 1500, root=tmp_path))
-    monkeypatch.setitem(boosted_lists.BOOSTING, "max_iter", 2)
+    monkeypatch.setattr(lists, "SyntheticFriends", partial(SyntheticFriends, 40, 600, root=tmp_path))
+    for setting in ("max_iter", "max_bins"):
+        monkeypatch.setitem(boosted_lists.BOOSTING, setting, 3)
     arguments = ["--dataset", "Synthetic", "--seeds", "0", "1", "--out", str(tmp_path)]
     lists.main([*arguments, "--models", "popularity"])
     tables = json.loads((tmp_path / "Synthetic.json").read_text())["tables"]
     models = {row[0].rstrip("*") for row in tables[0]["rows"]}
-    own = {f"{name}, {outcome}" for name in ("boosting", "list_ranker") for outcome in lists.OUTCOMES}
+    own = {f"{name}, {outcome}" for name in ("boosting", "list_ranker") for outcome in OUTCOMES}
     assert models == own | {*kept, "oracle"}
     assert [row[1] for row in tables[1]["rows"]] == ["initiation", "tie"]
     assert all(len(row) == len(table["columns"]) for table in tables for row in table["rows"])

@@ -10,12 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graphrec.data import FriendGraph, Query
+from graphrec.data import OUTCOMES, FriendGraph, Outcome, Query
 from graphrec.features import WindowFeatures
 from graphrec.models import WindowExamples, collect_examples
 from graphrec.temporal import SpectralEmbeddings, Timeline, ordinary_graph
-
-OUTCOMES = ("initiation", "tie")
 
 WINDOWS_OF_TRAINING = 64
 SPECTRAL_DIM, SPECTRAL_ITERATIONS = 24, 8
@@ -82,7 +80,7 @@ class BoostedLists:
         name: the row's name.
     """
 
-    def __init__(self, outcome: str, examples: WindowExamples, candidates: Candidates, seed: int) -> None:
+    def __init__(self, outcome: Outcome, examples: WindowExamples, candidates: Candidates, seed: int) -> None:
         self.name = f"boosting, {outcome}"
         self._candidates = candidates
         column = OUTCOMES.index(outcome)

@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 import torch
 
-from graphrec.data import FriendGraph
+from graphrec.data import FriendGraph, Outcome
 from graphrec.evaluate import ListOutcomes, ListQuestions, Scorer
 from graphrec.metrics import reliability_by_quantile
 from graphrec.temporal import Timeline
@@ -49,7 +49,7 @@ class Predictions:
     num_beyond: int
 
     @classmethod
-    def of(cls, model: Scorer, graph: FriendGraph, questions: ListQuestions, outcome: str) -> Self:
+    def of(cls, model: Scorer, graph: FriendGraph, questions: ListQuestions, outcome: Outcome) -> Self:
         """Ask a model whose scores are log-probabilities for the questions.
 
         Args:
@@ -59,7 +59,7 @@ class Predictions:
             outcome: 'initiation' or 'tie'.
         """
         timeline, outcomes = Timeline.of(graph), ListOutcomes.of(graph, questions)
-        size, query = graph.num_users, questions.query
+        size, query = graph.num_users, questions.about(outcome)
         asked = (questions.moment * size + query.user) * size
         counts = outcomes.replied if outcome == "tie" else np.ones(len(outcomes.key), dtype=bool)
         undecided = outcomes.undecided if outcome == "tie" else np.zeros(len(outcomes.key), dtype=bool)

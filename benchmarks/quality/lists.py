@@ -2,7 +2,7 @@
 
 python -m benchmarks.quality.lists [--dataset CollegeMsg ...] [--seeds 0 1 2] [--models NAME ...] [--out DIR]
 
-For each data set every heuristic, gradient boosting (scikit-learn) and `ListRanker` by either outcome, and
+For each data set every heuristic, gradient boosting (scikit-learn) and `ListRanker` for either outcome, and
 further models by name: precision@10, recall of ties, the ratio to the best heuristic in hindsight, how evenly
 people are suggested, and CPU seconds of a fit; then whether the probabilities of `ListRanker` are right.
 `Synthetic` is another world for each seed, with the oracle and the share of the way to it.
@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from tabulate import tabulate
 
 from benchmarks.quality.boosted_lists import BoostedLists, Candidates, booster
 from benchmarks.quality.list_calibration import BIN_COLUMNS, COLUMNS, Predictions
-from graphrec.data import DataError, FriendGraph, TemporalSplit
+from graphrec.data import OUTCOMES, DataError, FriendGraph, Outcome, TemporalSplit
 from graphrec.datasets import DATASETS, SyntheticFriends, World, load_dataset
 from graphrec.evaluate import ListQuestions, ListResult, Scorer, evaluate_lists
 from graphrec.metrics import bootstrap_ratio, reliability_by_quantile
@@ -35,7 +35,6 @@ from graphrec.threads import one_intra_op_thread
 
 SYNTHETIC = "Synthetic"
 DEFAULT = ("CollegeMsg", "EmailEuCore", "Copenhagen", "MathOverflow", SYNTHETIC)
-OUTCOMES: tuple[Literal["initiation", "tie"], ...] = ("initiation", "tie")
 METRICS = ("initiation_precision", "tie_precision", "tie_recall")
 COMPARED = ("initiation_precision", "tie_precision")
 RANKER = "list_ranker"
@@ -94,9 +93,11 @@ def network_of(name: str, seed: int, number: int) -> Network:
     return Network(graph, split, ListQuestions.of(graph, split=split), world, number if world else 0)
 
 
-def judge(scorer: Scorer, network: Network, fit_seconds: float) -> Run:
-    """Judge a fitted model on the test lists of a network."""
-    result: ListResult = evaluate_lists(scorer, network.graph, split=network.split, progress=False)
+def judge(scorer: Scorer, network: Network, fit_seconds: float, outcome: Outcome | None = None) -> Run:
+    """Judge a fitted model on the test lists of a network, asked for one outcome or for its default."""
+    result: ListResult = evaluate_lists(
+        scorer, network.graph, split=network.split, outcome=outcome, progress=False
+    )
     offset = network.number * network.graph.num_users  # users of two worlds are different people
     terms = {}
     for metric in METRICS:
@@ -133,16 +134,14 @@ def boosting(network: Network, seed: int) -> Iterator[tuple[str, Run]]:
         yield model.name, judge(model, network, collected + time.process_time() - began)
 
 
-def rankers(network: Network, seed: int) -> Iterator[tuple[str, str, Run, Predictions]]:
-    """Judge `ListRanker` by either outcome, and the probabilities of that outcome."""
+def rankers(network: Network, seed: int) -> Iterator[tuple[Outcome, Run, Predictions]]:
+    """Judge one `ListRanker`, asked for either outcome, and the probabilities of that outcome."""
+    began = time.process_time()
+    model = ListRanker(seed=seed).fit(network.graph, until=network.split.t_val)
+    fit_seconds = time.process_time() - began
     for outcome in OUTCOMES:
-        model, run = fit_and_judge(ListRanker(outcome, seed=seed), network)
-        yield (
-            f"{RANKER}, {outcome}",
-            outcome,
-            run,
-            Predictions.of(model, network.graph, network.questions, outcome),
-        )
+        run = judge(model, network, fit_seconds, outcome)
+        yield outcome, run, Predictions.of(model, network.graph, network.questions, outcome)
 
 
 @one_intra_op_thread()
@@ -168,8 +167,8 @@ def run_dataset(
                 keep(ORACLE, fit_and_judge(Oracle(network.world), network)[1])
         for model, run in boosting(network, seed):
             keep(model, run)
-        for model, outcome, run, predicted in rankers(network, seed):
-            keep(model, run)
+        for outcome, run, predicted in rankers(network, seed):
+            keep(f"{RANKER}, {outcome}", run)
             predictions[outcome].append(predicted)
         for model in models:
             learned = model_kind(model) == "learned"
