@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphrec.data import Events
-from graphrec.models.heuristic_lists import EventCounts
 from graphrec.temporal import Timeline
 from graphrec.temporal.act_lists import ActLists
+from graphrec.temporal.event_counts import EventCounts
 
 USERS = 6
 HALF_LIFE = 3.0

@@ -35,6 +35,7 @@ SPECTRAL = {
     "clustered",
     "clustered_pointer",
     "clustered_only",
+    "list_ranker",
 }
 """Models with spectral embeddings, whose start depends on the users that there are."""
 

@@ -8,14 +8,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphrec.data import EventLog, FriendGraph, Query, TemporalSplit
+from graphrec.data import EventLog, Events, FriendGraph, Query, TemporalSplit
 from graphrec.evaluate import evaluate_lists
+from graphrec.explain import explain
 from graphrec.features.window import WindowFeatures
 from graphrec.features.window_kernels import fill_ranks
+from graphrec.features.window_pools import WindowPools
 from graphrec.models import HEURISTICS, ListRanker, WindowConfig
 from graphrec.models.windows.examples import collect_examples
 from graphrec.temporal import SpectralEmbeddings, Timeline
-from graphrec.temporal.rates import Rates, gather_rates
+from graphrec.temporal.rates import FIRST_ACTED, FIRST_RECEIVED, RECEIVED, Rates
 from tests.graphs import checked, graph_of, random_rows
 
 HALF_LIVES = (2.0, 7.0)
@@ -23,7 +25,7 @@ SMALL = WindowConfig(hidden_channels=16, max_epochs=8, batch_size=256)
 
 
 def naive_rates(graph: FriendGraph, user: int, end: int) -> list[float]:
-    """What `gather_rates` fills, by counting."""
+    """What `Rates.gather` returns, by counting."""
     log = graph.events()
     events = list(zip(log.src.tolist(), log.dst.tolist(), log.time.tolist(), strict=True))
     past = events[:end]
@@ -52,16 +54,45 @@ def naive_rates(graph: FriendGraph, user: int, end: int) -> list[float]:
 @checked
 @given(st.integers(0, 10_000))
 def test_rates_are_those_of_a_count(seed: int) -> None:
-    graph = graph_of(random_rows(seed, users=6, events=40, times=15), num_users=6)
-    timeline, users = Timeline.of(graph), np.arange(6)
+    graph = graph_of(random_rows(seed, users=6, events=150, times=60), num_users=6)
+    timeline = Timeline.of(graph)
     rates = Rates(timeline, HALF_LIVES)
     ticks = np.random.default_rng(seed).integers(0, len(timeline.instants) + 1, size=6)
-    for tick in ticks.tolist():  # forward and back
-        now, columns = rates.before(tick)
-        out = np.empty((17, 6), np.float32)
-        gather_rates(users, now, rates.half_lives, columns, out)
-        for user in range(6):
-            np.testing.assert_allclose(out[:, user], naive_rates(graph, user, now), rtol=1e-5)
+    for tick in ticks.tolist():
+        assert_rates(rates, graph, tick)
+
+
+def assert_rates(rates: Rates, graph: FriendGraph, tick: int) -> None:
+    """They are those of a count of a graph's events, also for users who are named twice."""
+    now = rates.num_before(tick)
+    users = torch.arange(graph.num_users)
+    found = rates.gather(users, tick)
+    for user in users.tolist():
+        np.testing.assert_allclose(found[:, user], naive_rates(graph, user, now), rtol=1e-5)
+    assert torch.equal(rates.gather(torch.cat([users, users]), tick), found.repeat(1, 2))
+
+
+@checked
+@given(st.integers(0, 10_000))
+def test_rates_follow_an_index_that_grows_and_lose_its_removed_events(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = random_rows(seed, users=6, events=150, times=60)
+    graph = graph_of(rows, num_users=6)
+    events, cuts = graph.events(), np.sort(rng.integers(0, 151, size=3)).tolist()
+    timeline = Timeline(graph.select_events(torch.arange(150) < cuts[0]))
+    rates = Rates(timeline, HALF_LIVES)
+    for start, end in zip(cuts, [*cuts[1:], 150], strict=True):
+        timeline.append(Events(*(column[start:end] for column in vars(events).values())))
+        rates.follow(timeline)
+    for tick in rng.integers(0, len(timeline.instants) + 1, size=3).tolist():
+        assert_rates(rates, graph, tick)
+    index = timeline.copy()
+    gone = torch.from_numpy(rng.permutation(150)[: rng.integers(1, 40)])
+    index.remove(gone)
+    left = graph.select_events(torch.ones(150, dtype=torch.bool).index_fill_(0, gone, False))
+    for tick in rng.integers(0, len(timeline.instants) + 1, size=3).tolist():
+        assert_rates(rates.reading(index), left, tick)
+        assert_rates(rates, graph, tick)
 
 
 def features_of(graph: FriendGraph) -> WindowFeatures:
@@ -102,8 +133,8 @@ def test_candidates_are_strangers_with_their_common_contacts(seed: int) -> None:
 
 def test_no_more_candidates_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("graphrec.features.window.MAX_TWO_HOP", 2)
-    monkeypatch.setattr("graphrec.features.window.POOLS", ())
-    monkeypatch.setattr("graphrec.features.window.NUM_LAST_ACTIVE", 1)
+    monkeypatch.setattr("graphrec.features.window_pools.POOLS", ())
+    monkeypatch.setattr("graphrec.features.window_pools.NUM_LAST_ACTIVE", 1)
     hub = [(0, 1, 0), (1, 2, 1), (1, 3, 2), (1, 4, 3), (1, 5, 4), (0, 6, 5), (6, 2, 6)]
     graph = graph_of(hub, num_users=7)
     found = features_of(graph).candidates(torch.tensor([0]), 7)
@@ -165,6 +196,106 @@ def test_what_happens_from_the_moment_on_changes_no_list() -> None:
     ]
     other = model.on(graph_of(seen, num_users=20))
     assert not torch.equal(other.recommend(Query.of(other.graph, list(range(20)), moment), 19)[1], before[1])
+
+
+@pytest.fixture(scope="module")
+def ranker() -> ListRanker:
+    """Fitted among 40 users, with an event of two others at every time."""
+    rows = random_rows(3, users=38, events=700, times=150, actions=("text",))
+    rows = sorted([*rows, *((38, 39, time) for time in range(150))], key=lambda row: row[2])
+    return ListRanker(config=SMALL).fit(graph_of(rows, num_users=40), until=100)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_reading_scores_as_if_the_removed_events_had_never_been(
+    ranker: ListRanker, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for the spectral embeddings, which stay as they are; first acts among the events."""
+    monkeypatch.setattr("graphrec.features.window_pools.POOLS", ((3, 9), (1, 5), (2, 7)))
+    monkeypatch.setattr("graphrec.features.window_pools.NUM_LAST_ACTIVE", 4)
+    graph = ranker.graph
+    others = (graph.events().src != 38).nonzero().squeeze(1)
+    gone = others[torch.randperm(len(others), generator=torch.Generator().manual_seed(seed))[: 3 + 40 * seed]]
+    index = Timeline.of(graph, follows=True).copy()
+    removal = index.remove(gone)
+    kept = torch.ones(graph.num_events, dtype=torch.bool).index_fill_(0, gone, False)
+    naive = ranker.on(graph.select_events(kept))
+    assert naive._features is not None
+    assert ranker._features is not None
+    naive._features._spectral = ranker._features._spectral.reading(Timeline.of(naive.graph))
+    found = ranker.reading(index, torch.from_numpy(removal.owner))
+    assert found is not None
+    user = torch.arange(40).repeat(2)
+    query = Query(user, torch.tensor([150, 120]).repeat_interleave(40), torch.zeros_like(user))
+    torch.testing.assert_close(found.score(query), naive.score(query), rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(ranker.score(query), naive.score(query), rtol=1e-3)
+    users, scores = found.recommend(query, 30)
+    others_users, others_scores = naive.recommend(query, 30)
+    torch.testing.assert_close(scores, others_scores, rtol=1e-5, atol=1e-5)
+    differ = users != others_users
+    assert not bool(differ.any()) or float((scores[differ] - others_scores[differ]).abs().max()) < 1e-6
+
+
+def test_neither_appends_nor_explanations_rebuild(
+    ranker: ListRanker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = ranker.on(ranker.graph)
+
+    def fail(*_: object) -> None:
+        raise AssertionError("built again")
+
+    monkeypatch.setattr(ListRanker, "on", fail)
+    model.append(EventLog.from_arrays([1, 100], [2, 3], [200, 201]))
+    monkeypatch.setattr("graphrec.temporal.timeline.build_index", fail)
+    monkeypatch.setattr("graphrec.temporal.rates.Rates.__init__", fail)
+    model.append(EventLog.from_arrays([5, 101], [6, 100], [202, 203]))
+    users, _ = model.recommend(Query.of(model.graph, [101], 204), 5)
+    assert explain(model, 101, int(model.graph.user_ids.lookup(users[0, :1])[0]), 204).score < 0
+
+
+def test_pairs_are_scored_as_all_users_are(ranker: ListRanker, monkeypatch: pytest.MonkeyPatch) -> None:
+    user = torch.arange(40)
+    query = Query(user, 100 + user % 7, torch.zeros_like(user))
+    scores = ranker.score(query)
+    row, other = torch.randint(40, (2, 300), generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(ListRanker, "score_all", None)
+    torch.testing.assert_close(
+        ranker.score_pairs(query, row, other), scores[row, other], rtol=1e-6, atol=1e-6
+    )
+    assert ranker.score_pairs(query, row[:0], other[:0]).shape == (0,)
+
+
+def test_pools_are_those_of_the_rates_of_all_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At any time, before and after appends, whether the users who acted last are near or far back."""
+    monkeypatch.setattr("graphrec.temporal.user_order.EVENTS_BETWEEN_CHECKPOINTS", 16)
+    sizes = ((FIRST_RECEIVED, 5), (RECEIVED, 3), (FIRST_ACTED, 6))
+    monkeypatch.setattr("graphrec.features.window_pools.POOLS", sizes)
+    monkeypatch.setattr("graphrec.features.window_pools.NUM_LAST_ACTIVE", 4)
+    rows = random_rows(0, users=30, events=600, times=200)
+    graph, half_life = graph_of(rows, num_users=30), 20.0
+    events, tie_rank = graph.events(), torch.randperm(30, generator=torch.Generator().manual_seed(1))
+    timeline = Timeline(graph.select_events(torch.arange(600) < 250))
+    rates = Rates(timeline, (half_life,))
+    pools = WindowPools(timeline, tie_rank, half_life, rates.clock)
+    rng = np.random.default_rng(0)
+    for start, end in ((250, 250), (250, 253), (253, 420), (420, 600)):
+        if end > start:
+            timeline.append(Events(*(column[start:end] for column in vars(events).values())))
+            rates.follow(timeline)
+            pools.follow(timeline, tie_rank, rates.clock)
+        for tick in [*rng.integers(1, len(timeline.instants) + 1, size=12).tolist(), len(timeline.instants)]:
+            monkeypatch.setattr("graphrec.features.window_pools.MAX_EVENTS_BACK", int(rng.integers(1, 40)))
+            everybody = rates.gather(torch.arange(30), tick)
+            expected: set[int] = set()
+            for kind, size in sizes:
+                value = everybody[rates.row_of(kind, 0)].tolist()
+                order = sorted(range(30), key=lambda user: (-value[user], int(tie_rank[user])))
+                expected |= {user for user in order[:size] if value[user] > 0}
+            age = everybody[10].tolist()
+            acted = [user for user in range(30) if everybody[1, user] > 0]
+            expected |= set(sorted(acted, key=lambda user: (age[user], int(tie_rank[user])))[:4])
+            assert pools.before(tick).tolist() == sorted(expected)
+            assert pools.popularity(tick).numpy() == pytest.approx(everybody[rates.row_of(3, 0)].numpy())
 
 
 def test_labels_end_where_training_ends() -> None:

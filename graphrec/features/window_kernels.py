@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from graphrec.jit import int64, kernel
+from graphrec.temporal.bounded_heap import offer
 from graphrec.temporal.columns import HalfEdges, TimedLists, end_before
 from graphrec.temporal.contacts import DECAY_FLOOR, DECAY_SHARE, FIXED_POINT
 from graphrec.temporal.order_kernels import count_before, slot_of, table_size
+from graphrec.temporal.removed import num_left
 
 
 @kernel
@@ -26,10 +28,10 @@ def count_paths(contacts: TimedLists, user: np.ndarray, bound: int, out: np.ndar
 def list_window_candidates(
     half: HalfEdges,
     contacts: TimedLists,
-    first_event: np.ndarray,
+    num_before: np.ndarray,
+    removed: np.ndarray,
     user: np.ndarray,
     bound: int,
-    now: int,
     pool: np.ndarray,
     tie_rank: np.ndarray,
     most: int,
@@ -45,10 +47,10 @@ def list_window_candidates(
     Args:
         half: the timelines.
         contacts: of `IndexColumns`.
-        first_event: [T] int64, position of the first event of each tick.
+        num_before: [T + 1] int64, events of the log before each tick.
+        removed: [R] int64, ascending positions of removed events.
         user: [B] int64.
         bound: the tick.
-        now: number of events before it.
         pool: [P] int64, distinct.
         tie_rank: [N] int64, distinct: of equal values the smaller rank comes first.
         most: contacts of contacts of each kind, at most.
@@ -59,6 +61,7 @@ def list_window_candidates(
     """
     start, length, tick, next_tick, other = half.start, half.length, half.tick, half.next_tick, half.other
     first, known, known_tick = contacts.start, contacts.length, contacts.tick
+    now = num_left(removed, num_before[bound])
     size = 0
     for b in range(len(user)):
         one = user[b]
@@ -85,7 +88,9 @@ def list_window_candidates(
             contact = int64(other[at])
             theirs = count_before(first[contact], known[contact], known_tick, bound)
             weight = 1.0 / np.log(max(theirs, 2))
-            near = 2.0 ** (-(now - first_event[tick[at]]) / (DECAY_SHARE * now)) + DECAY_FLOOR
+            near = (
+                2.0 ** (-(now - num_left(removed, num_before[tick[at]])) / (DECAY_SHARE * now)) + DECAY_FLOOR
+            )
             middle = start[contact]
             for far in range(middle, end_before(middle, length[contact], tick, bound)):
                 if next_tick[far] < bound:
@@ -96,7 +101,10 @@ def list_window_candidates(
                     key[slot] = person
                     found[number] = slot
                     number += 1
-                age = 2.0 ** (-(now - first_event[tick[far]]) / (DECAY_SHARE * now)) + DECAY_FLOOR
+                age = (
+                    2.0 ** (-(now - num_left(removed, num_before[tick[far]])) / (DECAY_SHARE * now))
+                    + DECAY_FLOOR
+                )
                 value[slot, 0] += np.floor(weight * FIXED_POINT + 0.5)
                 value[slot, 1] += np.floor(weight * near * age * FIXED_POINT + 0.5)
                 value[slot, 2] += 1.0
@@ -141,6 +149,45 @@ def list_window_candidates(
                 out[2, size] = value[slot, 2]
                 out[3, size] = count_before(first[person], known[person], known_tick, bound)
                 size += 1
+    return size
+
+
+@kernel
+def list_last_actors(
+    src: np.ndarray, event_tick: np.ndarray, tie_rank: np.ndarray, end: int, most: int, out: np.ndarray
+) -> int:
+    """Fill the users who acted last, in any order, and return how many; -1 if they acted too long ago.
+
+    Args:
+        src: [E] int64, of the events, below 0 where removed.
+        event_tick: [E] int32, of the events.
+        tie_rank: [N] int64, distinct: of those who acted last at one time the smaller rank comes first.
+        end: events of the log before this position are known.
+        most: events looked back on.
+        out: [k] int64, filled.
+    """
+    seen = np.full(table_size(min(most, end)), -1, np.int64)
+    tied, none, ranks = np.zeros(len(out)), np.zeros(len(out)), np.empty(len(out), np.int64)
+    size, at = 0, end - 1
+    while at >= 0 and size < len(out):
+        now, begin, num_tied = event_tick[at], size, int64(0)
+        room = len(out) - size
+        while at >= 0 and event_tick[at] == now:
+            if end - at > most:
+                return -1
+            user = src[at]
+            at -= 1
+            if user < 0:
+                continue
+            slot = slot_of(seen, user)
+            if seen[slot] >= 0:
+                continue
+            seen[slot] = user
+            rank = (tie_rank[user] << 32) | user
+            num_tied = offer(tied[:room], none[:room], ranks[:room], num_tied, 0.0, 0.0, rank)
+        for i in range(num_tied):
+            out[begin + i] = ranks[i] & 0xFFFFFFFF
+        size += num_tied
     return size
 
 

@@ -17,9 +17,10 @@ from graphrec.models.direct_lists import ListQueries, OrderData, list_best
 from graphrec.models.wanted import Wanted
 from graphrec.retrieval.topk import tie_capacity, tie_rank, tie_shuffle
 from graphrec.temporal import Timeline
-from graphrec.temporal.act_lists import ActLists, Received, enlarged
+from graphrec.temporal.act_lists import ActLists, Received
 from graphrec.temporal.columns import TimedLists
 from graphrec.temporal.contacts import DECAY_FLOOR, DECAY_SHARE
+from graphrec.temporal.event_counts import EventCounts
 from graphrec.temporal.user_order import Measure, UserOrder
 
 MIN_DEGREES = 1024
@@ -90,22 +91,6 @@ class DegreeWeights:
             self._max_degree = int(timeline.columns.contacts.length.max(initial=0))
             self._table = self._weight(torch.arange(2 * self._max_degree + MIN_DEGREES)).double()
         return self._table
-
-
-class EventCounts:
-    """The number of events of a log before each tick, removed ones counted, which follows an index."""
-
-    def __init__(self) -> None:
-        self._table, self._num_ticks = np.zeros(1, np.int64), 0
-
-    def of(self, timeline: Timeline) -> np.ndarray:
-        """Return the numbers, the last one of all events: [T + 1] int64."""
-        done, num_ticks = self._num_ticks, len(timeline.instants)
-        table = enlarged(self._table, num_ticks + 1)
-        # The last tick that was known may have grown.
-        table[done : num_ticks + 1] = timeline.end_of_log(torch.arange(done, num_ticks + 1)).numpy()
-        self._table, self._num_ticks = table, num_ticks
-        return table[: num_ticks + 1]
 
 
 class HeuristicLists:

@@ -39,8 +39,9 @@ class ActLists:
     Args:
         timeline: the index.
         side: 'dst' for the acts on users, 'src' for those by users.
-        half_life: seconds; infinite for plain counts.
+        half_life: seconds, or what `clock` counts; infinite for plain counts.
         first_only: whether only the first act of one user on another counts.
+        clock: [T] int64, when each tick is, by which acts decay; by default its time in seconds.
     """
 
     def __init__(
@@ -50,18 +51,19 @@ class ActLists:
         half_life: float,
         *,
         first_only: bool = False,
+        clock: np.ndarray | None = None,
     ) -> None:
         self._side, self._half_life, self._first_only = side, float(half_life), first_only
         user = self._users(timeline, 0)
         length = np.bincount(user[user >= 0], minlength=timeline.num_users)
         start = np.cumsum(length, dtype=np.int64) - length
-        columns = np.empty(len(user), np.int32), np.empty(len(user)), np.empty(len(user))
-        fill_received(
-            user, timeline.event_tick.numpy(), timeline.instants.numpy(), self._half_life, start, *columns
-        )
+        size = int(length.sum())
+        columns = np.empty(size, np.int32), np.empty(size), np.empty(len(user))
+        clock = timeline.instants.numpy() if clock is None else clock
+        fill_received(user, timeline.event_tick.numpy(), clock, self._half_life, start, *columns)
         self._lists = Received(start, length.astype(np.int32), *columns)
         self._room = self._lists.length.copy()
-        self._used = np.array([length.sum(), len(user)])
+        self._used = np.array([size, len(user)])
         self._num_users = timeline.num_users
 
     @property
@@ -93,8 +95,8 @@ class ActLists:
             return np.where(target < 0, -1, log[0][since:])
         return target
 
-    def follow(self, timeline: Timeline) -> None:
-        """Add the events appended to the index since."""
+    def follow(self, timeline: Timeline, clock: np.ndarray | None = None) -> None:
+        """Add the events appended to the index since; `clock` as for the class."""
         first = done = int(self._used[1])
         size, self._num_users = len(timeline.events), timeline.num_users
         self._lists = self._lists._replace(
@@ -104,12 +106,12 @@ class ActLists:
         )
         self._room = enlarged(self._room, self._num_users)
         user, event_tick = self._users(timeline, first), timeline.event_tick.numpy()
-        instants = timeline.instants.numpy()
+        clock = timeline.instants.numpy() if clock is None else clock
         while True:
             done += append_acts(
                 user[done - first :],
                 event_tick[done:],
-                instants,
+                clock,
                 self._half_life,
                 self._room,
                 self._used,

@@ -1,13 +1,19 @@
-"""Rates of every user's acts and first contacts, made and received, over several scales of the log."""
+"""Rates of users' acts and first contacts, made and received, over several scales of the log."""
 
 from __future__ import annotations
 
+from copy import copy
 from typing import NamedTuple, Self
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from graphrec.jit import kernel
-from graphrec.temporal.first_acts import fill_first_targets
+from graphrec.jit import int64, kernel, subkernel
+from graphrec.temporal.columns import LAST_TICK, HalfEdges, end_before
+from graphrec.temporal.event_counts import EventCounts
+from graphrec.temporal.growing_lists import GrowingLists
+from graphrec.temporal.removed import num_left
 from graphrec.temporal.timeline import Timeline
 
 ACTED, RECEIVED, FIRST_ACTED, FIRST_RECEIVED = range(4)
@@ -15,48 +21,52 @@ ACTED, RECEIVED, FIRST_ACTED, FIRST_RECEIVED = range(4)
 
 NUM_KINDS = 4
 
+SPACING = 16
+"""Half-edges of a user between two saved states."""
 
-class RateColumns(NamedTuple):
-    """What is kept of each of N users after the events before a position of the log.
 
-    A position stands for all events of one time: it is that of the first of them. Its distance from the end
-    is the age of an event in events of the log: a network's own pace is the clock.
+class SavedStates(NamedTuple):
+    """States of each of N users at moments of their timelines; see `walk`. The empty first one is not saved.
 
     Attributes:
-        decayed: [N, 4, S] float64, events of each kind, halved every half-life, as of `updated_at`.
-        updated_at: [N] float64, position of the user's last event.
-        total: [N, 4] float64, events of each kind.
-        answered: [N] float64, contacts with whom acts went both ways; at the time of the user's last event.
-        last: [N, 2] float64, positions of the last act of the user and of the last on them, or -1.
-        first: [N] float64, position of the first event, or -1.
+        start: [N] int64, position of each user's first state.
+        length: [N] int64, number of states of each user.
+        state: [K, 4 S + 3] float64, after the events before a tick.
+        tick: [K] int64, that tick.
+        place: [K] int64, how many half-edges of the user come before it.
     """
 
-    decayed: np.ndarray
-    updated_at: np.ndarray
-    total: np.ndarray
-    answered: np.ndarray
-    last: np.ndarray
-    first: np.ndarray
+    start: np.ndarray
+    length: np.ndarray
+    state: np.ndarray
+    tick: np.ndarray
+    place: np.ndarray
 
-    @classmethod
-    def empty(cls, num_users: int, num_scales: int) -> Self:
-        """Return the columns before any event."""
-        return cls(
-            np.zeros((num_users, NUM_KINDS, num_scales)),
-            np.zeros(num_users),
-            np.zeros((num_users, NUM_KINDS)),
-            np.zeros(num_users),
-            np.full((num_users, 2), -1.0),
-            np.full(num_users, -1.0),
-        )
 
-    def copy(self) -> RateColumns:
-        """Return columns that can be written to."""
-        return RateColumns(*(column.copy() for column in self))
+class Past(NamedTuple):
+    """What states are computed from.
+
+    Attributes:
+        half: the timelines.
+        pair: of `IndexColumns`.
+        num_before: [T + 1] int64, events of the log before each tick; see `EventCounts`.
+        removed: [R] int64, ascending positions of removed events.
+        half_lives: [S] float64, in events.
+    """
+
+    half: HalfEdges
+    pair: np.ndarray
+    num_before: np.ndarray
+    removed: np.ndarray
+    half_lives: np.ndarray
 
 
 class Rates:
-    """Rates of all users strictly before ticks; asked in order of time, the whole log is read once.
+    """Rates of any users strictly before any tick, in work that grows with the users asked for.
+
+    The age of an event is counted in events of the log: a network's own pace is the clock. Events of one time
+    have the position of the first of them. Of every `SPACING` half-edges of a user one state is saved
+    (8 bytes a half-edge with three half-lives), and others are computed from the one before.
 
     Args:
         timeline: the index.
@@ -64,127 +74,238 @@ class Rates:
     """
 
     def __init__(self, timeline: Timeline, half_lives: tuple[float, ...]) -> None:
-        self._timeline, self.half_lives = timeline, np.array(half_lives)
-        events, columns = timeline.events, timeline.columns
-        self._src, self._dst = events.src.numpy(), events.dst.numpy()
-        self._event_tick, self._pair = timeline.event_tick.numpy(), columns.pair
-        self._target = np.empty(len(events), np.int64)
-        fill_first_targets(
-            columns.half_edges, self._pair, self._src, self._dst, self._event_tick, 0, self._target
-        )
-        self._kept = 0, RateColumns.empty(timeline.num_users, len(half_lives))
+        self._half_lives, self._counts = np.array(half_lives), EventCounts()
+        due = np.maximum(timeline.columns.half_edges.length.astype(np.int64) - 1, 0) // SPACING
+        size, width = int(due.sum()), NUM_KINDS * len(half_lives) + 3
+        columns = np.empty((size, width)), np.empty(size, np.int64), np.empty(size, np.int64)
+        self._saved = GrowingLists(due, columns)
+        self._saved.length = np.zeros_like(due)
+        self._read(timeline)
+        save_states(np.arange(timeline.num_users), self._past, self._states, SPACING)
 
-    def before(self, tick: int) -> tuple[int, RateColumns]:
-        """Return the number of events before a tick, and the columns there; they must not be written to."""
-        end = int(self._timeline.end_of_log(tick))
-        begin, columns = self._kept
-        if begin == end:
-            return end, columns
-        if begin > end:
-            begin, columns = 0, RateColumns.empty(self._timeline.num_users, len(self.half_lives))
-        else:
-            columns = columns.copy()
-        add_events(
-            self._src,
-            self._dst,
-            self._event_tick,
-            self._target,
-            self._pair,
-            begin,
-            end,
-            self.half_lives,
-            columns,
+    def _read(self, timeline: Timeline) -> None:
+        columns = timeline.columns
+        self._timeline, self._num_events = timeline, len(timeline.events)
+        self._past = Past(
+            columns.half_edges,
+            columns.pair,
+            self._counts.of(timeline),
+            timeline.removed,
+            self._half_lives,
         )
-        self._kept = end, columns  # one assignment: other threads see the old pair or the new one
-        return end, columns
+
+    @property
+    def _states(self) -> SavedStates:
+        saved = self._saved
+        return SavedStates(saved.start, saved.length, *saved.columns)
+
+    def follow(self, timeline: Timeline) -> None:
+        """Read an index that events were appended to."""
+        events, new = timeline.events, slice(self._num_events, None)
+        self._read(timeline)
+        user = torch.cat([events.src[new], events.dst[new]]).unique().numpy()
+        length, saved = timeline.columns.half_edges.length[user].astype(np.int64), self._saved
+        saved.reserve(user[:0], timeline.num_users)
+        more = np.maximum(length - 1, 0) // SPACING - saved.length[user]
+        saved.reserve(np.repeat(user, more), timeline.num_users)
+        save_states(user, self._past, self._states, SPACING)
+
+    def reading(self, timeline: Timeline) -> Self:
+        """Return the rates on an index of the same users that has lost events (see `Timeline.remove`).
+
+        Users are read from the first removed event on, or from the state saved before it.
+        """
+        out = copy(self)
+        out._read(timeline)
+        return out
+
+    @property
+    def clock(self) -> np.ndarray:
+        """The number of events of the log before each tick, removed ones counted: [T + 1] int64."""
+        return self._past.num_before
+
+    def row_of(self, kind: int, scale: int) -> int:
+        """Return the row of `gather` that holds the decayed counts of a kind by one of the half-lives."""
+        return kind * (len(self._half_lives) + 1) + scale
+
+    def num_before(self, tick: int) -> int:
+        """Return the number of events before a tick."""
+        return int(self._timeline.num_events_before(tick))
+
+    def gather(self, user: Tensor, tick: int) -> Tensor:
+        """Return what is known of users [M] int64 before a tick, each time computed once.
+
+        Returns:
+            [4 S + 9, M] float32: decayed and whole counts of each kind (4 x (S + 1)), the shares of first
+            contacts received and made that went both ways (2), ages of the last act, of the last act
+            received and of the first event in events (3), all events so far where there is none.
+        """
+        removed = self._timeline.removed
+        intact = int(self._timeline.event_tick[int(removed[0])]) if len(removed) else int(LAST_TICK)
+        out = np.empty((NUM_KINDS * (len(self._half_lives) + 1) + 5, len(user)), np.float32)
+        gather_rates(user.contiguous().numpy(), tick, self._past, self._states, SPACING, intact, out)
+        return torch.from_numpy(out)
+
+
+@subkernel
+def walk(past: Past, at: int, end: int, position: int, state: np.ndarray) -> int:
+    """Bring a user's state from one place of their timeline to another, and return the latter's position.
+
+    A state [4 S + 3] is the user's events of each kind, halved every half-life (4 x S), then whole counts:
+    first acts of the user, first acts on them, and those of both in pairs where acts went both ways. The
+    position is that of the user's last event so far.
+
+    Args:
+        past: of the index.
+        at: position of a half-edge, the first of its tick.
+        end: position of a half-edge, the first of its tick.
+        position: of the state.
+        state: changed.
+    """
+    half, pair, num_before, removed, half_lives = past
+    other, tick, code = half.other, half.tick, half.code
+    scales = len(half_lives)
+    while at < end:
+        now = tick[at]
+        before, position = position, num_left(removed, num_before[now])
+        if position > before:
+            for scale in range(scales):
+                factor = 2.0 ** (-(position - before) / half_lives[scale])
+                for kind in range(4):
+                    state[kind * scales + scale] *= factor
+        while at < end and tick[at] == now:
+            person = other[at]  # the events of two users at one time are side by side
+            for side in range(2):
+                same, event = int64(0), int64(0)
+                place = at
+                while place < end and tick[place] == now and other[place] == person:
+                    if (code[place] & 1) != side:
+                        same += 1
+                        event = int64(code[place]) >> 1
+                    place += 1
+                if same == 0:
+                    continue
+                opens = pair[event, 0] == same
+                for scale in range(scales):
+                    for _ in range(same):
+                        state[side * scales + scale] += 1.0
+                    if opens:
+                        state[(2 + side) * scales + scale] += 1.0
+                if opens:
+                    state[4 * scales + side] += 1.0
+                    if pair[event, 1] > 0:  # of two first acts at one time each counts half
+                        state[4 * scales + 2] += 1.0 if pair[event, 3] < now else 0.5
+            at = place
+    return position
+
+
+@subkernel
+def position_before(past: Past, start: int, at: int) -> int:
+    """Return the position of the last event before a half-edge of a user, whose first is at `start`, or 0."""
+    return num_left(past.removed, past.num_before[past.half.tick[at - 1]]) if at > start else int64(0)
 
 
 @kernel
-def add_events(
-    src: np.ndarray,
-    dst: np.ndarray,
-    event_tick: np.ndarray,
-    target: np.ndarray,
-    pair: np.ndarray,
-    begin: int,
-    end: int,
-    half_lives: np.ndarray,
-    columns: RateColumns,
-) -> None:
-    """Add events of the log to the rates of their users.
+def save_states(user: np.ndarray, past: Past, saved: SavedStates, spacing: int) -> None:
+    """Save the states of users that are due; there is room for them.
 
     Args:
-        src: [E] int64, below 0 where an event was removed.
-        dst: [E] int64.
-        event_tick: [E] int32.
-        target: [E] int64, -1 but for first acts; see `fill_first_targets`.
-        pair: of `IndexColumns`.
-        begin: position of the first event to add, the first of its time.
-        end: position after the last one.
-        half_lives: [S] float64.
-        columns: changed.
+        user: [U] int64, distinct.
+        past: of the index.
+        saved: changed.
+        spacing: half-edges between two states.
     """
-    decayed, updated_at, total, answered, last, first = columns
-    position = begin
-    for event in range(begin, end):
-        if event_tick[event] != event_tick[position]:
-            position = event
-        if src[event] < 0:
+    start, length, tick = past.half.start, past.half.length, past.half.tick
+    state = np.empty(saved.state.shape[1])
+    for i in range(len(user)):
+        one = user[i]
+        begin, size = start[one], int64(length[one])
+        number = saved.length[one]
+        if size <= (number + 1) * spacing:
             continue
-        opens = target[event] >= 0
-        both = 0.0
-        if opens and pair[event, 1] > 0:  # of two first acts at one time each counts half
-            both = 1.0 if pair[event, 3] < event_tick[event] else 0.5
-        for side in range(2):
-            user = src[event] if side == 0 else dst[event]
-            passed = position - updated_at[user]
-            if passed > 0:
-                for scale in range(len(half_lives)):
-                    factor = 2.0 ** (-passed / half_lives[scale])
-                    for kind in range(4):
-                        decayed[user, kind, scale] *= factor
-            updated_at[user] = position
-            for scale in range(len(half_lives)):
-                decayed[user, side, scale] += 1.0
-                if opens:
-                    decayed[user, 2 + side, scale] += 1.0
-            total[user, side] += 1.0
-            if opens:
-                total[user, 2 + side] += 1.0
-            answered[user] += both
-            last[user, side] = position
-            if first[user] < 0:
-                first[user] = position
+        at = begin
+        state[:] = 0.0
+        if number > 0:
+            last = saved.start[one] + number - 1
+            at = begin + saved.place[last]
+            state[:] = saved.state[last]
+        position = position_before(past, begin, at)
+        while size > (number + 1) * spacing:
+            bound = tick[begin + (number + 1) * spacing]
+            end = end_before(at, begin + size - at, tick, bound)
+            position = walk(past, at, end, position, state)
+            slot = saved.start[one] + number
+            saved.state[slot] = state
+            saved.tick[slot], saved.place[slot] = bound, end - begin
+            at = end
+            number += 1
+        saved.length[one] = number
 
 
 @kernel
 def gather_rates(
-    user: np.ndarray, now: int, half_lives: np.ndarray, columns: RateColumns, out: np.ndarray
+    user: np.ndarray,
+    bound: int,
+    past: Past,
+    saved: SavedStates,
+    spacing: int,
+    intact: int,
+    out: np.ndarray,
 ) -> None:
-    """Fill what is known of users after `now` events of the log.
+    """Fill what is known of users before a tick; see `Rates.gather`.
 
     Args:
         user: [M] int64.
-        now: number of events so far.
-        half_lives: [S] float64.
-        columns: the rates.
-        out: [4 S + 9, M] float32, filled: decayed and whole counts of each kind (4 x (S + 1)), the shares of
-            first contacts received and made that went both ways (2), ages of the last act, of the last act
-            received and of the first event in events (3), `now` where there is none.
+        bound: the tick.
+        past: of the index.
+        saved: states.
+        spacing: half-edges between two of them.
+        intact: the tick of the first removed event: states after it do not count.
+        out: [4 S + 9, M] float32, filled.
     """
-    decayed, updated_at, total, answered, last, first = columns
+    half, half_lives, removed, num_before = past.half, past.half_lives, past.removed, past.num_before
+    start, length, tick, code = half.start, half.length, half.tick, half.code
+    num_acts, last_opposite = half.num_acts, half.last_opposite
     scales = len(half_lives)
     base = 4 * (scales + 1)
+    now = num_left(removed, num_before[bound])
+    state = np.empty(saved.state.shape[1])
+    done = np.full(len(start) if len(user) > len(start) else 0, -1, np.int64)
     for m in range(len(user)):
         one = user[m]
+        if len(done):
+            if done[one] >= 0:
+                for row in range(len(out)):
+                    out[row, m] = out[row, done[one]]
+                continue
+            done[one] = m
+        begin = start[one]
+        end = end_before(begin, length[one], tick, bound)
+        at = begin
+        state[:] = 0.0
+        first = saved.start[one]
+        number = min((end - begin - 1) // spacing, saved.length[one]) if end > begin else int64(0)
+        number = end_before(first, number, saved.tick, intact + 1) - first
+        if number > 0:
+            at = begin + saved.place[first + number - 1]
+            state[:] = saved.state[first + number - 1]
+        position = walk(past, at, end, position_before(past, begin, at), state)
         for scale in range(scales):
-            factor = 2.0 ** (-(now - updated_at[one]) / half_lives[scale])
+            factor = 2.0 ** (-(now - position) / half_lives[scale])
             for kind in range(4):
-                out[kind * (scales + 1) + scale, m] = decayed[one, kind, scale] * factor
-        for kind in range(4):
-            out[kind * (scales + 1) + scales, m] = total[one, kind]
-        out[base, m] = (answered[one] + 0.3) / (total[one, 3] + 1.0)
-        out[base + 1, m] = (answered[one] + 0.3) / (total[one, 2] + 1.0)
-        out[base + 2, m] = now - last[one, 0] if last[one, 0] >= 0 else now
-        out[base + 3, m] = now - last[one, 1] if last[one, 1] >= 0 else now
-        out[base + 4, m] = now - first[one] if first[one] >= 0 else now
+                out[kind * (scales + 1) + scale, m] = state[kind * scales + scale] * factor
+        acts, last, last_received, oldest = int64(0), int64(-1), int64(-1), int64(-1)
+        if end > begin:
+            acts, oldest = int64(num_acts[end - 1]), int64(tick[begin])
+            last, last_received = int64(tick[end - 1]), int64(last_opposite[end - 1])
+            if not code[end - 1] & 1:
+                last, last_received = last_received, last
+        out[scales, m] = acts
+        out[2 * scales + 1, m] = end - begin - acts
+        out[3 * scales + 2, m] = state[4 * scales]
+        out[4 * scales + 3, m] = state[4 * scales + 1]
+        out[base, m] = (state[4 * scales + 2] + 0.3) / (state[4 * scales + 1] + 1.0)
+        out[base + 1, m] = (state[4 * scales + 2] + 0.3) / (state[4 * scales] + 1.0)
+        out[base + 2, m] = now - num_left(removed, num_before[last]) if last >= 0 else now
+        out[base + 3, m] = now - num_left(removed, num_before[last_received]) if last_received >= 0 else now
+        out[base + 4, m] = now - num_left(removed, num_before[oldest]) if oldest >= 0 else now

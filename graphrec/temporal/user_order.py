@@ -67,6 +67,8 @@ class UserOrder:
         lists: what is measured.
         roles: whose keys an event changes: 1 for the actor's, 2 for the target's, 3 for both.
         origin: seconds, where last times count from.
+        clock: [T] int64, when each tick is, by which popularity decays; by default its time in seconds, and
+            the half-life and origin count what it counts.
     """
 
     def __init__(
@@ -80,16 +82,22 @@ class UserOrder:
         lists: TimedLists | None = None,
         roles: int = 2,
         origin: int = 0,
+        clock: np.ndarray | None = None,
     ) -> None:
         self._half_life = float(half_life) if received else 0.0
         self._measure, self._roles, self._origin = measure, roles, origin
         self._longest_chain = timeline.num_users // (EVENTS_BETWEEN_CHECKPOINTS * SEGMENT_LENGTH)
         self._segments: dict[int, Checkpoints] = {}
         self._bounds, self._num_seen = np.zeros(1, np.int64), 0
-        self._read(timeline, tie_rank, received, lists)
+        self._read(timeline, tie_rank, received, lists, clock)
 
     def _read(
-        self, timeline: Timeline, tie_rank: Tensor, received: Received | None, lists: TimedLists | None
+        self,
+        timeline: Timeline,
+        tie_rank: Tensor,
+        received: Received | None,
+        lists: TimedLists | None,
+        clock: np.ndarray | None,
     ) -> None:
         no_ints, no_ticks = np.empty(0, np.int64), np.empty(0, np.int32)
         acts = received or Received(no_ints, no_ticks, no_ticks, np.empty(0), np.empty(0))
@@ -98,7 +106,7 @@ class UserOrder:
             int(self._measure),
             self._origin,
             self._half_life,
-            timeline.instants.numpy(),
+            timeline.instants.numpy() if clock is None else clock,
             measured.start,
             measured.length,
             measured.tick,
@@ -120,12 +128,17 @@ class UserOrder:
         self._num_seen = len(self.event_tick)
 
     def follow(
-        self, timeline: Timeline, tie_rank: Tensor, received: Received | None, lists: TimedLists | None
+        self,
+        timeline: Timeline,
+        tie_rank: Tensor,
+        received: Received | None,
+        lists: TimedLists | None,
+        clock: np.ndarray | None = None,
     ) -> None:
         """Read an index that events were appended to; arguments as those of the class."""
         last = int(self.event_tick[-1]) if self._num_seen else -1
         size, num_bounds, shuffle = self._num_seen, len(self._bounds), self._shuffle
-        self._read(timeline, tie_rank, received, lists)
+        self._read(timeline, tie_rank, received, lists, clock)
         changed = num_bounds // SEGMENT_LENGTH if len(self._bounds) > num_bounds else len(self._bounds)
         if size < self._num_seen and self.event_tick[size] == last and self._bounds[num_bounds - 1] > last:
             changed = (num_bounds - 1) // SEGMENT_LENGTH  # a checkpoint's last tie has grown
@@ -133,6 +146,27 @@ class UserOrder:
             changed = 0
         for number in [number for number in self._segments if number >= changed]:
             del self._segments[number]
+
+    def first(self, tick: int, k: int) -> np.ndarray:
+        """Return the first users of the order before a tick, best first, at most k: int32."""
+        made = self.checkpoints(int(self.segment_of(torch.tensor([tick]))))
+        j = int(np.searchsorted(made.bound, tick, side="right")) - 1
+        listed, size, complete = np.empty((1, k), np.int32), np.zeros(1, np.int64), np.zeros(1, np.bool_)
+        fill_checkpoints(
+            self.columns,
+            self.tie_rank,
+            self.src,
+            self.dst,
+            self.event_tick,
+            made.listed[j, : made.size[j]],
+            int(made.bound[j]),
+            bool(made.complete[j]),
+            np.array([tick]),
+            listed,
+            size,
+            complete,
+        )
+        return listed[0, : size[0]]
 
     def segment_of(self, tick: Tensor) -> Tensor:
         """Return the segment of each tick [B] int64: [B] int64."""

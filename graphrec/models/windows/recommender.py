@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from copy import copy
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Self, final
@@ -15,6 +16,7 @@ from graphrec.data.checks import check_choice
 from graphrec.data.precision import single_precision
 from graphrec.data.saved import load_errors_as_data_error, make_folder, read_manifest, write_manifest
 from graphrec.features.window import NUM_WINDOW_FEATURES, WindowFeatures
+from graphrec.models.appending import reads_graph
 from graphrec.models.manifest import read_config
 from graphrec.models.mixture.plan import MAX_SNAPSHOT_ROWS, known_users
 from graphrec.models.mixture.view import GraphView, TrainingPeriod
@@ -162,7 +164,7 @@ class ListRanker(Recommender):
             regularized=False,
         )
         self._graph, self._view = graph, view
-        self._features = WindowFeatures(view.timeline, spectral, self._window, view.order.argsort())
+        self._features = WindowFeatures(view.timeline, spectral, self._window, view.order)
 
     @single_precision()
     def on(self, graph: FriendGraph) -> Self:
@@ -172,6 +174,37 @@ class ListRanker(Recommender):
         out = self._like()
         there = id_positions(UserIds(self._view.raw_ids), graph.user_ids)
         out._read(graph, there[there >= 0], self._view.period, since=self._view.period.until)
+        return out
+
+    @single_precision()
+    @torch.no_grad()
+    def follow(self, graph: FriendGraph) -> None:
+        """See `Recommender.follow`: spectral embeddings are renewed at their regular moments.
+
+        Where not all actions are ordinary, the recommender is put `on` the graph.
+        """
+        if not graph.roles.all_ordinary:
+            super().follow(graph)
+            return
+        assert self._view is not None
+        assert self._features is not None
+        view = self._view.follow(graph)
+        self._features.follow(view.timeline)
+        self._graph, self._view = graph, view
+
+    def reading(self, timeline: Timeline, changed: Tensor) -> Self | None:
+        """See `Recommender.reading`; None where not all actions are ordinary.
+
+        Timelines of candidates are read again from the first removed event on, at a cost that grows with
+        their events since.
+        """
+        if not self.graph.roles.all_ordinary:
+            return None
+        assert self._view is not None
+        assert self._features is not None
+        out = copy(self)
+        out._view = replace(self._view, timeline=timeline)
+        out._features = self._features.reading(timeline, changed)
         return out
 
     def _like(self) -> Self:
@@ -236,6 +269,30 @@ class ListRanker(Recommender):
         out[row, person] += CONTACT - NO_CANDIDATE
         row, person, score = self._candidates(query)
         out[row, person] = score.to(out.dtype)
+        return out
+
+    @reads_graph
+    @single_precision()
+    @torch.no_grad()
+    def score_pairs(self, query: Query, row: Tensor, user: Tensor) -> Tensor:
+        """See `Recommender.score_pairs`; the cost grows with M and the queries' candidates, not with N."""
+        row, user = self._check_pairs(query, row, user)
+        assert self._features is not None
+        assert self._view is not None
+        timeline, num_users = self._view.timeline, self.graph.num_users
+        tick, out = timeline.tick(query.time), torch.empty(len(row), dtype=self.dtype)
+        for moment in tick[row].unique().tolist():
+            here = (tick[row] == moment).nonzero().squeeze(1)
+            rate = self._features.popularity_of(user[here], moment)
+            out[here] = NO_CANDIDATE + rate / (1.0 + rate)
+        out[timeline.had_contact(query.user[row], user, tick[row])] += CONTACT - NO_CANDIDATE
+        asked = row.unique()
+        found, person, score = self._candidates(query[asked])
+        key, place = (asked[found] * num_users + person).sort()
+        wanted = row * num_users + user
+        at = torch.searchsorted(key, wanted).clamp(max=max(len(key) - 1, 0))
+        if len(key):
+            out = torch.where(key[at] == wanted, score[place[at]], out)
         return out
 
     @single_precision()
