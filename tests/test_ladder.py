@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 import benchmarks.ladder
-from benchmarks.ladder import NAMES, ON_REQUEST, main
+from benchmarks.ladder import BY_DEFAULT, main
 from graphrec.evaluate import SLICES
-from graphrec.models import LEARNED, Recommender
+from graphrec.models import HEURISTICS, Recommender
 from tests.graphs import random_rows
 from tests.pages import form
 
@@ -50,7 +50,7 @@ def events(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_events_become_a_report(events: Path, tmp_path: Path) -> None:
     users = tmp_path / "users.csv"
     users.write_text("user,age,city\nu1,30,Bonn\nu2,,Lyon\nnewcomer,41,\n")
-    default = [name for name in NAMES if name not in ON_REQUEST]
+    default = list(BY_DEFAULT)
     done = ladder("--events", events, "--users", users, "--seed", 7, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "out" / "results.json").read_text())
@@ -60,7 +60,7 @@ def test_events_become_a_report(events: Path, tmp_path: Path) -> None:
     assert results["split"]["evaluated"] == {part: results["split"][part] for part in ("val", "test")}
     for row in results["rows"]:
         assert set(row) == {"model", "kind", "part", "slice", "n"} | METRICS
-        assert row["kind"] == ("learned" if row["model"] in LEARNED else "heuristic")
+        assert row["kind"] == ("heuristic" if row["model"] in HEURISTICS else "learned")
         assert row["slice"] in SLICES
         assert row["mrr_low"] <= row["mrr"] <= row["mrr_high"]
     for part in ("val", "test"):
@@ -71,9 +71,10 @@ def test_events_become_a_report(events: Path, tmp_path: Path) -> None:
     assert [row["model"] for row in results["timing"]] == default
     assert {row["model"] for row in results["mutual"]} == set(default)
     page = (tmp_path / "out" / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 4
+    assert page.count("data:image/png;base64,") == 5
     assert not re.search(r'(src|href)="(?!data:)', page), "the page loads nothing from elsewhere"
-    assert (tmp_path / "out" / "scores.png").read_bytes().startswith(b"\x89PNG")
+    for image in ("scores.png", "questions.png"):
+        assert (tmp_path / "out" / image).read_bytes().startswith(b"\x89PNG")
     assert "reply_recency" in done.stdout
     suggested = re.findall(r"^  (\w+): (.+)$", done.stdout, flags=re.MULTILINE)
     assert len(suggested) == 3

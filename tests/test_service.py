@@ -565,7 +565,9 @@ def test_from_log_to_suggestions(tmp_path: Path) -> None:
     assert [line.split("\t")[0] for line in lines] == [name(1)] * 3 + [name(2)] * 3
     given = Bundle.load(bundle).suggest([name(1)], k=3)[0]
     assert [line.split("\t")[1] for line in lines[:3]] == given.people
-    assert "new" in run(f"graphrec evaluate {bundle} {later}")
+    shown = run(f"graphrec evaluate {bundle} {later}")
+    assert "new" in shown
+    assert "tie P@10" in shown
     assert "popularity" in run(f"graphrec evaluate {bundle}")
     assert f"{len(ROWS)} events" in run(f"graphrec add {bundle} {later}")
     whole = Bundle.fit(FriendGraph.from_events(event_log_of(ROWS)), model="popularity")
@@ -578,7 +580,8 @@ def test_from_log_to_suggestions(tmp_path: Path) -> None:
 def test_later_events_are_judged_as_the_bundle_is(bundle: Bundle) -> None:
     """The rank of the one later event is that among the scores of the bundle just before it."""
     at = END + 50
-    ranks = bundle.evaluate(EventLog.from_arrays([name(0), name(5)], [name(9), name(1)], [at, END]))
+    found = bundle.evaluate(EventLog.from_arrays([name(0), name(5)], [name(9), name(1)], [at, END]))
+    ranks = found.next_acts
     assert ranks.time.tolist() == [at]
     graph = bundle.graph.with_events(EventLog.from_arrays([name(5)], [name(1)], [END]))
     scores: Tensor = bundle.recommender.on(graph).score(Query.of(graph, [name(0)], at))[0]

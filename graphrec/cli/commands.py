@@ -14,7 +14,7 @@ from graphrec.data import DataError, Roles, read_users
 from graphrec.datasets import load_dataset
 from graphrec.evaluate.list_questions import parse_length
 from graphrec.models import DEFAULT_MODEL, Question, build
-from graphrec.report import slice_table
+from graphrec.report import list_table, slice_table
 from graphrec.service import Bundle, RuleStore, StaleBundleError, current_digest, suggest_everyone
 from graphrec.service.export import check_output
 from graphrec.service.manifest import check_target
@@ -96,10 +96,12 @@ def recommend(options: argparse.Namespace) -> None:
 
 @one_intra_op_thread()
 def evaluate(options: argparse.Namespace) -> None:
-    """Evaluate a bundle, and print MRR by slice."""
+    """Evaluate a bundle; print the precision of its lists, and MRR by slice."""
     log = read_log(options) if options.events else None
-    ranks = Bundle.load(options.bundle).evaluate(log)
-    print(slice_table(ranks.rows(), "test"))
+    found = Bundle.load(options.bundle).evaluate(log)
+    if len(found.lists.questions):
+        print(f"{list_table(found.lists.rows(), [], 'test')}\n")
+    print(slice_table(found.next_acts.rows(), "test"))
 
 
 @one_intra_op_thread()

@@ -218,7 +218,9 @@ def evaluate_lists(
 
     title = f"{scorer.name} {part} lists"
     found = evaluate_batches(scorer, query, graph.num_users, list_batch, title=title, progress=progress)
-    row, person, share, score = (torch.cat(parts) for parts in zip(*found, strict=True))
+    nothing = torch.empty(0, dtype=torch.int64)
+    none = nothing, nothing, nothing.double(), nothing.double()
+    row, person, share, score = (torch.cat(parts) for parts in zip(none, *found, strict=True))
     order = score.argsort(descending=True, stable=True)
     order = order[row[order].argsort(stable=True)]  # best first in each list
     lists = SuggestionLists(query.user, row[order], person[order], share[order])

@@ -7,6 +7,7 @@ from graphrec.report.figures import log_reliability_diagram as log_reliability_d
 from graphrec.report.figures import quality_over_time as quality_over_time
 from graphrec.report.figures import reliability_diagram as reliability_diagram
 from graphrec.report.figures import score_by_slice as score_by_slice
+from graphrec.report.figures import two_questions as two_questions
 from graphrec.report.html import Html as Html
 from graphrec.report.html import write_report as write_report
 from graphrec.report.network import NetworkStatistics as NetworkStatistics

@@ -65,6 +65,51 @@ def score_by_slice(rows: Sequence[Row], title: str) -> Figure:
     return figure
 
 
+def two_questions(rows: Sequence[Row], lists: Sequence[Row], title: str, *, k: int = 10) -> Figure:
+    """Every model by both questions on test: MRR of the next new contact, and precision of lists.
+
+    Args:
+        rows: rows of streaming evaluation with 'kind', 'model', 'part', 'slice' and 'mrr'.
+        lists: rows of lists; see `ListResult.rows`.
+        title: of the figure.
+        k: length of the lists.
+
+    Raises:
+        ValueError: no model has both.
+    """
+    found = {
+        row["model"]: row["value"]
+        for row in lists
+        if (row["part"], row["slice"], row["metric"]) == ("test", "all", f"initiation_precision@{k}")
+    }
+    shown = [
+        row
+        for row in rows
+        if (row["part"], row["slice"]) == ("test", "new") and row["model"] in found and row["mrr"] is not None
+    ]
+    if not shown:
+        raise ValueError("there is no model with both questions to draw")
+    figure = Figure(figsize=(7, 5))
+    axis = figure.subplots()
+    for kind, color in (("heuristic", "#8a8f94"), ("learned", COLORS[1]), ("oracle", COLORS[3])):
+        points = [row for row in shown if row["kind"] == kind]
+        if points:
+            place = [row["mrr"] for row in points], [found[row["model"]] for row in points]
+            axis.scatter(*place, color=color, s=22, label=kind)
+            for row, x, y in zip(points, *place, strict=True):
+                text = label(row["model"])
+                axis.annotate(text, (x, y), xytext=(4, 3), textcoords="offset points", fontsize=7)
+    axis.set(xlim=(0, None), ylim=(0, None))
+    axis.margins(x=0.2)
+    axis.set_xlabel("who is next? MRR of new contacts")
+    axis.set_ylabel(f"who in the days that follow? precision@{k} of initiations")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(fontsize=8, frameon=False)
+    axis.set_title(label(title, max_length=MAX_TITLE_LENGTH), fontsize=11)
+    _arrange(figure)
+    return figure
+
+
 def reliability_diagram(predicted: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -> Figure:
     """Predicted probabilities against observed shares in ten ranges, and their number of predictions.
 

@@ -7,6 +7,7 @@ from graphrec.lazy import lazy_names
 
 if TYPE_CHECKING:
     from graphrec.service.bundle import Bundle as Bundle
+    from graphrec.service.evaluating import BundleEvaluation as BundleEvaluation
     from graphrec.service.export import suggest_everyone as suggest_everyone
     from graphrec.service.manifest import StaleBundleError as StaleBundleError
     from graphrec.service.manifest import current_digest as current_digest

@@ -10,18 +10,13 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Self, Unpack
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from torch import Tensor
 
-from graphrec.data import DataError, EventLog, FriendGraph, Id, Query, TemporalSplit, UserTable, digest_log
+from graphrec.data import DataError, EventLog, FriendGraph, Id, Query, UserTable, digest_log
 from graphrec.data.checks import check_count
-from graphrec.data.roles import wanted_events
 from graphrec.decode import PrefixTree
-from graphrec.evaluate import StreamingRanks, evaluate_streaming, rank_events
-from graphrec.evaluate.protocol import sample_rows
 from graphrec.explain import Explanation
 from graphrec.models import (
     DEFAULT_MODEL,
@@ -36,6 +31,7 @@ from graphrec.models import (
 from graphrec.service import manifest
 from graphrec.service.appending import append_in_place
 from graphrec.service.contents import append_log_digest, encode_newcomers, event_log_of, graph_schema
+from graphrec.service.evaluating import BundleEvaluation, evaluate_bundle
 from graphrec.service.explaining import explain_within_rules
 from graphrec.service.lock import write_lock
 from graphrec.service.origin import Origin, finish_changes
@@ -156,8 +152,8 @@ class Bundle:
         with self.graph.guard.reading():
             return explain_within_rules(self, user, candidate, self._rule_indices, **question)
 
-    def evaluate(self, log: EventLog | None = None, *, progress: bool = True) -> StreamingRanks:
-        """Evaluate on a stream of events, with all users as candidates (see docs/evaluation.md).
+    def evaluate(self, log: EventLog | None = None, *, progress: bool = True) -> BundleEvaluation:
+        """Evaluate lists and next acts, with all users as candidates (see docs/evaluation.md).
 
         Args:
             log: events after those of the bundle, on which it is evaluated as it is. By default the bundle's
@@ -167,25 +163,7 @@ class Bundle:
 
         Raises DataError if no event is later than those of the bundle, or there are too few to split.
         """
-        if log is None:
-            split = TemporalSplit.of(self.graph)
-            model = build(self.model).fit(self.graph, until=split.t_val)
-            return evaluate_streaming(model, self.graph, split=split, progress=progress)
-        seen = max(self.until, int(self.graph.events().time[-1]) + 1)
-        later = self.graph.with_events(log)
-        first = int(torch.searchsorted(later.events().time, seen))
-        if first == later.num_events:
-            raise DataError(f"no event is at or after {seen}: the bundle knows all before")
-        wanted = wanted_events(later, torch.arange(first, later.num_events)).numpy()
-        judged = np.sort(sample_rows(wanted, later.num_users))
-        return rank_events(
-            self.recommender.on(later),
-            later,
-            torch.from_numpy(judged),
-            part="test",
-            trained_until=self.until,
-            progress=progress,
-        )
+        return evaluate_bundle(self, log, progress=progress)
 
     @cached_property
     def tree(self) -> PrefixTree:
