@@ -284,7 +284,7 @@ class ListRanker(Recommender):
         for moment in tick[row].unique().tolist():
             here = (tick[row] == moment).nonzero().squeeze(1)
             rate = self._features.popularity_of(user[here], moment)
-            out[here] = NO_CANDIDATE + rate / (1.0 + rate)
+            out[here] = (NO_CANDIDATE + rate / (1.0 + rate)).to(out.dtype)
         out[timeline.had_contact(query.user[row], user, tick[row])] += CONTACT - NO_CANDIDATE
         asked = row.unique()
         found, person, score = self._candidates(query[asked])
@@ -292,7 +292,7 @@ class ListRanker(Recommender):
         wanted = row * num_users + user
         at = torch.searchsorted(key, wanted).clamp(max=max(len(key) - 1, 0))
         if len(key):
-            out = torch.where(key[at] == wanted, score[place[at]], out)
+            out = torch.where(key[at] == wanted, score[place[at]].to(out.dtype), out)
         return out
 
     @single_precision()
