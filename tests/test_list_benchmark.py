@@ -176,16 +176,19 @@ def test_figures_of_lists_compare_with_the_best_rule() -> None:
         "popularity": [run_of([0.1, 0.0]), run_of([0.1, 0.0])],
         "adamic_adar": [run_of([0.1, 0.1]), run_of([0.1, 0.1])],
         "list_ranker, tie": [run_of([0.2, 0.1]), run_of([0.3, 0.2])],
-        "oracle": [run_of([0.3, 0.3]), run_of([0.3, 0.3])],
+        "window_oracle, tie": [run_of([0.3, 0.3]), run_of([0.3, 0.3])],
+        "window_oracle, initiation": [run_of([0.2, 0.3]), run_of([0.2, 0.3])],
     }
     assert lists.best_rule(runs, "tie_precision") == "adamic_adar"
     columns, rows = lists.list_figures(runs)
-    assert [row[0] for row in rows] == ["oracle", "list_ranker, tie", "adamic_adar*", "popularity"]
-    row = dict(zip(columns, rows[1], strict=True))
+    models = [row[0].split(", i")[0] for row in rows]
+    assert models == ["window_oracle, tie", "window_oracle", "list_ranker, tie", "adamic_adar*", "popularity"]
+    row = dict(zip(columns, rows[2], strict=True))
     assert row["tie precision@10"] == ".20000 (.15000 to .25000)"
     terms = [np.array([0.2, 0.1, 0.3, 0.2]), np.array([0.1] * 4)]
     ratio, low, high = bootstrap_ratio(*((values, np.array([0, 1, 0, 1])) for values in terms))
     assert row["ties: ratio to best rule [95 %]"] == f"{ratio:.2f} [{low:.2f}, {high:.2f}]"
+    assert row["initiations: share of the way"] == f"{0.1 / 0.15:.2f}"[1:]
     assert (row["ties: share of the way"], row["gini"], row["fit CPU s"]) == (".50", ".500", "2")
 
 
@@ -208,8 +211,8 @@ def test_a_small_run_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyP
     lists.main([*arguments, "--models", "popularity"])
     tables = json.loads((tmp_path / "Synthetic.json").read_text())["tables"]
     models = {row[0].rstrip("*") for row in tables[0]["rows"]}
-    own = {f"{name}, {outcome}" for name in ("boosting", "list_ranker") for outcome in OUTCOMES}
-    assert models == own | {*kept, "oracle"}
+    names = ("boosting", "list_ranker", "window_oracle")
+    assert models == {f"{name}, {outcome}" for name in names for outcome in OUTCOMES} | {*kept}
     assert [row[1] for row in tables[1]["rows"]] == ["initiation", "tie"]
     assert all(len(row) == len(table["columns"]) for table in tables for row in table["rows"])
     assert (tmp_path / "reliability-Synthetic.png").stat().st_size > 1000

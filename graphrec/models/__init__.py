@@ -59,6 +59,7 @@ from graphrec.models.suggest import Suggestions as Suggestions
 from graphrec.models.suggest import query_for as query_for
 from graphrec.models.suggest import suggest as suggest
 from graphrec.models.suggest import suggested as suggested
+from graphrec.models.window_oracle import WindowOracle as WindowOracle
 from graphrec.models.windows.examples import WindowExamples as WindowExamples
 from graphrec.models.windows.examples import collect_examples as collect_examples
 from graphrec.models.windows.recommender import ListRanker as ListRanker
