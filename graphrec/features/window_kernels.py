@@ -2,14 +2,61 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
-from graphrec.jit import int64, kernel
+from graphrec.jit import int64, kernel, subkernel
 from graphrec.temporal.bounded_heap import offer
 from graphrec.temporal.columns import HalfEdges, TimedLists, end_before
 from graphrec.temporal.contacts import DECAY_FLOOR, DECAY_SHARE, FIXED_POINT
 from graphrec.temporal.order_kernels import count_before, slot_of, table_size
 from graphrec.temporal.removed import num_left
+
+
+FINE_BITS = 10
+FINE_MASK = (1 << FINE_BITS) - 1
+"""Decays of ages are products of two: of the age without its last bits, and of these alone."""
+
+
+class Found(NamedTuple):
+    """The users that were found for a query, and a hash table of their places.
+
+    Attributes:
+        key: [H] int32, place of the user of each slot, or -1; H is a power of two.
+        person: [n] int64, users in the order in which they were found.
+        value: [n, 3] float64, of each.
+    """
+
+    key: np.ndarray
+    person: np.ndarray
+    value: np.ndarray
+
+
+@subkernel
+def place_of(found: Found, user: int, number: int) -> tuple[int, int]:
+    """Return a user's place among the `number` users found, where they are added if new; and their number."""
+    key, person, value = found
+    mask = len(key) - 1
+    slot = ((user * 0x1E3779B97F4A7C15) >> 24) & mask
+    while key[slot] >= 0:
+        if person[key[slot]] == user:
+            return int64(key[slot]), number
+        slot = (slot + 1) & mask
+    key[slot], person[number] = number, user
+    value[number, 0] = value[number, 1] = value[number, 2] = 0.0
+    return number, number + 1
+
+
+@subkernel
+def halvings(longest: int, half_life: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return float64 tables whose products are 2^(-age / half-life) for ages up to the longest."""
+    coarse, fine = np.empty((longest >> FINE_BITS) + 1), np.empty(FINE_MASK + 1)
+    for i in range(len(coarse)):
+        coarse[i] = 2.0 ** (-(i << FINE_BITS) / half_life)
+    for i in range(len(fine)):
+        fine[i] = 2.0 ** (-i / half_life)
+    return coarse, fine
 
 
 @kernel
@@ -62,6 +109,9 @@ def list_window_candidates(
     start, length, tick, next_tick, other = half.start, half.length, half.tick, half.next_tick, half.other
     first, known, known_tick = contacts.start, contacts.length, contacts.tick
     now = num_left(removed, num_before[bound])
+    coarse, fine = halvings(now, DECAY_SHARE * now)
+    best, none, ranks = np.empty(most), np.zeros(most), np.empty(most, np.int64)
+    place, decay = np.empty(0, np.int64), np.empty(0)
     size = 0
     for b in range(len(user)):
         one = user[b]
@@ -72,82 +122,60 @@ def list_window_candidates(
         for at in range(first[one], first[one] + degree):
             contact = int64(contacts.other[at])
             total += count_before(first[contact], known[contact], known_tick, bound)
-        slots = table_size(min(total + degree + 1 + len(pool), len(start)))
-        key = np.full(slots, -1, np.int64)
-        value = np.zeros((slots, 3))
-        found = np.empty(min(total + degree + 1 + len(pool), len(start)), np.int64)
+        room = min(total + degree + 1 + len(pool), len(start))
+        found = Found(np.full(table_size(room), -1, np.int32), np.empty(room, np.int64), np.empty((room, 3)))
         number = int64(0)
         for i in range(len(pool)):
-            slot = slot_of(key, pool[i])
-            key[slot] = pool[i]
-            found[number] = slot
-            number += 1
+            number = place_of(found, pool[i], number)[1]
         for at in range(begin, end):
             if next_tick[at] < bound:
                 continue
             contact = int64(other[at])
             theirs = count_before(first[contact], known[contact], known_tick, bound)
             weight = 1.0 / np.log(max(theirs, 2))
-            near = (
-                2.0 ** (-(now - num_left(removed, num_before[tick[at]])) / (DECAY_SHARE * now)) + DECAY_FLOOR
-            )
+            whole = np.floor(weight * FIXED_POINT + 0.5)
+            age = now - num_left(removed, num_before[tick[at]])
+            weight *= coarse[age >> FINE_BITS] * fine[age & FINE_MASK] + DECAY_FLOOR
+            if length[contact] > len(place):
+                place, decay = np.empty(2 * length[contact], np.int64), np.empty(2 * length[contact])
+            # Three loops without branches that a processor would guess wrong.
+            last = int64(0)
             middle = start[contact]
             for far in range(middle, end_before(middle, length[contact], tick, bound)):
-                if next_tick[far] < bound:
-                    continue
-                person = int64(other[far])
-                slot = slot_of(key, person)
-                if key[slot] < 0:
-                    key[slot] = person
-                    found[number] = slot
-                    number += 1
-                age = (
-                    2.0 ** (-(now - num_left(removed, num_before[tick[far]])) / (DECAY_SHARE * now))
-                    + DECAY_FLOOR
-                )
-                value[slot, 0] += np.floor(weight * FIXED_POINT + 0.5)
-                value[slot, 1] += np.floor(weight * near * age * FIXED_POINT + 0.5)
-                value[slot, 2] += 1.0
+                place[last] = far
+                last += next_tick[far] >= bound
+            for i in range(last):
+                age = now - num_left(removed, num_before[tick[place[i]]])
+                decay[i] = coarse[age >> FINE_BITS] * fine[age & FINE_MASK] + DECAY_FLOOR
+            for i in range(last):
+                entry, number = place_of(found, int64(other[place[i]]), number)
+                found.value[entry, 0] += whole
+                found.value[entry, 1] += np.floor(weight * decay[i] * FIXED_POINT + 0.5)
+                found.value[entry, 2] += 1.0
+        person, value = found.person, found.value
         taken = np.zeros(number, np.bool_)
         taken[: len(pool)] = True
-        for i in range(number):  # the user and their contacts are not candidates
-            person = key[found[i]]
-            if person == one:
-                value[found[i], 2] = -1.0
+        entry, number = place_of(found, one, number)
+        value[entry, 2] = -1.0  # the user and their contacts are not candidates
         for at in range(first[one], first[one] + degree):
-            slot = slot_of(key, int64(contacts.other[at]))
-            if key[slot] >= 0:
-                value[slot, 2] = -1.0
-        kept = np.empty(number, np.int64)
-        num_kept = int64(0)
-        for i in range(number):
-            if value[found[i], 2] > 0:
-                kept[num_kept] = i
-                num_kept += 1
-        if num_kept > most:
-            draws = np.empty(num_kept, np.int64)
-            for i in range(num_kept):
-                draws[i] = tie_rank[key[found[kept[i]]]]
-            by_tie_rank = np.argsort(draws)
-            for kind in range(2):
-                falling = np.empty(num_kept)
-                for i in range(num_kept):
-                    falling[i] = -value[found[kept[by_tie_rank[i]]], kind]
-                best = np.argsort(falling, kind="mergesort")
-                for i in range(most):
-                    taken[kept[by_tie_rank[best[i]]]] = True
-        else:
-            for i in range(num_kept):
-                taken[kept[i]] = True
-        for i in range(number):
-            slot = found[i]
-            if taken[i] and value[slot, 2] >= 0:
-                person = key[slot]
-                out_row[size], out_user[size] = b, person
-                out[0, size] = value[slot, 0] / FIXED_POINT
-                out[1, size] = value[slot, 1] / FIXED_POINT
-                out[2, size] = value[slot, 2]
-                out[3, size] = count_before(first[person], known[person], known_tick, bound)
+            entry, number = place_of(found, int64(contacts.other[at]), number)
+            value[entry, 2] = -1.0
+        for kind in range(2):
+            kept = int64(0)
+            for i in range(len(taken)):
+                amount = value[i, kind]
+                if value[i, 2] > 0 and (kept < most or amount >= best[0]):
+                    rank = (tie_rank[person[i]] << 32) | i
+                    kept = offer(best, none, ranks, kept, amount, 0.0, rank)
+            for i in range(kept):
+                taken[ranks[i] & 0xFFFFFFFF] = True
+        for i in range(len(taken)):
+            if taken[i] and value[i, 2] >= 0:
+                out_row[size], out_user[size] = b, person[i]
+                out[0, size] = value[i, 0] / FIXED_POINT
+                out[1, size] = value[i, 1] / FIXED_POINT
+                out[2, size] = value[i, 2]
+                out[3, size] = count_before(first[person[i]], known[person[i]], known_tick, bound)
                 size += 1
     return size
 
