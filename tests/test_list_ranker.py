@@ -114,7 +114,8 @@ def test_candidates_are_strangers_with_their_common_contacts(seed: int) -> None:
     tick = 1 + seed % len(timeline.instants)
     past = int((timeline.event_tick < tick).sum())
     contacts: list[set[int]] = [set() for _ in range(12)]
-    for src, dst in zip(graph.events().src[:past].tolist(), graph.events().dst[:past].tolist(), strict=True):
+    log = graph.events().src, graph.events().dst
+    for src, dst in zip(*(column[:past].tolist() for column in log), strict=True):
         contacts[src].add(dst)
         contacts[dst].add(src)
     found = features_of(graph).candidates(torch.arange(12), tick)
@@ -126,6 +127,23 @@ def test_candidates_are_strangers_with_their_common_contacts(seed: int) -> None:
         assert user != row
         assert user not in contacts[row]
         assert number == near[row, user]
+    time = graph.events().time[:past].tolist()
+    last: dict[tuple[int, int], int] = {}
+    for src, dst, now in zip(*(column[:past].tolist() for column in log), time, strict=True):
+        last[src, dst] = last[dst, src] = time.index(now)
+    for row, user, whole, decayed in zip(
+        found.row.tolist(), found.user.tolist(), found.x[:, 0].tolist(), found.x[:, 1].tolist(), strict=True
+    ):
+        middle = contacts[row] & contacts[user]
+        weight = {other: 1.0 / np.log(max(len(contacts[other]), 2)) for other in middle}
+        fades = {
+            pair: 2.0 ** (-(past - last[pair]) / (0.05 * past)) + 0.02
+            for other in middle
+            for pair in ((row, other), (other, user))
+        }
+        expected = sum(weight[other] * fades[row, other] * fades[other, user] for other in middle)
+        assert whole == pytest.approx(np.log1p(sum(weight.values())), rel=1e-5)
+        assert decayed == pytest.approx(np.log(expected + 1e-6), rel=1e-4)
     strangers = {pair for pair in near if pair[0] != pair[1] and pair[1] not in contacts[pair[0]]}
     assert strangers <= asked
     assert bool(torch.isfinite(found.x).all())

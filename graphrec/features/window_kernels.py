@@ -13,7 +13,6 @@ from graphrec.temporal.contacts import DECAY_FLOOR, DECAY_SHARE, FIXED_POINT
 from graphrec.temporal.order_kernels import count_before, slot_of, table_size
 from graphrec.temporal.removed import num_left
 
-
 FINE_BITS = 10
 FINE_MASK = (1 << FINE_BITS) - 1
 """Decays of ages are products of two: of the age without its last bits, and of these alone."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from graphrec.temporal.act_lists import Received
-from graphrec.temporal.columns import TimedLists
+from graphrec.temporal.columns import LAST_TICK, TimedLists
 from graphrec.temporal.order_kernels import OrderColumns, fill_checkpoints
 from graphrec.temporal.timeline import Timeline
 
@@ -88,6 +88,7 @@ class UserOrder:
         self._measure, self._roles, self._origin = measure, roles, origin
         self._longest_chain = timeline.num_users // (EVENTS_BETWEEN_CHECKPOINTS * SEGMENT_LENGTH)
         self._segments: dict[int, Checkpoints] = {}
+        self._made: dict[int, tuple[int, np.ndarray]] = {}
         self._bounds, self._num_seen = np.zeros(1, np.int64), 0
         self._read(timeline, tie_rank, received, lists, clock)
 
@@ -142,31 +143,34 @@ class UserOrder:
         changed = num_bounds // SEGMENT_LENGTH if len(self._bounds) > num_bounds else len(self._bounds)
         if size < self._num_seen and self.event_tick[size] == last and self._bounds[num_bounds - 1] > last:
             changed = (num_bounds - 1) // SEGMENT_LENGTH  # a checkpoint's last tie has grown
+        first_new = int(self.event_tick[size]) if size < self._num_seen else LAST_TICK
+        self._made = {k: made for k, made in self._made.items() if made[0] <= first_new}
         if shuffle != self._shuffle:
-            changed = 0
+            changed, self._made = 0, {}
         for number in [number for number in self._segments if number >= changed]:
             del self._segments[number]
 
     def first(self, tick: int, k: int) -> np.ndarray:
-        """Return the first users of the order before a tick, best first, at most k: int32."""
-        made = self.checkpoints(int(self.segment_of(torch.tensor([tick]))))
-        j = int(np.searchsorted(made.bound, tick, side="right")) - 1
-        listed, size, complete = np.empty((1, k), np.int32), np.zeros(1, np.int64), np.zeros(1, np.bool_)
-        fill_checkpoints(
-            self.columns,
-            self.tie_rank,
-            self.src,
-            self.dst,
-            self.event_tick,
-            made.listed[j, : made.size[j]],
-            int(made.bound[j]),
-            bool(made.complete[j]),
-            np.array([tick]),
-            listed,
-            size,
-            complete,
-        )
-        return listed[0, : size[0]]
+        """Return the first users of the order before a tick, best first, at most k: int32.
+
+        They are made from the last ones asked for where not many events lie between, or else from a
+        checkpoint.
+        """
+        since, base = self._made.get(k, (LAST_TICK, None))
+        if since == tick and base is not None:
+            return base
+        end, size = (int(np.searchsorted(self.event_tick, np.int32(bound))) for bound in (tick, since))
+        complete = False  # it only says whether others have keys above 0
+        if base is None or not 0 <= end - size <= EVENTS_BETWEEN_CHECKPOINTS:
+            made = self.checkpoints(int(self.segment_of(torch.tensor([tick]))))
+            j = int(np.searchsorted(made.bound, tick, side="right")) - 1
+            base, since = made.listed[j, : made.size[j]], int(made.bound[j])
+        listed, sizes, completes = np.empty((1, k), np.int32), np.zeros(1, np.int64), np.zeros(1, np.bool_)
+        log = self.columns, self.tie_rank, self.src, self.dst, self.event_tick
+        fill_checkpoints(*log, base, since, complete, np.array([tick]), listed, sizes, completes)
+        out = listed[0, : sizes[0]]
+        self._made[k] = tick, out  # one assignment: other threads see the old users or the new ones
+        return out
 
     def segment_of(self, tick: Tensor) -> Tensor:
         """Return the segment of each tick [B] int64: [B] int64."""
