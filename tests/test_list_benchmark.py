@@ -135,9 +135,8 @@ def test_the_diagram_has_logarithmic_axes_and_a_point_for_each_range() -> None:
 # Gradient boosting
 
 
-def test_boosting_has_the_candidates_of_the_list_ranker(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_boosting_has_the_candidates_of_the_list_ranker() -> None:
     pytest.importorskip("sklearn")
-    monkeypatch.setitem(boosted_lists.BOOSTING, "max_bins", 15)
     graph = small_graph()
     split = TemporalSplit.of(graph)
     candidates = Candidates.of(graph, until=split.t_val, seed=0)
@@ -205,8 +204,7 @@ def test_a_small_run_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(lists, "HEURISTICS", kept)
     monkeypatch.setattr(lists, "ListRanker", partial(ListRanker, config=SMALL))
     monkeypatch.setattr(lists, "SyntheticFriends", partial(SyntheticFriends, 40, 600, root=tmp_path))
-    for setting in ("max_iter", "max_bins"):
-        monkeypatch.setitem(boosted_lists.BOOSTING, setting, 3)
+    monkeypatch.setitem(boosted_lists.BOOSTING, "max_iter", 3)
     arguments = ["--dataset", "Synthetic", "--seeds", "0", "1", "--out", str(tmp_path)]
     lists.main([*arguments, "--models", "popularity"])
     tables = json.loads((tmp_path / "Synthetic.json").read_text())["tables"]

@@ -29,6 +29,9 @@ BOOSTING: dict[str, Any] = {
     "early_stopping": False,
 }
 
+NUM_BINS = 255
+"""Of each feature, by quantiles of the examples."""
+
 NO_CANDIDATE = -50.0
 """Log-probability below that of any candidate."""
 
@@ -85,8 +88,14 @@ class BoostedLists:
         self._candidates = candidates
         column = OUTCOMES.index(outcome)
         label, weight = examples.label[:, column].numpy() > 0, examples.weight[:, column].numpy()
-        known = weight > 0
-        self._classifier = booster(seed).fit(examples.x.numpy()[known], label[known], weight[known])
+        known, x = weight > 0, examples.x.numpy()
+        self._borders = np.quantile(x, np.arange(1, NUM_BINS) / NUM_BINS, axis=0)
+        self._classifier = booster(seed).fit(self._binned(x[known]), label[known], weight[known])
+
+    def _binned(self, x: np.ndarray) -> np.ndarray:
+        """The bin of each feature, [n, F]; scikit-learn takes long to make its own of weighted examples."""
+        columns = zip(self._borders.T, x.T, strict=True)
+        return np.stack([np.searchsorted(borders, column) for borders, column in columns], 1)
 
     def score(self, query: Query) -> Tensor:
         """Log-probabilities of all users, [B, N] float64."""
@@ -99,7 +108,7 @@ class BoostedLists:
             out[rows] = NO_CANDIDATE + rate / (1.0 + rate)
             found = features.candidates(query.user[rows], moment)
             if len(found.row):
-                chance = self._classifier.predict_proba(found.x.numpy())[:, 1]
+                chance = self._classifier.predict_proba(self._binned(found.x.numpy()))[:, 1]
                 out[rows[found.row], found.user] = torch.from_numpy(np.log(chance.clip(1e-20)))
         return out
 
