@@ -125,7 +125,7 @@ def test_wrong_input_is_named() -> None:
         exposure_capped_topk(people, values, k=1, max_exposure=0)
     with pytest.raises(ValueError, match="max_initiations must be above 0, got nan"):
         exposure_capped_topk(people, values, k=1, max_exposure=1, max_initiations=float("nan"))
-    with pytest.raises(ValueError, match="initiations not negative"):
+    with pytest.raises(ValueError, match="initiations must be finite and not negative"):
         exposure_capped_topk(people, values, k=1, max_exposure=1, initiations=values * torch.inf)
     with pytest.raises(ValueError, match="twice"):
         exposure_capped_topk(people[:, [0, 0]], values[:, :2], k=1, max_exposure=1)

@@ -49,6 +49,7 @@ from graphrec.models.registry import load_recommender as load_recommender
 from graphrec.models.registry import model_kind as model_kind
 from graphrec.models.registry import model_names as model_names
 from graphrec.models.registry import register_model as register_model
+from graphrec.models.rerank.balance import balanced_topk as balanced_topk
 from graphrec.models.rerank.exposure import FairLists as FairLists
 from graphrec.models.rerank.exposure import exposure_capped_topk as exposure_capped_topk
 from graphrec.models.rerank.hybrid import Hybrid as Hybrid

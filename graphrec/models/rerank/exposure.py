@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from graphrec.data.checks import check_count, check_list_length, check_number
+from graphrec.models.rerank.candidates import check_candidates
 
 NUM_STEPS = 200
 """Number of updates of the prices."""
@@ -65,30 +66,19 @@ def exposure_capped_topk(
         TypeError: an argument has a wrong type.
         ValueError: a shape, value or limit is wrong, or a candidate is there twice for one user.
     """
-    for name, given in {"people": people, "values": values, "initiations": initiations}.items():
-        if given is not None and not isinstance(given, Tensor):
-            raise TypeError(f"{name} must be a tensor, got a {type(given).__name__}")
-    if people.is_floating_point() or people.is_complex() or people.dtype == torch.bool:
-        raise TypeError(f"people must be a tensor of integers, got {people.dtype}")
-    if people.dim() != 2 or values.shape != people.shape:
-        shapes = f"{list(people.shape)}, {list(values.shape)}"
-        raise ValueError(f"people and values must both be [B, C], got {shapes}")
+    check_candidates(people, values)
+    if initiations is not None and not isinstance(initiations, Tensor):
+        raise TypeError(f"initiations must be a tensor, got a {type(initiations).__name__}")
     k, max_exposure = check_list_length(k, people.size(1)), check_count("max_exposure", max_exposure)
     if max_initiations != float("inf"):
         check_number("max_initiations", max_initiations, above=0.0)
     people = people.to(torch.int64)
-    ordered = people.sort(dim=1).values
-    if bool(((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any()):
-        raise ValueError("people: a candidate is there twice for one user")
     weight = torch.zeros_like(values) if initiations is None else initiations
     if weight.shape != people.shape:
         raise ValueError(f"initiations must be {list(people.shape)}, got {list(weight.shape)}")
     offered = people >= 0
-    if (
-        not torch.isfinite(values[offered]).all()
-        or not (torch.isfinite(weight[offered]) & (weight[offered] >= 0)).all()
-    ):
-        raise ValueError("values must be finite, and initiations not negative")
+    if not (torch.isfinite(weight[offered]) & (weight[offered] >= 0)).all():
+        raise ValueError("initiations must be finite and not negative")
     value = torch.where(offered, values.double(), 0.0)
     load = torch.where(offered, weight.double(), 0.0)
     names, place = people.clamp(min=0).unique(return_inverse=True)
