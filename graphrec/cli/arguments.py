@@ -88,6 +88,11 @@ def _parser() -> argparse.ArgumentParser:
             )
             who.add_argument("--all", action="store_true")
             command.add_argument("--out", type=_path, metavar="FILE.parquet")
+            command.add_argument(
+                "--no-balance",
+                action="store_true",
+                help="with --all: the highest scores, without 1 %% spent on suggesting more different people",
+            )
             command.add_argument("-k", type=_number, default=10, help="people for each user, at most (10)")
             command.add_argument(
                 "--action",

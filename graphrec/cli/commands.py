@@ -75,6 +75,8 @@ def recommend(options: argparse.Namespace) -> None:
         raise DataError("--all needs --out FILE.parquet")
     if options.out and not options.all:
         raise DataError("--out needs --all; suggestions to some users are printed")
+    if options.no_balance and not options.all:
+        raise DataError("--no-balance needs --all; lists are balanced in a file of all users alone")
     if options.k < 1:
         raise DataError(f"k must be at least 1, got {options.k}")
     if options.all:
@@ -82,7 +84,7 @@ def recommend(options: argparse.Namespace) -> None:
     bundle = Bundle.load(options.bundle)
     asked = _question(options) | Question(action=options.action)
     if options.all:
-        suggest_everyone(bundle, options.out, k=options.k, **asked)
+        suggest_everyone(bundle, options.out, k=options.k, balance=not options.no_balance, **asked)
         print(f"{options.out}: {bundle.graph.num_users:,} users")
         return
     for given in bundle.suggest(options.user, k=options.k, **asked):

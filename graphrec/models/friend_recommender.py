@@ -40,6 +40,7 @@ class FriendRecommender(Recommender):
 
     name = "friend_recommender"
     dtype = torch.float32
+    comparable_scores = True
 
     def __init__(self, next_act: MixtureRecommender[Any], lists: ListRanker) -> None:
         for model, kind in ((next_act, MixtureRecommender), (lists, ListRanker)):

@@ -56,6 +56,9 @@ class Recommender(ABC):
     default_outcome: Outcome | None = None
     """What lists are for by default; None if the recommender knows only the next act."""
 
+    comparable_scores: bool = False
+    """Whether the scores of queries with a horizon are log-probabilities, which compare across users."""
+
     _graph: FriendGraph | None = None
 
     def __init_subclass__(cls) -> None:

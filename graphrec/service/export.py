@@ -20,6 +20,7 @@ from tqdm import tqdm
 from graphrec.data import DataError, Query
 from graphrec.models import Question, query_for
 from graphrec.service import manifest
+from graphrec.service.balancing import balanced_rows, first_rows, num_candidates
 from graphrec.service.bundle import Bundle
 from graphrec.service.manifest import full_disk_errors_named
 from graphrec.service.rule_store import RuleStore
@@ -37,10 +38,16 @@ def suggest_everyone(
     path: str | os.PathLike[str],
     *,
     k: int = 10,
+    balance: bool = True,
     progress: bool = True,
     **question: Unpack[Question],
 ) -> None:
-    """Write k new people for each user, as `Bundle.suggest` finds them, to a Parquet file.
+    """Write k new people for each user to a Parquet file.
+
+    Lists are balanced by default: chosen for all users together from more candidates than k, such that many
+    different people are suggested, for 1 % of the expected outcomes (see `graphrec.models.balanced_topk`). A
+    recommender without `comparable_scores`, and questions about now, get the people that `Bundle.suggest`
+    finds, as without a balance.
 
     The columns are `user` and `person` (raw ids), `rank` from 1 and `score`; users are in the order of the
     graph, each with up to k rows in order of rank. Finished parts are kept in the folder `PATH.parts`. After
@@ -51,6 +58,7 @@ def suggest_everyone(
         bundle: loaded from a folder, for an export that can resume.
         path: of the file, which is written when all parts are done.
         k: people for each user, at most.
+        balance: suggest many different people.
         progress: show a bar on a terminal.
         **question: time, action, horizon, outcome and now, as in `graphrec.models.query_for`.
 
@@ -67,11 +75,13 @@ def suggest_everyone(
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
     query = query_for(bundle.recommender, torch.arange(bundle.graph.num_users), **question)
+    balance = balance and bundle.recommender.comparable_scores and query.horizon is not None
+    candidates = num_candidates(k) if balance else k
     rules = bundle.origin.enforced_rules
     job = {
         "bundle": bundle.digest,
         "rules": rules.digest,
-        "k": k,
+        "candidates": candidates,
         "time": int(query.time[0]),
         "action": int(query.action[0]),
         "horizon": None if query.horizon is None else int(query.horizon[0]),
@@ -90,11 +100,12 @@ def suggest_everyone(
                 files.append(parts / f"{start // USERS_PER_PART:06}.parquet")
                 asked = query[start : start + USERS_PER_PART]
                 if not files[-1].exists():
-                    _replace(files[-1], _table(fixed, asked, k))
+                    _replace(files[-1], _table(fixed, asked, candidates))
                 shown.update(len(asked))
-        now, gone = bundle.origin.enforced_rules, bundle.origin.forgotten_since()
-        allowed = None if now == rules and not gone else partial(_allowed, rules=now, gone=gone)
-        os.replace(_joined(files, allowed), path)
+        chosen = None
+        if candidates > k:
+            chosen = balanced_rows(files, bundle.graph.user_ids, k, _allowed_since(bundle, rules))
+        os.replace(_joined(files, chosen, _allowed_since(bundle, rules)), path)
         _empty(parts)
         (parts / LOCK).unlink()  # last, so that the next export of this name finds no part of this one
         with suppress(OSError):
@@ -180,14 +191,18 @@ def _table(bundle: Bundle, query: Query, k: int) -> pa.Table:
     )
 
 
-def _joined(files: list[Path], change: Callable[[pa.Table], pa.Table] | None) -> Path:
-    """One file beside the parts with the rows of all, changed part by part."""
+def _joined(
+    files: list[Path], chosen: list[np.ndarray] | None, allowed: Callable[[pa.Table], np.ndarray] | None
+) -> Path:
+    """One file beside the parts with the rows of all that are chosen and allowed, ranked again."""
     whole = files[0].with_name("whole.parquet")
     try:
         with pq.ParquetWriter(whole, pq.read_schema(files[0])) as writer:
-            for file in files:
+            for number, file in enumerate(files):
                 part = pq.read_table(file)
-                writer.write_table(part if change is None else change(part))
+                kept = [] if allowed is None else [allowed(part)]
+                kept += [] if chosen is None else [chosen[number]]
+                writer.write_table(_ranked(part, np.logical_and.reduce(kept)) if kept else part)
         _sync(whole)
     except OSError:
         whole.unlink(missing_ok=True)  # frees a full disk
@@ -195,19 +210,27 @@ def _joined(files: list[Path], change: Callable[[pa.Table], pa.Table] | None) ->
     return whole
 
 
-def _allowed(table: pa.Table, rules: Rules, gone: frozenset[str]) -> pa.Table:
-    """The rows that rules allow, without those of forgotten users `gone`, ranked again."""
+def _allowed_since(bundle: Bundle, rules: Rules) -> Callable[[pa.Table], np.ndarray] | None:
+    """From a part to its rows that the current rules allow, without forgotten users; None where all are."""
+    now, gone = bundle.origin.enforced_rules, bundle.origin.forgotten_since()
+    return None if now == rules and not gone else partial(_allowed, rules=now, gone=gone)
+
+
+def _allowed(table: pa.Table, rules: Rules, gone: frozenset[str]) -> np.ndarray:
+    """The rows that rules allow, without those of forgotten users `gone`: [M] bool."""
     users, people = (table[name].to_pylist() for name in ("user", "person"))
     kept = [
         rules.allows(user, person) and str(user) not in gone
         for user, person in zip(users, people, strict=True)
     ]
-    table = table.filter(pa.array(kept, type=pa.bool_()))
-    if not table.num_rows:
-        return table
-    user = table["user"].combine_chunks().dictionary_encode().indices.to_numpy()
-    starts = np.flatnonzero(np.concatenate([[True], user[1:] != user[:-1]]))
-    rank = np.arange(len(user)) - np.repeat(starts, np.diff([*starts, len(user)])) + 1
+    return np.array(kept, dtype=bool)
+
+
+def _ranked(table: pa.Table, kept: np.ndarray) -> pa.Table:
+    """Some rows of a part, each user's ranked from 1."""
+    table = table.filter(pa.array(kept))
+    first = first_rows(table)
+    rank = np.arange(table.num_rows) - np.repeat(first, np.diff([*first, table.num_rows])) + 1
     return table.set_column(1, "rank", pa.array(rank.astype(np.int32)))
 
 

@@ -70,6 +70,7 @@ class ListRanker(Recommender):
     """
 
     name = "list_ranker"
+    comparable_scores = True
     dtype = torch.float32
 
     def __init__(
