@@ -28,8 +28,10 @@ from graphrec.models import (
     HEURISTICS,
     TWO_TOWER_PRESETS,
     GenerativeSTU,
+    ListRanker,
     Recommender,
     TwoTower,
+    WindowConfig,
 )
 from graphrec.temporal import Timeline
 from graphrec.tokenizer import ResidualKMeans, TokenizerQualityWarning
@@ -47,6 +49,8 @@ def build(name: str) -> Recommender:
     """An unfitted model that is trained for a moment."""
     if name in HEURISTICS:
         return HEURISTICS[name]()
+    if name == "list_ranker":
+        return ListRanker(config=WindowConfig(max_epochs=1))
     if name in TWO_TOWER_PRESETS:
         return TwoTower(**TWO_TOWER_PRESETS[name], **SHORT)  # type: ignore[arg-type]
     return GenerativeSTU(**GENERATIVE_PRESETS[name], **SHORT, tokenizer=ResidualKMeans())  # type: ignore[arg-type]

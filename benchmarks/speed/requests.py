@@ -3,10 +3,10 @@
 python -m benchmarks.speed.requests [--users 25000 100000] [--dataset NAME] [--models ...] --out DIR
 
 One thread; k = 20, users who acted in the newer half of the log, all at the time just after the last event,
-as in service. A synthetic network has ten events a user. Models are trained for one short epoch, since the
-cost of a request does not depend on the weights, and kept in DIR, so that a second run only measures. The
-floor is the time of the matrix products of a request alone, at the rate of a product of two large matrices in
-the same run.
+as in service where nothing happens in between; single ones also ten events apart. A synthetic network has ten
+events a user. Models are trained for one short epoch, since the cost of a request does not depend on the
+weights, and kept in DIR, so that a second run only measures. The floor is the time of the matrix products of
+a request alone, at the rate of a product of two large matrices in the same run.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,19 +26,28 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from graphrec.data import FriendGraph, Query, TemporalSplit
 from graphrec.datasets import load_dataset
-from graphrec.models import GENERATIVE_PRESETS, TWO_TOWER_PRESETS, GenerativeSTU, MixtureRecommender, TwoTower
+from graphrec.models import (
+    GENERATIVE_PRESETS,
+    TWO_TOWER_PRESETS,
+    GenerativeSTU,
+    ListRanker,
+    Recommender,
+    TwoTower,
+    WindowConfig,
+)
 from graphrec.tokenizer import TokenizerQualityWarning
 
-K, BATCH, WARM_UP = 20, 256, 20
+K, BATCH, WARM_UP, APART = 20, 256, 20, 10
 EVENTS_A_USER = 10
 EPOCH_BATCHES = 20
 SIDE = 1024
 """Rows of the square matrices whose product gives the machine's rate."""
 
 SHORT = {"max_epochs": 1, "epoch_batches": EPOCH_BATCHES, "progress": False}
-MODELS: dict[str, Callable[[], MixtureRecommender]] = {  # type: ignore[type-arg]
+MODELS: dict[str, Callable[[], Recommender]] = {
     "stu": lambda: GenerativeSTU(**GENERATIVE_PRESETS["stu"], **SHORT),  # type: ignore[arg-type]
     "two_tower_mixture": lambda: TwoTower(**TWO_TOWER_PRESETS["two_tower_mixture"], **SHORT),  # type: ignore[arg-type]
+    "list_ranker": lambda: ListRanker(config=WindowConfig(max_epochs=1)),
 }
 
 
@@ -48,14 +58,14 @@ def cpu_seconds(work: Callable[[], object]) -> float:
     return time.process_time() - began
 
 
-def fitted(name: str, graph: FriendGraph, folder: Path) -> MixtureRecommender:  # type: ignore[type-arg]
+def fitted(name: str, graph: FriendGraph, folder: Path) -> Recommender:
     """The model, trained for a short epoch, or as an earlier run left it."""
+    model = MODELS[name]()
     if not folder.exists():
-        model = MODELS[name]().fit(graph, until=TemporalSplit.of(graph).t_val)
-        partial = folder.with_suffix(".partial")
-        model.save(partial)
-        partial.rename(folder)
-    return MixtureRecommender.load(folder, graph)
+        unfinished = folder.with_suffix(".partial")
+        model.fit(graph, until=TemporalSplit.of(graph).t_val).save(unfinished)
+        unfinished.rename(folder)
+    return type(model).load(folder, graph)
 
 
 def asked(graph: FriendGraph, number: int) -> Query:
@@ -68,28 +78,38 @@ def asked(graph: FriendGraph, number: int) -> Query:
     return Query(user, now, torch.zeros_like(user))
 
 
-def measured(model: MixtureRecommender, requests: int) -> list[str]:  # type: ignore[type-arg]
+def apart(graph: FriendGraph, number: int) -> Query:
+    """Queries of the actors of some of the last events, each just before its event, in order of time."""
+    events = graph.events()
+    place = torch.arange(number) * APART + len(events) - number * APART
+    return Query(events.src[place], events.time[place], torch.zeros_like(place))
+
+
+def timed(model: Recommender, query: Query) -> Tensor:
+    """Milliseconds of each query asked alone, but for the first ones."""
+    taken = torch.empty(len(query))
+    for number in range(len(query)):
+        taken[number] = 1e3 * cpu_seconds(partial(model.recommend, query[number : number + 1], K))
+    return taken[WARM_UP:]
+
+
+def measured(model: Recommender, requests: int) -> list[str]:
     """Milliseconds of a request, alone and in a batch, and of its matrix products."""
     query = asked(model.graph, max(requests + WARM_UP, BATCH))
-    ones = [query[row : row + 1] for row in range(requests + WARM_UP)]
-    for one in ones[:WARM_UP]:
-        model.recommend(one, K)
-    taken = torch.empty(requests)
-    for number, one in enumerate(ones[WARM_UP:]):
-        began = time.process_time()
-        model.recommend(one, K)
-        taken[number] = 1e3 * (time.process_time() - began)
+    taken = timed(model, query[: requests + WARM_UP])
+    moving = timed(model, apart(model.graph, requests + WARM_UP))
     batch = min(cpu_seconds(lambda: model.recommend(query[:BATCH], K)) for _ in range(4)) / BATCH
     matrix = torch.rand(SIDE, SIDE)
     rate = 2 * SIDE**3 / min(cpu_seconds(lambda: matrix @ matrix) for _ in range(5))
     floors = []
-    for part, size in ((ones[WARM_UP], 1), (query[:BATCH], BATCH)):
+    for part, size in ((query[WARM_UP : WARM_UP + 1], 1), (query[:BATCH], BATCH)):
         with FlopCounterMode(display=False) as counter:
             model.recommend(part, K)
         floors.append(1e3 * counter.get_total_flops() / rate / size)
     return [
         f"{taken.median():.1f}",
         f"{taken.quantile(0.99):.1f}",
+        f"{moving.median():.1f}",
         f"{floors[0]:.2f}",
         f"{1 / batch:,.0f}",
         f"{1e3 * batch:.2f}",
@@ -124,7 +144,17 @@ def main() -> None:
             row = [f"{network}, {graph.num_users:,} users", name, *measured(model, options.requests)]
             body.append(row)
             print(*row, sep=" | ", flush=True)
-    header = ["network", "model", "one: ms", "p99", "products", "batch: requests/s", "ms", "products"]
+    header = [
+        "network",
+        "model",
+        "one: ms",
+        "p99",
+        "apart: ms",
+        "products",
+        "batch: requests/s",
+        "ms",
+        "products",
+    ]
     print(f"\nload average {os.getloadavg()[0]:.1f}\n")
     print(tabulate(body, headers=header, disable_numparse=True))
 

@@ -83,7 +83,7 @@ class WindowFeatures:
         assert isinstance(self._pools, WindowPools)
         out = copy(self)
         out._timeline, out._spectral = timeline, self._spectral.reading(timeline)
-        out._rates = self._rates.reading(timeline)
+        out._rates = self._rates.reading(timeline, changed)
         out._pools = PatchedPools(self._pools, timeline, out._rates, POOL_SCALE, changed)
         return out
 

@@ -11,13 +11,16 @@ from graphrec.temporal import NEVER, Timeline
 from graphrec.temporal.act_lists import ActLists
 from graphrec.temporal.order_kernels import fill_popularity
 from graphrec.temporal.rates import FIRST_ACTED, FIRST_RECEIVED, RECEIVED, Rates
-from graphrec.temporal.user_order import LISTED_USERS, UserOrder
+from graphrec.temporal.user_order import UserOrder
 
 POOLS = ((FIRST_RECEIVED, 50), (RECEIVED, 30), (FIRST_ACTED, 50))
 """Kinds of rates, and how many users with the highest rates are candidates for every query."""
 
 NUM_LAST_ACTIVE = 30
 """How many of the users who acted last are candidates for every query."""
+
+NUM_NEXT = 50
+"""Users with the next highest rates, who may come into a pool where events are removed."""
 
 MAX_EVENTS_BACK = 4096
 """Latest events among which the users who acted last are looked for first."""
@@ -101,7 +104,8 @@ class WindowPools:
 class PatchedPools:
     """The pools on an index that has lost events (see `Timeline.remove`).
 
-    The rates decide among the users of these events and the first `LISTED_USERS` of all events.
+    The rates decide among the users of these events, and the pools of all events with `NUM_NEXT` users more:
+    of users whose events are all left one passes another only where almost equal.
 
     Args:
         pools: of all events.
@@ -122,7 +126,7 @@ class PatchedPools:
         tie_rank = self._pools.tie_rank
         listed = [last_actors(self._timeline, tie_rank, tick)]
         for kind, size in POOLS:
-            near = torch.from_numpy(self._pools.first(kind, LISTED_USERS, tick))
+            near = torch.from_numpy(self._pools.first(kind, size + NUM_NEXT, tick))
             near = torch.cat([near, self._changed]).unique()
             place = largest(self._rate(near, kind, tick), size, tie_rank[near].numpy())
             listed.append(near.numpy()[place])

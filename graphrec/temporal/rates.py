@@ -61,6 +61,20 @@ class Past(NamedTuple):
     half_lives: np.ndarray
 
 
+class Gone(NamedTuple):
+    """The events that an index has lost.
+
+    Attributes:
+        user: [U] int64, ascending, their users.
+        tick: [G] int64, ascending, their distinct ticks.
+        before: [G] int64, how many of them come before each of these.
+    """
+
+    user: np.ndarray
+    tick: np.ndarray
+    before: np.ndarray
+
+
 class Rates:
     """Rates of any users strictly before any tick, in work that grows with the users asked for.
 
@@ -80,6 +94,8 @@ class Rates:
         columns = np.empty((size, width)), np.empty(size, np.int64), np.empty(size, np.int64)
         self._saved = GrowingLists(due, columns)
         self._saved.length = np.zeros_like(due)
+        nothing = np.empty(0, np.int64)
+        self._gone = Gone(nothing, nothing, nothing)
         self._read(timeline)
         save_states(np.arange(timeline.num_users), self._past, self._states, SPACING)
 
@@ -105,18 +121,27 @@ class Rates:
         self._read(timeline)
         user = torch.cat([events.src[new], events.dst[new]]).unique().numpy()
         length, saved = timeline.columns.half_edges.length[user].astype(np.int64), self._saved
-        saved.reserve(user[:0], timeline.num_users)
+        if len(saved.length) < timeline.num_users:
+            saved.reserve(user[:0], timeline.num_users)
         more = np.maximum(length - 1, 0) // SPACING - saved.length[user]
-        saved.reserve(np.repeat(user, more), timeline.num_users)
-        save_states(user, self._past, self._states, SPACING)
+        if more.any():
+            saved.reserve(np.repeat(user, more), timeline.num_users)
+            save_states(user, self._past, self._states, SPACING)
 
-    def reading(self, timeline: Timeline) -> Self:
+    def reading(self, timeline: Timeline, changed: Tensor) -> Self:
         """Return the rates on an index of the same users that has lost events (see `Timeline.remove`).
 
-        Users are read from the first removed event on, or from the state saved before it.
+        Timelines of the users of these events are read from the first of them on. Other users' events keep
+        their sums, and are only nearer by the events in between.
+
+        Args:
+            timeline: the index.
+            changed: [U] int64, ascending, the users of these events.
         """
         out = copy(self)
         out._read(timeline)
+        tick, count = np.unique(timeline.event_tick.numpy()[timeline.removed], return_counts=True)
+        out._gone = Gone(changed.numpy(), tick.astype(np.int64), np.cumsum(count) - count)
         return out
 
     @property
@@ -140,10 +165,8 @@ class Rates:
             contacts received and made that went both ways (2), ages of the last act, of the last act
             received and of the first event in events (3), all events so far where there is none.
         """
-        removed = self._timeline.removed
-        intact = int(self._timeline.event_tick[int(removed[0])]) if len(removed) else int(LAST_TICK)
         out = np.empty((NUM_KINDS * (len(self._half_lives) + 1) + 5, len(user)), np.float32)
-        gather_rates(user.contiguous().numpy(), tick, self._past, self._states, SPACING, intact, out)
+        gather_rates(user.contiguous().numpy(), tick, self._past, self._states, SPACING, self._gone, out)
         return torch.from_numpy(out)
 
 
@@ -242,6 +265,32 @@ def save_states(user: np.ndarray, past: Past, saved: SavedStates, spacing: int) 
         saved.length[one] = number
 
 
+@subkernel
+def state_before(
+    past: Past, saved: SavedStates, spacing: int, user: int, end: int, intact: int, state: np.ndarray
+) -> int:
+    """Fill a user's state before a half-edge, and return its position; see `walk`.
+
+    Args:
+        past: of the index.
+        saved: states.
+        spacing: half-edges between two of them.
+        user: the user.
+        end: position of a half-edge of the user, the first of its tick.
+        intact: saved states of later ticks do not count.
+        state: filled.
+    """
+    at = begin = past.half.start[user]
+    first = saved.start[user]
+    number = min((end - begin - 1) // spacing, saved.length[user]) if end > begin else int64(0)
+    number = end_before(first, number, saved.tick, intact + 1) - first
+    state[:] = 0.0
+    if number > 0:
+        at = begin + saved.place[first + number - 1]
+        state[:] = saved.state[first + number - 1]
+    return walk(past, at, end, position_before(past, begin, at), state)
+
+
 @kernel
 def gather_rates(
     user: np.ndarray,
@@ -249,7 +298,7 @@ def gather_rates(
     past: Past,
     saved: SavedStates,
     spacing: int,
-    intact: int,
+    gone: Gone,
     out: np.ndarray,
 ) -> None:
     """Fill what is known of users before a tick; see `Rates.gather`.
@@ -260,16 +309,20 @@ def gather_rates(
         past: of the index.
         saved: states.
         spacing: half-edges between two of them.
-        intact: the tick of the first removed event: states after it do not count.
+        gone: the removed events.
         out: [4 S + 9, M] float32, filled.
     """
     half, half_lives, removed, num_before = past.half, past.half_lives, past.removed, past.num_before
     start, length, tick, code = half.start, half.length, half.tick, half.code
     num_acts, last_opposite = half.num_acts, half.last_opposite
+    whole = Past(half, past.pair, num_before, removed[:0], half_lives)
     scales = len(half_lives)
     base = 4 * (scales + 1)
     now = num_left(removed, num_before[bound])
-    state = np.empty(saved.state.shape[1])
+    state, early = np.empty(saved.state.shape[1]), np.empty(saved.state.shape[1])
+    nearer = np.zeros(4 * scales)
+    num_gone = end_before(int64(0), len(gone.tick), gone.tick, bound)  # ticks with removed events
+    intact = gone.tick[0] if num_gone else int64(LAST_TICK)
     done = np.full(len(start) if len(user) > len(start) else 0, -1, np.int64)
     for m in range(len(user)):
         one = user[m]
@@ -281,19 +334,33 @@ def gather_rates(
             done[one] = m
         begin = start[one]
         end = end_before(begin, length[one], tick, bound)
-        at = begin
-        state[:] = 0.0
-        first = saved.start[one]
-        number = min((end - begin - 1) // spacing, saved.length[one]) if end > begin else int64(0)
-        number = end_before(first, number, saved.tick, intact + 1) - first
-        if number > 0:
-            at = begin + saved.place[first + number - 1]
-            state[:] = saved.state[first + number - 1]
-        position = walk(past, at, end, position_before(past, begin, at), state)
+        then = now
+        nearer[:] = 0.0
+        at = end_before(int64(0), len(gone.user), gone.user, one)
+        keeps = at == len(gone.user) or gone.user[at] != one
+        since = end - end_before(begin, end - begin, tick, intact)
+        if num_gone == 0 or not keeps or since <= num_gone * spacing:
+            position = state_before(past, saved, spacing, one, end, intact, state)
+        else:
+            then = num_before[bound]
+            position = state_before(whole, saved, spacing, one, end, int64(LAST_TICK), state)
+            for i in range(num_gone):
+                stop = end_before(begin, end - begin, tick, gone.tick[i] + 1)
+                if stop == begin:
+                    continue
+                early_position = state_before(whole, saved, spacing, one, stop, int64(LAST_TICK), early)
+                more = then - now - gone.before[i]  # removed events that lay between these and the end
+                less = then - now - gone.before[i + 1] if i + 1 < num_gone else int64(0)
+                for scale in range(scales):
+                    factor = 2.0 ** (more / half_lives[scale]) - 2.0 ** (less / half_lives[scale])
+                    factor *= 2.0 ** (-(then - early_position) / half_lives[scale])
+                    for kind in range(4):
+                        nearer[kind * scales + scale] += early[kind * scales + scale] * factor
         for scale in range(scales):
-            factor = 2.0 ** (-(now - position) / half_lives[scale])
+            factor = 2.0 ** (-(then - position) / half_lives[scale])
             for kind in range(4):
-                out[kind * (scales + 1) + scale, m] = state[kind * scales + scale] * factor
+                place = kind * scales + scale
+                out[kind * (scales + 1) + scale, m] = state[place] * factor + nearer[place]
         acts, last, last_received, oldest = int64(0), int64(-1), int64(-1), int64(-1)
         if end > begin:
             acts, oldest = int64(num_acts[end - 1]), int64(tick[begin])

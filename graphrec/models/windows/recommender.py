@@ -198,8 +198,8 @@ class ListRanker(Recommender):
     def reading(self, timeline: Timeline, changed: Tensor) -> Self | None:
         """See `Recommender.reading`; None where not all actions are ordinary.
 
-        Timelines of candidates are read again from the first removed event on, at a cost that grows with
-        their events since.
+        Rates of users of the removed events are computed again from the first of these on, others corrected;
+        the cost grows with the timelines of the former and the times of removed events.
         """
         if not self.graph.roles.all_ordinary:
             return None
@@ -302,7 +302,8 @@ class ListRanker(Recommender):
     @torch.no_grad()
     def _recommend(self, query: Query, wanted: Wanted) -> tuple[Tensor, Tensor]:
         """Rank the candidates; where they are fewer than k, all users."""
-        k, num_users = wanted.k, self.graph.num_users
+        assert self._view is not None
+        k, num_users = wanted.k, self._view.timeline.num_users
         row, person, score = self._candidates(query)
         own, excluded = wanted.with_own(query)
         users = torch.full((len(query), k), -1)
