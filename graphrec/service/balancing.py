@@ -28,7 +28,7 @@ def balanced_rows(
 ) -> list[np.ndarray]:
     """Choose the rows of `balanced_topk` from the candidates of all users.
 
-    At its peak it holds 12 bytes a candidate, which is 600 bytes a user for lists of 10 people, and one part.
+    At its peak it holds 13 bytes a candidate, which is 650 bytes a user for lists of 10 people, and one part.
 
     Args:
         files: the parts, with the columns user, rank, person and score, a log-probability; the rows of a user
