@@ -124,23 +124,20 @@ class PatchedPools:
     def before(self, tick: int) -> np.ndarray:
         """See `WindowPools.before`."""
         tie_rank = self._pools.tie_rank
-        listed = [last_actors(self._timeline, tie_rank, tick)]
-        for kind, size in POOLS:
-            near = torch.from_numpy(self._pools.first(kind, size + NUM_NEXT, tick))
-            near = torch.cat([near, self._changed]).unique()
-            place = largest(self._rate(near, kind, tick), size, tie_rank[near].numpy())
-            listed.append(near.numpy()[place])
-        return np.unique(np.concatenate(listed))
+        listed = [torch.from_numpy(self._pools.first(kind, size + NUM_NEXT, tick)) for kind, size in POOLS]
+        near = [torch.cat([users, self._changed]).unique() for users in listed]
+        everybody = torch.cat(near).unique()
+        rates, found = self._rates.gather(everybody, tick), [last_actors(self._timeline, tie_rank, tick)]
+        for users, (kind, size) in zip(near, POOLS, strict=True):
+            rate = rates[self._rates.row_of(kind, self._scale), torch.searchsorted(everybody, users)]
+            found.append(users.numpy()[largest(rate.numpy(), size, tie_rank[users].numpy())])
+        return np.unique(np.concatenate(found))
 
     def popularity(self, tick: int) -> Tensor:
         """See `WindowPools.popularity`."""
         users = torch.arange(self._timeline.num_users)
-        return torch.from_numpy(self._rate(users, FIRST_RECEIVED, tick)).double()
-
-    def _rate(self, user: Tensor, kind: int, tick: int) -> np.ndarray:
-        """Rates of one kind of users [M] before a tick: [M] float32."""
-        rate: np.ndarray = self._rates.gather(user, tick)[self._rates.row_of(kind, self._scale)].numpy()
-        return rate
+        row = self._rates.row_of(FIRST_RECEIVED, self._scale)
+        return self._rates.gather(users, tick)[row].double()
 
 
 def last_actors(timeline: Timeline, tie_rank: Tensor, tick: int) -> np.ndarray:
