@@ -102,7 +102,13 @@ RECOMMENDERS: dict[str, Callable[[], Recommender]] = {
     "stu_hybrid": hybrid,
     "activity": partial(activity, **SMALL),
     "list_ranker": list_ranker,
-    "friend_recommender": lambda: FriendRecommender(TwoTower(**SMALL), list_ranker()),
+    "friend_recommender": lambda: FriendRecommender(
+        TwoTower(**SMALL),
+        ListRanker(
+            config=WindowConfig(hidden_channels=8, max_epochs=2),
+            mixture=TwoTower(targets="windows", **SMALL),
+        ),
+    ),
 }
 """By the name of a test: what builds it, unfitted and from a fixed seed."""
 

@@ -131,7 +131,7 @@ def mutual_ranks(
     )
     title = f"{scorer.name} {part} {slice_name}"
     ranks = [
-        _ranks_without_contacts(scorer, graph, Query(a, time, act), b, title=title, progress=progress)
+        ranks_without_contacts(scorer, graph, Query(a, time, act), b, title=title, progress=progress)
         for a, b in ((u, v), (v, u))
     ]
     # Where both acted at one time neither is the initiator: such a pair is a group of its own.
@@ -140,7 +140,7 @@ def mutual_ranks(
     return np.maximum(*ranks), group
 
 
-def _ranks_without_contacts(
+def ranks_without_contacts(
     scorer: Scorer, graph: FriendGraph, query: Query, target: Tensor, *, title: str, progress: bool
 ) -> np.ndarray:
     """Ranks of targets [n] among all users but earlier contacts: [n] float64."""

@@ -165,11 +165,15 @@ def clustered(
 
 
 def _name(presets: Mapping[str, Preset], config: MixtureConfig, bare: str) -> str | None:
-    """The preset that a configuration equals, `bare` without components and features, else None."""
-    if not config.components and not config.features:
-        return bare
+    """The preset that a configuration equals, `bare` without components and features, else None.
+
+    It ends in '_windows' if the targets are those of windows.
+    """
     chosen = {"components": config.components, "features": config.features}
-    return next((name for name, preset in presets.items() if preset == chosen), None)
+    name = next((name for name, preset in presets.items() if preset == chosen), None)
+    if not config.components and not config.features:
+        name = bare
+    return f"{name}_windows" if name is not None and config.train.targets == "windows" else name
 
 
 TwoTower, GenerativeSTU, Clustered = two_tower, generative_stu, clustered

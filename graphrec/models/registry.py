@@ -55,8 +55,9 @@ def both(*, seed: int = 0) -> ReciprocalReranker:
 
 
 def friend_recommender(*, seed: int = 0) -> FriendRecommender:
-    """Build the default, a `FriendRecommender` of a two-tower mixture and a `ListRanker`."""
-    return FriendRecommender(TwoTower(seed=seed), ListRanker(seed=seed))
+    """Build the default: a two-tower mixture, and a `ListRanker` with another one for windows."""
+    windows = TwoTower(targets="windows", seed=seed)
+    return FriendRecommender(TwoTower(seed=seed), ListRanker(mixture=windows, seed=seed))
 
 
 DEFAULT_MODEL = "friend_recommender"

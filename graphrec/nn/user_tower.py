@@ -20,15 +20,16 @@ class UserTower(nn.Module):
     Args:
         num_actions: A.
         config: sizes and parts; `embedding_dim` is D.
+        num_questions: what a query may ask for: A actions by default, or outcomes.
 
     Attributes:
         context_length: number of latest events of a timeline that a query vector depends on.
     """
 
-    def __init__(self, num_actions: int, config: EncoderConfig) -> None:
+    def __init__(self, num_actions: int, config: EncoderConfig, num_questions: int | None = None) -> None:
         super().__init__()
         dim = config.embedding_dim
-        self.action = nn.Embedding(num_actions, dim)
+        self.action = nn.Embedding(num_actions if num_questions is None else num_questions, dim)
         self.history = history_encoder(2 * num_actions, config)
         self.context_length = self.history.context_length
         self.project = nn.Linear(config.hidden_channels, dim)
@@ -74,7 +75,7 @@ class UserTower(nn.Module):
         Args:
             state: [B, D], of `state`.
             actor: [B, D], embeddings of the queries' users.
-            action: [B] int64.
+            action: [B] int64, the action or outcome that each query asks for.
             features: [B, NUM_QUERY_FEATURES], standardized.
         """
         a, c, f = actor, self.action(action), self.features(features)

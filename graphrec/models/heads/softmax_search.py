@@ -206,7 +206,7 @@ class SoftmaxSearch:
     def _typical_logits(self, tick: int) -> Tensor:
         """Logits of all users before a tick for the mean vector of queries without a history: [N]."""
         head, view, tower = self.head, self.head.view, self.head.network.tower
-        device, actions = head.network.device, len(view.graph.actions)
+        device, actions = head.network.device, tower.action.num_embeddings
         rows = 1 + below(hashed(view.seed, torch.arange(TYPICAL_USERS)), max(1, view.num_known))
         actor = head.table.actor(rows.clamp(max=view.num_known).to(device)).repeat(actions, 1)
         action = torch.arange(actions, device=device).repeat_interleave(TYPICAL_USERS)

@@ -15,6 +15,9 @@ FEATURES: tuple[Feature, ...] = get_args(Feature)
 """Input features for every user: recency and counts of events ('presence'), positions in the contact graph
 ('spectral'), and votes of the neighbors for their prefix groups ('prefix_groups')."""
 
+Targets = Literal["next_acts", "windows"]
+"""What a mixture recommender is trained on; see `TrainConfig`."""
+
 T = TypeVar("T")
 
 
@@ -31,6 +34,8 @@ class TrainConfig:
         max_epochs: number of epochs, at most.
         patience: epochs without a better validation score after which training stops.
         seed: fixes initial weights, order, negatives and dropout.
+        targets: 'next_acts', whom a user acts on at each event, or 'windows', with whom an outcome begins in
+            a window after a regular moment (see `WindowLoss`).
 
     Raises:
         TypeError: a value of another kind.
@@ -44,6 +49,7 @@ class TrainConfig:
     max_epochs: int = 6
     patience: int = 3
     seed: int = 0
+    targets: Targets = "next_acts"
 
     def __post_init__(self) -> None:
         weight = check_number("history_loss_weight", self.history_loss_weight, minimum=0.0)
@@ -51,6 +57,7 @@ class TrainConfig:
         for name in ("events_per_batch", "max_queries", "epoch_batches", "max_epochs", "patience"):
             object.__setattr__(self, name, check_count(name, getattr(self, name)))
         object.__setattr__(self, "seed", check_seed(self.seed))
+        check_choice("targets", self.targets, get_args(Targets))
 
 
 @dataclass(frozen=True)
@@ -119,6 +126,7 @@ class Settings(TypedDict, total=False):
     max_epochs: int
     patience: int
     seed: int
+    targets: Targets
 
 
 def mixture_config(

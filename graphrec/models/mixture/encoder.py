@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from graphrec.data import Query
+from graphrec.data import OUTCOMES, Query
 from graphrec.features import (
     Timelines,
     pair_features,
@@ -16,6 +16,7 @@ from graphrec.features import (
     query_features,
 )
 from graphrec.models.heads.head import BoundHead
+from graphrec.models.mixture.config import Targets
 from graphrec.models.mixture.encoded import EncodedQuery
 from graphrec.models.mixture.profile_parts import map_profiles
 from graphrec.models.mixture.view import GraphView
@@ -32,21 +33,27 @@ class QueryEncoder:
         network: the mixture network.
         head: gives the embeddings of users.
         neighborhood: limits of the neighborhood.
+        targets: what the network is trained on; of `TrainConfig`.
     """
 
     view: GraphView
     network: MixtureNetwork
     head: BoundHead
     neighborhood: NeighborhoodConfig
+    targets: Targets = "next_acts"
 
     def encode_query(self, query: Query) -> EncodedQuery:
         """Encode B queries with the timelines in the index."""
         timeline = self.view.timeline
         length = self.network.tower.context_length
         timelines = Timelines.of_index(timeline, query.user, timeline.tick(query.time), length)
-        return self.encode(query, timelines, timelines.before(torch.arange(len(query)), query.time))
+        position = timelines.before(torch.arange(len(query)), query.time)
+        question = query.action
+        if self.targets == "windows":
+            question = torch.full_like(query.action, OUTCOMES.index(query.outcome or "tie"))
+        return self.encode(query, timelines, position, question)
 
-    def encode(self, query: Query, timelines: Timelines, position: Tensor) -> EncodedQuery:
+    def encode(self, query: Query, timelines: Timelines, position: Tensor, question: Tensor) -> EncodedQuery:
         """Encode B queries.
 
         Args:
@@ -54,9 +61,10 @@ class QueryEncoder:
             timelines: M events.
             position: [B] int64, position in `timelines` of each user's last event before the query; -1 if
                 there is none.
+            question: [B] int64, the action or outcome that each query asks for.
         """
         tick = self.view.timeline.tick(query.time)
-        vector, features, profile = self.query_tower(query, timelines, position)
+        vector, features, profile = self.query_tower(query, timelines, position, question)
         spectral = None if self.view.spectral is None else self.view.spectral.query(query.user, tick)
         neighbors = None
         if self.network.mixture is not None:
@@ -64,7 +72,7 @@ class QueryEncoder:
         return EncodedQuery(query, tick, vector, features, profile, spectral, neighbors)
 
     def query_tower(
-        self, query: Query, timelines: Timelines, position: Tensor
+        self, query: Query, timelines: Timelines, position: Tensor, question: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Compute the user tower's output for B queries, on the network's device.
 
@@ -72,6 +80,7 @@ class QueryEncoder:
             query: B queries.
             timelines: M events.
             position: [B] int64, position in `timelines` of each user's last event before the query, or -1.
+            question: [B] int64, the action or outcome that each query asks for.
 
         Returns:
             query vectors [B, D]; standardized features [B, Q]; profiles [B, R], or None.
@@ -87,7 +96,7 @@ class QueryEncoder:
             actor = actor + map_profiles(self.view, layers.actor, query.user, query.time, device)
             profile = map_profiles(self.view, layers.similarity_query, query.user, query.time, device)
         state = tower.state(timelines.to(device), other, position.to(device))
-        return tower(state, actor, query.action.to(device), features), features, profile
+        return tower(state, actor, question.to(device), features), features, profile
 
     def score_neighbors(
         self,

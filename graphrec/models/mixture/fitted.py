@@ -59,7 +59,7 @@ class FittedMixture(Generic[Bound]):
     ) -> Self:
         """Bind a head and an encoder to a graph and a network; see `Head.bind`."""
         bound = head.bind(view, network, training=training)
-        encoder = QueryEncoder(view, network, bound, config.searched_neighborhood)
+        encoder = QueryEncoder(view, network, bound, config.searched_neighborhood, config.train.targets)
         return cls(name, view, network, bound, encoder, prior)
 
     def reading(self, timeline: Timeline, changed: Tensor) -> Self:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphrec.data import FriendGraph, digest_graph, digest_source
+from graphrec.data import OUTCOMES, FriendGraph, digest_graph, digest_source
 from graphrec.features import Profiles
 from graphrec.models.heads.head import Head
 from graphrec.models.heads.optional import run_key_of
@@ -95,7 +95,8 @@ def build_network(head: Head[Any], view: GraphView, config: MixtureConfig) -> Mi
         config: of the model.
     """
     num_actions = len(view.graph.actions)
-    tower = UserTower(num_actions, config.encoder)
+    num_questions = len(OUTCOMES) if config.train.targets == "windows" else num_actions
+    tower = UserTower(num_actions, config.encoder, num_questions)
     mixture = None
     if config.components:
         mixture = NeighborhoodMixture(

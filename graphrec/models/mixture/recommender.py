@@ -34,18 +34,20 @@ from graphrec.models.mixture.config import MixtureConfig
 from graphrec.models.mixture.contact_prior import PRIOR_GRID, ContactPrior
 from graphrec.models.mixture.encoded import EncodedQuery
 from graphrec.models.mixture.fitted import FittedMixture
-from graphrec.models.mixture.plan import build_network, plan_training, run_key, select_user_rows
-from graphrec.models.mixture.training_loss import TrainingLoss
-from graphrec.models.mixture.validation import (
-    EPOCH_SLICES,
-    choose_prior,
-    validation_events,
-    validation_ranks,
-    validation_scores,
+from graphrec.models.mixture.plan import (
+    TrainingPlan,
+    build_network,
+    plan_training,
+    run_key,
+    select_user_rows,
 )
+from graphrec.models.mixture.training_loss import TrainingLoss
+from graphrec.models.mixture.validation import choose_prior, epoch_scores, validation_events
 from graphrec.models.mixture.view import GraphView
+from graphrec.models.mixture.window_loss import WindowLoss, loss_for
 from graphrec.models.recommender import MAX_SCORES, Recommender
 from graphrec.models.wanted import Wanted
+from graphrec.models.windows.grid import TrainingWindows
 from graphrec.nn import MixtureNetwork
 from graphrec.temporal import Timeline
 from graphrec.threads import one_intra_op_thread
@@ -100,7 +102,8 @@ class MixtureRecommender(Recommender, Generic[Bound]):
         self._head = head
         self._curve: list[dict[str, float]] = []
         self._fitted: FittedMixture[Bound] | None = None
-        self._loss: TrainingLoss | None = None
+        self._loss: TrainingLoss | WindowLoss | None = None
+        self._plan: TrainingPlan | None = None
 
     @property
     def kind(self) -> str:
@@ -165,7 +168,7 @@ class MixtureRecommender(Recommender, Generic[Bound]):
             head = fit_head(self._head, view)
             network = build_network(head, view, config)
         self._bind(head, view, network, PRIOR_GRID[0], training=True)
-        self._loss = TrainingLoss(self.fitted.encoder, self.head, plan, config.train)
+        self._plan, self._loss = plan, loss_for(self.fitted.encoder, self.head, plan, config.train)
         batches = TimelineBatches(
             plan.lengths,
             events_per_batch=config.train.events_per_batch,
@@ -194,13 +197,9 @@ class MixtureRecommender(Recommender, Generic[Bound]):
     @single_precision()
     def losses(self, batch: HeteroData, epoch: int) -> dict[str, Tensor]:
         """The terms of the loss of a batch of `prepare`'s loader; see `TrainingLoss`."""
-        return self._training_loss(batch, epoch)
-
-    @property
-    def _training_loss(self) -> TrainingLoss:
         if self._loss is None:
             raise RuntimeError(f"{self.name} has to be prepared first: call prepare(graph, until=time)")
-        return self._loss
+        return self._loss(batch, epoch)
 
     @single_precision()
     @one_intra_op_thread()
@@ -231,13 +230,16 @@ class MixtureRecommender(Recommender, Generic[Bound]):
                 raise ValueError(f"{self.name}: {found}: {wanted}")
         config = self.config.train
         loader = self.prepare(graph, until=until)
+        assert self._plan is not None
+        weight, asks_windows = self._plan.slice_weight, config.targets == "windows"
         judged = validation_events(graph, until, validate_until, seed=config.seed)
+        windows = TrainingWindows.between(graph, until, validate_until) if asks_windows else None
         key = run_key(self.head.head, self.config, graph, until, validate_until) if self.folder else None
         self._curve = train(
             self.network,
             loader,
             losses=self.losses,
-            validate=lambda: self._validate(judged),
+            validate=lambda: self._validate(windows or judged, weight),
             steps_per_epoch=len(loader),
             max_epochs=config.max_epochs,
             patience=config.patience,
@@ -246,17 +248,17 @@ class MixtureRecommender(Recommender, Generic[Bound]):
             key=key,
             progress=self.progress,
         )
-        plan, self._loss = self._training_loss.plan, None
+        self._loss = self._plan = None
         view = self._view_of(graph, self.view.known, self.view)
         self._bind(self.head.head, view, self.network, PRIOR_GRID[0])
-        if self.config.components:
+        if self.config.components and not asks_windows:
             prior = choose_prior(
                 self.name,
                 graph,
                 judged,
                 probabilities=self.fitted.probabilities,
                 neighborhood=self.fitted.encoder.neighborhood,
-                weight=plan.slice_weight,
+                weight=weight,
                 batch_size=max(1, MAX_SCORES // graph.num_users),
             )
             self._fitted = replace(self.fitted, prior=prior)
@@ -274,12 +276,11 @@ class MixtureRecommender(Recommender, Generic[Bound]):
             since=old.period.until,
         )
 
-    def _validate(self, event_id: Tensor) -> dict[str, float]:
-        """MRR of slices of validation events [n] int64; see `validation_scores`."""
+    def _validate(self, judged: Tensor | TrainingWindows, weight: dict[str, float]) -> dict[str, float]:
+        """See `epoch_scores`."""
         if isinstance(self.head, Refreshes):
             self.head.refresh()
-        ranks = validation_ranks(self, self.graph, event_id)
-        return validation_scores([ranks], EPOCH_SLICES, self._training_loss.plan.slice_weight)
+        return epoch_scores(self, self.graph, judged, weight=weight, seed=self.config.train.seed)
 
     # On another graph, saved, loaded
 

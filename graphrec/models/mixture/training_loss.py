@@ -67,7 +67,7 @@ class TrainingLoss:
         query = Query(user, timelines.time[own], timelines.kind[own] // 2)
         target = timelines.other[own]
         position = timelines.before(timelines.row[own], query.time)
-        encoded = self.encoder.encode(query, timelines, position)
+        encoded = self.encoder.encode(query, timelines, position, query.action)
         source = self.head.likelihood(encoded, target, hashed(self.config.seed, epoch, batch.input_id[0]))
 
         met = timeline.contacts.before(user, encoded.tick)

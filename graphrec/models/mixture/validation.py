@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graphrec.data import FriendGraph, Query, wanted_events
+from graphrec.data import OUTCOMES, FriendGraph, Outcome, Query, wanted_events
 from graphrec.evaluate import Scorer, StreamingRanks, rank_events
+from graphrec.evaluate.mutual import ranks_without_contacts
 from graphrec.models.mixture.contact_prior import PRIOR_GRID, ContactPrior, PriorScorer, ScoreCache
+from graphrec.models.windows.grid import TrainingWindows
 from graphrec.temporal import NeighborhoodConfig, Timeline
 
 EPOCH_SLICES = ("all", "reply", "new")
@@ -37,6 +39,67 @@ def validation_events(graph: FriendGraph, start: int, end: int, *, seed: int) ->
 def validation_ranks(scorer: Scorer, graph: FriendGraph, event_id: Tensor) -> StreamingRanks:
     """Ranks of the targets of events [n] int64 by a scorer that is still being fitted."""
     return rank_events(scorer, graph, event_id, part="val", trained_until=0, progress=False, in_sample=True)
+
+
+def epoch_scores(
+    scorer: Scorer,
+    graph: FriendGraph,
+    judged: Tensor | TrainingWindows,
+    *,
+    weight: Mapping[str, float],
+    seed: int,
+) -> dict[str, float]:
+    """MRR after an epoch, on events or windows of validation, with 'val_score', which chooses the epoch.
+
+    Args:
+        scorer: that is being fitted.
+        graph: the whole graph.
+        judged: positions of events [n] int64, or windows.
+        weight: of each slice of events.
+        seed: of a sample.
+    """
+    if isinstance(judged, TrainingWindows):
+        return window_scores(scorer, graph, judged, seed=seed)
+    return validation_scores([validation_ranks(scorer, graph, judged)], EPOCH_SLICES, weight)
+
+
+def window_scores(
+    scorer: Scorer, graph: FriendGraph, windows: TrainingWindows, *, seed: int
+) -> dict[str, float]:
+    """MRR of initiations and ties at the starts of windows, among users without earlier contact.
+
+    Args:
+        scorer: that is still being fitted.
+        graph: the whole graph.
+        windows: of validation.
+        seed: of a sample, where there are many.
+
+    Returns:
+        'val_all' and 'val_new', of initiations; 'val_tie'; and 'val_score', the geometric mean of both.
+    """
+    outcomes, size = windows.outcomes, min(MAX_EVENTS, max(MIN_EVENTS, VALIDATION_SCORES // graph.num_users))
+    found: dict[Outcome, float] = {}
+    for outcome in OUTCOMES:
+        key = torch.from_numpy(outcomes.key if outcome == "initiation" else outcomes.key[outcomes.replied])
+        if len(key) > size:
+            draw = torch.randperm(len(key), generator=torch.Generator().manual_seed(seed))
+            key = key[draw[:size].sort().values]
+        if not len(key):
+            continue
+        moment, user = (
+            key // outcomes.num_users // outcomes.num_users,
+            key // outcomes.num_users % outcomes.num_users,
+        )
+        time = windows.start[moment]
+        query = Query(user, time, torch.zeros_like(user)).within(1, outcome)
+        title = f"{scorer.name} {outcome}"
+        ranks = ranks_without_contacts(
+            scorer, graph, query, key % outcomes.num_users, title=title, progress=False
+        )
+        found[outcome] = float((1.0 / ranks).mean())
+    score = float(np.exp(np.mean(np.log(list(found.values()))))) if found else 0.0
+    every = found.get("initiation", 0.0)
+    return {"val_all": every, "val_new": every, "val_tie": found.get("tie", 0.0), "val_score": score}
 
 
 def validation_scores(

@@ -8,16 +8,10 @@ import torch
 from torch import Tensor
 
 from graphrec.data import FriendGraph
-from graphrec.evaluate.initiations import reply_window_of
-from graphrec.evaluate.list_questions import RECIPIENT_WINDOWS, ListOutcomes, seen_between
+from graphrec.evaluate.list_questions import ListOutcomes, seen_between
 from graphrec.features.window import NUM_WINDOW_FEATURES, WindowCandidates, WindowFeatures
+from graphrec.models.windows.grid import TrainingWindows
 from graphrec.temporal import Timeline, ordinary_graph
-
-NUM_WINDOWS = 64
-"""Windows of equal numbers of events that the training period is cut into."""
-
-FIRST_WINDOW = 16
-"""The first window that is asked about: earlier ones have too short a past."""
 
 MAX_RECIPIENTS, MAX_EXAMPLES = 1500, 12_000
 """Recipients of a moment, and examples other than initiations."""
@@ -52,48 +46,21 @@ def collect_examples(
         until: seconds; there is an event before it.
         generator: draws recipients and examples.
     """
-    timeline = Timeline.of(ordinary_graph(graph))
-    time = timeline.events.time
-    num_events = int(torch.searchsorted(time, until))
-    place = torch.arange(NUM_WINDOWS) * num_events // NUM_WINDOWS
-    border = torch.cat([time[place], torch.tensor([until])])
-    start, end = border[FIRST_WINDOW:-1], border[FIRST_WINDOW + 1 :]
-    since = border[FIRST_WINDOW - RECIPIENT_WINDOWS : -1 - RECIPIENT_WINDOWS]
-    asked = (since < start) & (start < end)  # many events may have one time
-    start, end, since = start[asked], end[asked], since[asked]
+    timeline, windows = Timeline.of(ordinary_graph(graph)), TrainingWindows.of(graph, until)
     nothing = WindowExamples(torch.empty(0, NUM_WINDOW_FEATURES), torch.empty(0, 2), torch.empty(0, 2))
-    if not len(start):
-        return nothing
-    outcomes = ListOutcomes.of_windows(
-        graph,
-        start,
-        end,
-        decided_until=until,
-        reply_window=training_reply_window(time[:num_events], until),
-    )
     parts = [nothing]
-    for moment, (low, high) in enumerate(zip(since.tolist(), start.tolist(), strict=True)):
+    for moment, (low, high) in enumerate(zip(windows.since.tolist(), windows.start.tolist(), strict=True)):
         user = seen_between(timeline, low, high)
         user = user[features.tie_rank[user].argsort()]  # what is drawn must not depend on user indices
         if len(user) > MAX_RECIPIENTS:
             user = user[torch.randperm(len(user), generator=generator)[:MAX_RECIPIENTS].sort().values]
         found = features.candidates(user, int(timeline.tick(torch.tensor(high))))
-        parts.append(_examples(features.tie_rank, moment, user, found, outcomes, generator))
+        parts.append(_examples(features.tie_rank, moment, user, found, windows.outcomes, generator))
     return WindowExamples(
         torch.cat([part.x for part in parts]),
         torch.cat([part.label for part in parts]),
         torch.cat([part.weight for part in parts]),
     )
-
-
-def training_reply_window(time: Tensor, until: int) -> int:
-    """Return the reply window of a training period, in seconds: that of its last eighth of events.
-
-    Args:
-        time: [n] int64 seconds, ascending, of the events before `until`.
-        until: seconds.
-    """
-    return reply_window_of(int(time[len(time) * 7 // 8]), until)
 
 
 def _examples(

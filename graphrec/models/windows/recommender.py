@@ -6,25 +6,28 @@ import os
 from copy import copy
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Self, final
+from typing import Any, Self, final
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from graphrec.data import OUTCOMES, DataError, FriendGraph, Outcome, Query, UserIds
-from graphrec.data.checks import check_choice
+from graphrec.data.checks import check_choice, check_kind
 from graphrec.data.precision import single_precision
 from graphrec.data.saved import load_errors_as_data_error, make_folder, read_manifest, write_manifest
 from graphrec.features.window import NUM_WINDOW_FEATURES, WindowFeatures
 from graphrec.models.appending import reads_graph
-from graphrec.models.manifest import read_config
+from graphrec.models.manifest import load_submodels, read_config, save_submodels
 from graphrec.models.mixture.list_kernel import list_pairs
 from graphrec.models.mixture.plan import MAX_SNAPSHOT_ROWS, known_users
+from graphrec.models.mixture.recommender import MixtureRecommender
 from graphrec.models.mixture.view import GraphView, TrainingPeriod
 from graphrec.models.recommender import Recommender
 from graphrec.models.wanted import Wanted
-from graphrec.models.windows.examples import NUM_WINDOWS, collect_examples, training_reply_window
+from graphrec.models.windows.examples import collect_examples
+from graphrec.models.windows.grid import NUM_WINDOWS, training_reply_window
+from graphrec.models.windows.mixed import mix
 from graphrec.models.windows.training import WindowConfig, train_window_network
 from graphrec.nn.window import WindowNetwork, log_probability
 from graphrec.retrieval.topk import tie_capacity, tie_rank, tie_shuffle
@@ -32,7 +35,7 @@ from graphrec.temporal import SpectralEmbeddings, Timeline, ordinary_graph, popu
 from graphrec.threads import one_intra_op_thread
 from graphrec.tokenizer.id_positions import id_positions
 
-FORMAT, MANIFEST, TENSORS = "graphrec.ListRanker/2", "model.json", "model.pt"
+FORMAT, MANIFEST, TENSORS = "graphrec.ListRanker/3", "model.json", "model.pt"
 
 SPECTRAL_DIM, SPECTRAL_ITERATIONS = 24, 8
 """Fewer dimensions converge better; embeddings that are unconverged or old cost a tenth of precision."""
@@ -62,11 +65,13 @@ class ListRanker(Recommender):
         outcome: what lists are for by default: 'initiation' or 'tie' (see `Query`). If None, 'tie' where the
             training events have replies, else 'initiation'.
         config: network and training.
+        mixture: a second model, trained on windows, that orders the lists together with the network (see
+            `mix`); fitted by `fit`.
         seed: instead of `config.seed`.
 
     Raises:
         TypeError: an argument has a wrong type.
-        ValueError: there is no such outcome.
+        ValueError: there is no such outcome, or the mixture has other targets.
     """
 
     name = "list_ranker"
@@ -78,8 +83,13 @@ class ListRanker(Recommender):
         outcome: Outcome | None = None,
         config: WindowConfig | None = None,
         *,
+        mixture: MixtureRecommender[Any] | None = None,
         seed: int | None = None,
     ) -> None:
+        if mixture is not None:
+            check_kind("mixture", mixture, MixtureRecommender)
+            check_choice("targets of the mixture", mixture.config.train.targets, ("windows",))
+        self.mixture = mixture
         if outcome is not None:
             check_choice("outcome", outcome, OUTCOMES)
         self.outcome, self.default_outcome = outcome, outcome
@@ -100,7 +110,8 @@ class ListRanker(Recommender):
     @property
     def num_parameters(self) -> int:
         """Number of trained parameters."""
-        return sum(parameter.numel() for parameter in self.network.parameters())
+        own = sum(parameter.numel() for parameter in self.network.parameters())
+        return own + (0 if self.mixture is None else self.mixture.num_parameters)
 
     @property
     def network(self) -> WindowNetwork:
@@ -144,6 +155,8 @@ class ListRanker(Recommender):
             self._curve = train_window_network(self._network, examples, self.config)
         self._network.eval()
         self._read(graph, known, period, since=until)
+        if self.mixture is not None:
+            self.mixture.fit(acts, until=until)
         self.fitted_until = until
         return self
 
@@ -177,6 +190,8 @@ class ListRanker(Recommender):
         out = self._like()
         there = id_positions(UserIds(self._view.raw_ids), graph.user_ids)
         out._read(graph, there[there >= 0], self._view.period, since=self._view.period.until)
+        if self.mixture is not None:
+            out.mixture = self.mixture.on(ordinary_graph(graph))
         return out
 
     @single_precision()
@@ -194,9 +209,11 @@ class ListRanker(Recommender):
         view = self._view.follow(graph)
         self._features.follow(view.timeline)
         self._graph, self._view = graph, view
+        if self.mixture is not None:
+            self.mixture.follow(graph)
 
     def reading(self, timeline: Timeline, changed: Tensor) -> Self | None:
-        """See `Recommender.reading`; None where not all actions are ordinary.
+        """See `Recommender.reading`; None where not all actions are ordinary, or the mixture has none.
 
         Rates of users of the removed events are computed again from the first of these on, others corrected;
         the cost grows with the timelines of the former and the times of removed events.
@@ -208,11 +225,14 @@ class ListRanker(Recommender):
         out = copy(self)
         out._view = replace(self._view, timeline=timeline)
         out._features = self._features.reading(timeline, changed)
+        if self.mixture is not None:
+            out.mixture = self.mixture.reading(timeline, changed)
+            return None if out.mixture is None else out
         return out
 
     def _like(self) -> Self:
         """Copy the recommender without its graph."""
-        out = type(self)(self.outcome, self.config)
+        out = type(self)(self.outcome, self.config, mixture=self.mixture)
         out._network, out._curve, out._window = self._network, self._curve, self._window
         out.default_horizon, out.default_outcome = self.default_horizon, self.default_outcome
         out.fitted_until = self.fitted_until
@@ -224,7 +244,9 @@ class ListRanker(Recommender):
         assert view is not None
         path = make_folder(folder)
         torch.save({"known": view.raw_ids, "network": network.state_dict()}, path / TENSORS)
+        parts: dict[str, Recommender] = {} if self.mixture is None else {"mixture": self.mixture}
         content = {
+            "members": save_submodels(parts, path),
             "outcome": self.outcome,
             "default_outcome": self.default_outcome,
             "default_horizon": self.default_horizon,
@@ -246,7 +268,12 @@ class ListRanker(Recommender):
             known = id_positions(UserIds(tensors["known"]), graph.user_ids)
             if bool((known < 0).any()):
                 raise DataError(f"it knows {int((known < 0).sum())} people who are not in the graph")
-            out = cls(content["outcome"], read_config(WindowConfig, content["config"]))
+            parts = load_submodels(content["members"], path, ordinary_graph(graph))
+            config = read_config(WindowConfig, content["config"])
+            mixture = parts.get("mixture")
+            if not isinstance(mixture, MixtureRecommender | None):
+                raise DataError("its mixture is a model of another kind")
+            out = cls(content["outcome"], config, mixture=mixture)
             out._window, out.fitted_until = float(content["window"]), content["fitted_until"]
             out.default_outcome, out.default_horizon = content["default_outcome"], content["default_horizon"]
             check_choice("default_outcome", out.default_outcome, OUTCOMES)
@@ -346,9 +373,12 @@ class ListRanker(Recommender):
             found = self._features.candidates(query.user[rows], moment)
             row = rows[found.row]
             score = log_probability(self.network(found.x)[:, column], length[row])
-            parts.append((row, found.user, score.clamp(min=NO_CANDIDATE + 1.0)))
+            parts.append((row, found.user, score))
         row, person, score = (torch.cat(columns) for columns in zip(*parts, strict=True))
-        return row, person, score
+        if self.mixture is not None and len(row):
+            asked = query if query.outcome else query.within(1, OUTCOMES[column])
+            score = mix(score, self.mixture.score_pairs(asked, row, person), row, len(query))
+        return row, person, score.clamp(min=NO_CANDIDATE + 1.0)
 
     def _lengths(self, query: Query) -> Tensor:
         """How many windows the horizons of queries are expected to last: [B] float64, 1 without a horizon.
