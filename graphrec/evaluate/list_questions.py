@@ -192,6 +192,8 @@ class ListOutcomes:
             reply_window: seconds.
         """
         pairs, size = Initiations.of(graph), graph.num_users
+        if not len(start):
+            return cls(np.empty(0, np.int64), np.empty(0, bool), np.empty(0, bool), size)
         label = pairs.reply_labels(until=decided_until, reply_window=reply_window)
         until = end.numpy()
         moment = np.searchsorted(start.numpy(), pairs.initiation_time, side="right") - 1

@@ -91,6 +91,9 @@ class WindowLoss:
         """
         view, windows, outcomes = self.encoder.view, self.windows, self.windows.outcomes
         own = (timelines.kind % 2 == 1).nonzero().squeeze(1)
+        if not len(windows):  # all events have one time
+            none = own[:0]
+            return none, none, none
         window = torch.searchsorted(windows.start, timelines.time[own], right=True) - 1
         inside = (window >= 0) & (timelines.time[own] < windows.end[window])
         inside &= windows.start[window] >= self.head.first_time
