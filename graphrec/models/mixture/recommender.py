@@ -214,8 +214,7 @@ class MixtureRecommender(Recommender, Generic[Bound]):
 
         Raises:
             TypeError: a time is not a whole number of seconds.
-            ValueError: a time is beyond the year 9999; validation would end before it begins; or no event is
-                left to train on.
+            ValueError: a time is beyond the year 9999, validation ends before it begins, or no event is left.
         """
         until, validate_until = check_until(until, validate_until)
         self._check_past(graph, until)
