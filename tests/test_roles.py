@@ -349,9 +349,7 @@ def test_lists_are_those_of_scores_and_appends_those_of_a_fit(name: str) -> None
     torch.testing.assert_close(listed, scores.double().topk(8).values)
 
 
-@pytest.mark.parametrize(
-    "name", ["popularity", "recent_popularity", "new_popularity", "adamic_adar", "ppr", "list_ranker"]
-)
+@pytest.mark.parametrize("name", ["popularity", "recent_popularity", "new_popularity", "adamic_adar", "ppr"])
 def test_distrusted_people_are_not_suggested(name: str) -> None:
     """In a world where distrust is common, a rule that ignores roles suggests those whom all distrust."""
     rows, distrusted = [], {28, 29}
@@ -367,6 +365,23 @@ def test_distrusted_people_are_not_suggested(name: str) -> None:
     for one in (graph, graph.with_roles({"distrust": "ordinary"})):
         model = build(name).fit(one, until=900)
         lists = suggest(model, [30, 31, 32, 33], k=5, action="trust")
+        found.append(sum(person in distrusted for given in lists for person in given.people))
+    assert found[0] == 0
+    assert found[1] >= 4
+
+
+def test_lists_for_the_coming_days_do_not_hold_whom_newcomers_distrust() -> None:
+    """Everyone who comes trusts people of a circle, and distrusts two whom all distrust."""
+    rows, distrusted = [], {28, 29}
+    for i in range(900):
+        newcomer, circle = 30 + i // 6, i // 6 % 4 * 7
+        to = 28 + i // 6 % 2 if i % 6 == 3 else circle + i % 6 + i // 24 % 2
+        rows.append(Row(newcomer, to, i, "distrust" if i % 6 == 3 else "trust"))
+    rows += [Row(180 + i, 7 * i, 901, "trust") for i in range(4)]
+    graph, found = graph_of(rows), []
+    for one in (graph, graph.with_roles({"distrust": "ordinary"})):
+        model = build("list_ranker").fit(one, until=900)
+        lists = suggest(model, [180, 181, 182, 183], k=5, action="trust")
         found.append(sum(person in distrusted for given in lists for person in given.people))
     assert found[0] == 0
     assert found[1] >= 4

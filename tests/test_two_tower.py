@@ -531,12 +531,12 @@ def test_nothing_from_validation_on_is_asked_or_read_in_training(monkeypatch: py
     seen: list[int] = []
     losses, tower = model.losses, QueryEncoder.query_tower
 
-    def noting(self, query, acts, position):
+    def noting(self, query, acts, position, question):
         if model.network.training:
             assert (query.time < split.t_val).all()
             assert (acts.time < split.t_val).all()
             seen.append(int(query.time.max()))
-        return tower(self, query, acts, position)
+        return tower(self, query, acts, position, question)
 
     monkeypatch.setattr(QueryEncoder, "query_tower", noting)
     model.fit(graph, until=split.t_val, validate_until=split.t_test)
