@@ -341,6 +341,18 @@ def test_labels_end_where_training_ends() -> None:
     assert bool(((parts[0].weight[:, 1] == 0) <= (parts[0].label[:, 0] == 1)).all())
 
 
+def test_without_anything_to_learn_common_contacts_and_popularity_decide() -> None:
+    """All contacts begin early; from then on people act on whom they know."""
+    early = [(0, 1), (0, 2), (0, 3), (4, 1), (4, 2), (4, 3), (5, 1), (6, 7), (7, 8)]
+    rows = [(*pair, time) for time, pair in enumerate(early)]
+    rows += [(*early[i % len(early)], 20 + i) for i in range(300)]
+    model = ListRanker(config=SMALL).fit(graph_of(rows, num_users=9), until=320)
+    assert model.curve == []
+    users, scores = model.recommend(Query.of(model.graph, [0], 320), 4)
+    assert users[0, :2].tolist() == [4, 5]
+    assert float(scores[0, 0]) > float(scores[0, 1])
+
+
 def test_a_network_without_initiations_is_ranked_by_popularity() -> None:
     graph = FriendGraph.from_events(EventLog.from_arrays([1, 2, 1], [2, 1, 3], [0, 1, 2]))
     model = ListRanker(config=SMALL).fit(graph, until=3)

@@ -9,12 +9,18 @@ from torch import Tensor, nn
 MAX_DEVIATIONS = 5.0
 """Standardized inputs are clipped to so many deviations: later graphs may be larger than that of the fit."""
 
+NUM_RANKS, UNTRAINED_LOGIT = 4, -5.0
+"""Inputs that are ranks; and the logit of a candidate who leads in all of them, before training."""
+
 
 class WindowNetwork(nn.Module):
     """A multilayer perceptron with one logit for an initiation and one for a tie.
 
+    Until `start` is called, the logits fall with the ranks among the inputs: without anything to learn from,
+    candidates who lead in several respects come first.
+
     Args:
-        in_channels: F.
+        in_channels: F, of which the last `NUM_RANKS` are logs of ranks.
         hidden_channels: H, width of both hidden layers.
         dropout: probability.
 
@@ -24,11 +30,13 @@ class WindowNetwork(nn.Module):
 
     mean: Tensor
     deviation: Tensor
+    is_started: Tensor
 
     def __init__(self, in_channels: int, hidden_channels: int = 64, dropout: float = 0.1) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(in_channels))
         self.register_buffer("deviation", torch.ones(in_channels))
+        self.register_buffer("is_started", torch.zeros((), dtype=torch.bool))
         self.layers = nn.Sequential(
             nn.Linear(in_channels, hidden_channels),
             nn.GELU(),
@@ -52,9 +60,12 @@ class WindowNetwork(nn.Module):
         self.deviation.copy_(x.std(0, correction=0) + 1e-6)
         self.out.weight.mul_(0.1)
         self.out.bias.copy_(torch.logit(share))
+        self.is_started.fill_(True)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits [M, 2] of initiations and ties."""
+        if not self.is_started:
+            return (UNTRAINED_LOGIT - x[:, -NUM_RANKS:].sum(1, keepdim=True)).expand(-1, 2)
         scaled = ((x - self.mean) / self.deviation).clamp(-MAX_DEVIATIONS, MAX_DEVIATIONS)
         out: Tensor = self.out(self.layers(scaled))
         return out

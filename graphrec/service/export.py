@@ -45,7 +45,7 @@ def suggest_everyone(
     """Write k new people for each user to a Parquet file.
 
     Lists are balanced by default: chosen for all users together from more candidates than k, such that many
-    different people are suggested, for 1 % of the expected outcomes (see `graphrec.models.balanced_topk`). A
+    different people are suggested, for .2 % of the expected outcomes (see `graphrec.models.balanced_topk`). A
     recommender without `comparable_scores`, and questions about now, get the people that `Bundle.suggest`
     finds, as without a balance.
 

@@ -35,7 +35,7 @@ from graphrec.temporal import SpectralEmbeddings, Timeline, ordinary_graph, popu
 from graphrec.threads import one_intra_op_thread
 from graphrec.tokenizer.id_positions import id_positions
 
-FORMAT, MANIFEST, TENSORS = "graphrec.ListRanker/3", "model.json", "model.pt"
+FORMAT, MANIFEST, TENSORS = "graphrec.ListRanker/4", "model.json", "model.pt"
 
 SPECTRAL_DIM, SPECTRAL_ITERATIONS = 24, 8
 """Fewer dimensions converge better; embeddings that are unconverged or old cost a tenth of precision."""

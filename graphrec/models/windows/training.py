@@ -51,7 +51,7 @@ def train_window_network(
 ) -> list[dict[str, float]]:
     """Train on examples, by binary cross-entropies of both outcomes; return the learning curve.
 
-    Draws come from torch's global generator. Without any initiation the network keeps its initial weights.
+    Draws come from torch's global generator. Without any initiation the network is not trained.
     """
     x, label, weight = examples.x, examples.label, examples.weight
     total = (label * weight).sum(0)
