@@ -7,6 +7,7 @@ import math
 import re
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -280,10 +281,10 @@ def test_an_interrupted_fit_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     whole.fit(GRAPH, until=SPLIT.t_val)
     judge = MixtureRecommender._validate
 
-    def interrupted(self: MixtureRecommender, event_id: torch.Tensor) -> dict[str, float]:
+    def interrupted(self: MixtureRecommender, *judged: Any) -> dict[str, float]:
         if self._loss.epoch == 1:
             raise KeyboardInterrupt
-        return judge(self, event_id)
+        return judge(self, *judged)
 
     again = Clustered(num_clusters=4, start="scratch", folder=tmp_path / "b", **SMALL)
     monkeypatch.setattr(MixtureRecommender, "_validate", interrupted)
