@@ -15,14 +15,11 @@ from graphrec.models.mixture.config import MixtureConfig
 from graphrec.models.mixture.contact_prior import ContactPrior
 from graphrec.models.mixture.encoded import EncodedQuery
 from graphrec.models.mixture.encoder import QueryEncoder
-from graphrec.models.mixture.list_kernel import list_pairs
+from graphrec.models.mixture.list_kernel import Pairs, best_found
 from graphrec.models.mixture.view import GraphView
 from graphrec.nn import MixtureNetwork
-from graphrec.retrieval.topk import select_rows, tie_capacity, tie_rank, tie_shuffle
+from graphrec.retrieval.topk import select_rows
 from graphrec.temporal import Timeline
-
-Pairs = tuple[Tensor, Tensor]
-"""(row [M] of the query, user [M]) int64."""
 
 
 @dataclass(frozen=True)
@@ -160,34 +157,21 @@ class FittedMixture(Generic[Bound]):
         exclude_users: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """The k best of the users that a head has found, as `search` returns them."""
-        num_users, shape = self.view.graph.num_users, (len(encoded), k)
-        contact, log_factor = torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.float64)
+        log_factors = None
         if self.network.mixture is not None:
             timeline, neighborhood = self.view.timeline, self.encoder.neighborhood
-            contact, log_factor = self.prior.log_factors(timeline, neighborhood, encoded.query)
-        score = log_p.to("cpu", torch.float64, copy=True)
-        users, scores = torch.full(shape, -1), torch.full(shape, -torch.inf, dtype=torch.float64)
-        wrong = list_pairs(
-            row.contiguous().numpy(),
-            user.contiguous().numpy(),
-            score.numpy(),
-            (exclude[0] * num_users + exclude[1]).sort().values.numpy(),
-            exclude_users.sort().values.numpy(),
-            contact.numpy(),
-            log_factor.numpy(),
-            num_users,
-            tie_rank(num_users).numpy(),
-            tie_shuffle(tie_capacity(num_users)).numpy(),
-            users.numpy(),
-            scores.numpy(),
+            log_factors = self.prior.log_factors(timeline, neighborhood, encoded.query)
+        return best_found(
+            self.name,
+            encoded.query,
+            (row, user),
+            log_p.to("cpu", torch.float64, copy=True),
+            k=k,
+            num_users=self.view.graph.num_users,
+            exclude=exclude,
+            exclude_users=exclude_users,
+            log_factors=log_factors,
         )
-        if wrong >= 0:
-            asking, time = int(encoded.query.user[row[wrong]]), int(encoded.query.time[row[wrong]])
-            raise ValueError(
-                f"{self.name} gave the score {score[wrong].item()} to user index {int(user[wrong])} "
-                f"for user index {asking} at time {time}"
-            )
-        return users, scores
 
     def _with_prior(self, encoded: EncodedQuery, row: Tensor, user: Tensor, log_p: Tensor) -> Tensor:
         """Log-probabilities of M (query, user) pairs with the contact prior added: [M] float64."""

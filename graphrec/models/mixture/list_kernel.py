@@ -1,12 +1,77 @@
-"""A kernel that makes lists of the users that a head has found."""
+"""Lists of the users found for each query, by a kernel."""
 
 from __future__ import annotations
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from graphrec.data import Query
 from graphrec.jit import int64, kernel, subkernel
+from graphrec.retrieval.topk import tie_capacity, tie_rank, tie_shuffle
 from graphrec.temporal.bounded_heap import offer, sort_best_first
 from graphrec.temporal.columns import end_before
+
+Pairs = tuple[Tensor, Tensor]
+"""(row [M] of the query, user [M]) int64."""
+
+
+def best_found(
+    name: str,
+    query: Query,
+    found: Pairs,
+    score: Tensor,
+    *,
+    k: int,
+    num_users: int,
+    exclude: Pairs,
+    exclude_users: Tensor,
+    log_factors: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """List the k best of the users found for each of B queries.
+
+    Args:
+        name: of the recommender, for the error.
+        query: B queries.
+        found: M pairs, distinct.
+        score: [M] float64, on the CPU, which may be changed.
+        k: length of a list.
+        num_users: N.
+        exclude: pairs that are not listed.
+        exclude_users: [O] int64, users who are not listed for any query.
+        log_factors: pairs [C] int64, ascending, each b * N + u, and what their scores gain [C] float64.
+
+    Returns:
+        users [B, k] int64, padded with -1; scores [B, k] float64, padded with -inf.
+
+    Raises:
+        ValueError: a score is not finite; the recommender, the query and the user are named.
+    """
+    row, user = found
+    contact, log_factor = log_factors or (torch.empty(0, dtype=torch.int64), score[:0])
+    shape = len(query), k
+    users, scores = torch.full(shape, -1), torch.full(shape, -torch.inf, dtype=torch.float64)
+    wrong = list_pairs(
+        row.contiguous().numpy(),
+        user.contiguous().numpy(),
+        score.numpy(),
+        (exclude[0] * num_users + exclude[1]).sort().values.numpy(),
+        exclude_users.sort().values.numpy(),
+        contact.numpy(),
+        log_factor.numpy(),
+        num_users,
+        tie_rank(num_users).numpy(),
+        tie_shuffle(tie_capacity(num_users)).numpy(),
+        users.numpy(),
+        scores.numpy(),
+    )
+    if wrong >= 0:
+        asking, time = int(query.user[row[wrong]]), int(query.time[row[wrong]])
+        raise ValueError(
+            f"{name} gave the score {score[wrong].item()} to user index {int(user[wrong])} "
+            f"for user index {asking} at time {time}"
+        )
+    return users, scores
 
 
 @kernel

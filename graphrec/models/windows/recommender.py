@@ -8,7 +8,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self, final
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,7 +18,7 @@ from graphrec.data.saved import load_errors_as_data_error, make_folder, read_man
 from graphrec.features.window import NUM_WINDOW_FEATURES, WindowFeatures
 from graphrec.models.appending import reads_graph
 from graphrec.models.manifest import load_submodels, read_config, save_submodels
-from graphrec.models.mixture.list_kernel import list_pairs
+from graphrec.models.mixture.list_kernel import best_found
 from graphrec.models.mixture.plan import MAX_SNAPSHOT_ROWS, known_users
 from graphrec.models.mixture.recommender import MixtureRecommender
 from graphrec.models.mixture.view import GraphView, TrainingPeriod
@@ -30,7 +29,6 @@ from graphrec.models.windows.grid import NUM_WINDOWS, training_reply_window
 from graphrec.models.windows.mixed import mix
 from graphrec.models.windows.training import WindowConfig, train_window_network
 from graphrec.nn.window import WindowNetwork, log_probability
-from graphrec.retrieval.topk import tie_capacity, tie_rank, tie_shuffle
 from graphrec.temporal import SpectralEmbeddings, Timeline, ordinary_graph, popularity_half_life
 from graphrec.threads import one_intra_op_thread
 from graphrec.tokenizer.id_positions import id_positions
@@ -332,29 +330,16 @@ class ListRanker(Recommender):
         assert self._view is not None
         k, num_users = wanted.k, self._view.timeline.num_users
         row, person, score = self._candidates(query)
-        own, excluded = wanted.with_own(query)
-        users = torch.full((len(query), k), -1)
-        scores = torch.full((len(query), k), -torch.inf, dtype=torch.float64)
-        nothing = np.empty(0, np.int64), np.empty(0)
-        wrong = list_pairs(
-            row.numpy(),
-            person.numpy(),
-            score.numpy(),
-            (own * num_users + excluded).sort().values.numpy(),
-            wanted.exclude_users.sort().values.numpy(),
-            *nothing,
-            num_users,
-            tie_rank(num_users).numpy(),
-            tie_shuffle(tie_capacity(num_users)).numpy(),
-            users.numpy(),
-            scores.numpy(),
+        users, scores = best_found(
+            self.name,
+            query,
+            (row, person),
+            score,
+            k=k,
+            num_users=num_users,
+            exclude=wanted.with_own(query),
+            exclude_users=wanted.exclude_users,
         )
-        if wrong >= 0:
-            asking, time = int(query.user[row[wrong]]), int(query.time[row[wrong]])
-            raise ValueError(
-                f"{self.name} gave the score {score[wrong].item()} to user index {int(person[wrong])} "
-                f"for user index {asking} at time {time}"
-            )
         few = (users[:, min(k, num_users) - 1] < 0).nonzero().squeeze(1)
         if len(few):
             users[few], scores[few] = super()._recommend(query[few], wanted.select(few, len(query)))
