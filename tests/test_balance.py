@@ -102,7 +102,7 @@ def test_nobody_would_choose_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(balance, "SETTLED_SHARE", 0.0)
     people, values = drawn(4, 60, 20, 12)
     choice, price = balance._Choice.of(people, values, 4), 0.01
-    chosen = choice._at(price)
+    chosen = choice._lists_at(price)
     count = np.bincount(choice.people[chosen], minlength=20)
     for row, own, value, scale in zip(choice.people, chosen, choice.value, choice.scale, strict=True):
         net = np.where(row >= 0, scale * value - price * (count[row] - own), -np.inf)

@@ -61,7 +61,7 @@ class Past(NamedTuple):
     half_lives: np.ndarray
 
 
-class Gone(NamedTuple):
+class RemovedEvents(NamedTuple):
     """The events that an index has lost.
 
     Attributes:
@@ -95,7 +95,7 @@ class Rates:
         self._saved = GrowingLists(due, columns)
         self._saved.length = np.zeros_like(due)
         nothing = np.empty(0, np.int64)
-        self._gone = Gone(nothing, nothing, nothing)
+        self._gone = RemovedEvents(nothing, nothing, nothing)
         self._read(timeline)
         save_states(np.arange(timeline.num_users), self._past, self._states, SPACING)
 
@@ -141,7 +141,7 @@ class Rates:
         out = copy(self)
         out._read(timeline)
         tick, count = np.unique(timeline.event_tick.numpy()[timeline.removed], return_counts=True)
-        out._gone = Gone(changed.numpy(), tick.astype(np.int64), np.cumsum(count) - count)
+        out._gone = RemovedEvents(changed.numpy(), tick.astype(np.int64), np.cumsum(count) - count)
         return out
 
     @property
@@ -298,7 +298,7 @@ def gather_rates(
     past: Past,
     saved: SavedStates,
     spacing: int,
-    gone: Gone,
+    gone: RemovedEvents,
     out: np.ndarray,
 ) -> None:
     """Fill what is known of users before a tick; see `Rates.gather`.

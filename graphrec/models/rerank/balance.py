@@ -11,7 +11,7 @@ from torch import Tensor
 
 from graphrec.data.checks import check_list_length
 from graphrec.metrics import gini
-from graphrec.models.rerank.balance_kernels import add_up, choose_in_turn
+from graphrec.models.rerank.balance_kernels import choose_in_turn, sum_listed
 from graphrec.models.rerank.candidates import ROWS_PER_CHECK, check_candidates
 from graphrec.retrieval.topk import tie_order
 
@@ -102,7 +102,7 @@ class _Choice:
         turn, size = tie_order(len(people)).numpy(), max(1, int(person.max()) + 1)
         top, worth = np.zeros(person.shape, np.bool_), np.empty(len(person))
         choose_in_turn(person, value, np.ones(len(person)), turn, k, 0.0, top, np.zeros(size, np.int64))
-        add_up(value, top, worth)
+        sum_listed(value, top, worth)
         scale = np.zeros_like(worth)
         np.divide(1.0, np.sqrt(worth * worth.mean()), out=scale, where=worth > 0)
         return cls(person, value, turn, k, size, top, worth, scale)
@@ -113,14 +113,14 @@ class _Choice:
         low, high = float(np.log(1e-4 / len(self.top))), float(np.log(1.0 + (self.scale * self.worth).max()))
         for _ in range(NUM_PRICES):
             middle = (low + high) / 2
-            lists = self._at(float(np.exp(middle)))
+            lists = self._lists_at(float(np.exp(middle)))
             if self._is_within_cost(lists):
                 low, best = middle, lists
             else:
                 high = middle
         return self.top if gini(self._exposure(best)) > gini(self._exposure(self.top)) else best
 
-    def _at(self, price: float) -> np.ndarray:
+    def _lists_at(self, price: float) -> np.ndarray:
         """The lists at one price for each pair of lists with a person in common: [B, C] bool."""
         chosen, count = self.top.copy(), self._exposure(self.top)
         for _ in range(MAX_ROUNDS):
@@ -134,7 +134,7 @@ class _Choice:
     def _is_within_cost(self, chosen: np.ndarray) -> bool:
         """Whether lists keep `KEPT_VALUE` of the value."""
         worth = np.empty_like(self.worth)
-        add_up(self.value, chosen, worth)
+        sum_listed(self.value, chosen, worth)
         return bool(worth.sum() >= KEPT_VALUE * self.worth.sum())
 
     def _exposure(self, chosen: np.ndarray) -> np.ndarray:

@@ -64,7 +64,7 @@ def choose_in_turn(
 
 
 @kernel
-def add_up(value: np.ndarray, chosen: np.ndarray, out: np.ndarray) -> None:
+def sum_listed(value: np.ndarray, chosen: np.ndarray, out: np.ndarray) -> None:
     """Fill the value of each list: value [B, C] float32, chosen [B, C] bool, out [B] float64."""
     for u in range(len(value)):
         out[u] = 0.0
