@@ -129,7 +129,7 @@ def test_an_explanation_indexes_nothing_and_embeds_nothing(monkeypatch: pytest.M
         raise AssertionError("built again")
 
     monkeypatch.setattr("graphrec.temporal.timeline.build_index", fail)
-    monkeypatch.setattr("graphrec.temporal.spectral._affinity", fail)
+    monkeypatch.setattr("graphrec.temporal.affinity.Affinity.of", fail)
     monkeypatch.setattr(type(model), "on", fail)
     monkeypatch.setattr("graphrec.temporal.timeline.grow", fail)  # nor is the index copied again
     assert explain(model, 0, 1, UNTIL + 9) == first

@@ -30,7 +30,8 @@ class ContactConv(nn.Module):
 
     Shapes:
         forward: h [M, D], node [M, Fn], row and column [E] int64 (messages flow from `column` to `row`),
-            edge [E, Fe] -> [M, D], rows of length 1, or 0 for a node at 0 without a contact that is not.
+            edge [E, Fe], size n -> [n, D], rows of length 1, or 0 for a node at 0 without a contact that is
+            not.
     """
 
     def __init__(
@@ -52,14 +53,17 @@ class ContactConv(nn.Module):
         for part in (self.weigh, self.turn):
             _start_at_zero(part)
 
-    def forward(self, h: Tensor, node: Tensor, row: Tensor, column: Tensor, edge: Tensor) -> Tensor:
-        """One round of message passing, [M, D] -> [M, D]."""
+    def forward(
+        self, h: Tensor, node: Tensor, row: Tensor, column: Tensor, edge: Tensor, size: int
+    ) -> Tensor:
+        """One round of message passing to the first n nodes, the only ones that edges lead to: [n, D]."""
         sent = h[column]
         near = (h[row] * sent).sum(1, keepdim=True)
         logit = self.weigh(torch.cat([edge, node[row], node[column], near], dim=1))
         weight = logit.clamp(-MAX_LOGIT, MAX_LOGIT).exp()
-        heard = F.normalize(torch.zeros_like(h).index_add(0, row, weight * sent), dim=1)
-        return F.normalize(h + heard + self.turn(heard), dim=1)
+        heard = h.new_zeros(size, h.size(1)).index_add(0, row, weight * sent)
+        heard = F.normalize(heard, dim=1)
+        return F.normalize(h[:size] + heard + self.turn(heard), dim=1)
 
 
 class GraphEncoder(nn.Module):
@@ -77,8 +81,8 @@ class GraphEncoder(nn.Module):
         dropout: on hidden layers.
 
     Shapes:
-        forward: place [M, D], node [M, Fn], profile [M, Fp], row and column [E] int64, edge [E, Fe]
-            -> [M, D], rows of length 1, or 0.
+        forward: place [M, D], node [M, Fn], profile [M, Fp], row and column [E] int64, edge [E, Fe], size n
+            -> [n, D], rows of length 1, or 0.
     """
 
     def __init__(
@@ -109,14 +113,26 @@ class GraphEncoder(nn.Module):
         _start_at_zero(self.move)
 
     def forward(
-        self, place: Tensor, node: Tensor, profile: Tensor, row: Tensor, column: Tensor, edge: Tensor
+        self,
+        place: Tensor,
+        node: Tensor,
+        profile: Tensor,
+        row: Tensor,
+        column: Tensor,
+        edge: Tensor,
+        size: int | None = None,
     ) -> Tensor:
-        """Embeddings [M, D] of all nodes; exact for those whose whole neighborhood is given."""
+        """Embeddings of the first n of M nodes, by default all; exact for whole neighborhoods."""
         node, edge = self.node_scale(node), self.edge_scale(edge)
         h: Tensor = place + self.move(torch.cat([node, profile], dim=1))
-        for layer in self.layers:
-            h = layer(h, node, row, column, edge)
-        return h
+        *inner, last = self.layers
+        for layer in inner:
+            h = layer(h, node, row, column, edge, len(h))
+        if size is not None and inner:
+            kept = row < size
+            row, column, edge = row[kept], column[kept], edge[kept]
+        out: Tensor = last(h, node, row, column, edge, len(h) if size is None else size)
+        return out
 
 
 def _start_at_zero(part: nn.Sequential) -> None:

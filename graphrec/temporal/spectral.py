@@ -10,16 +10,22 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.linalg import solve_triangular
-from scipy.sparse import csr_array
 from torch import Tensor
 
 from graphrec.data.checks import check_counts
 from graphrec.jit import kernel
+from graphrec.temporal.affinity import Affinity
 from graphrec.temporal.removed import position_of
 from graphrec.temporal.timeline import Timeline
 
 FALLBACK_CONTACTS = 16
 """Latest contacts whose embeddings stand in for that of a user who has none yet."""
+
+MAX_EXACT_USERS = 2**17
+"""Users above which subspaces are iterated in single precision, which halves time and memory."""
+
+ROWS_PER_BLOCK = 2**14
+"""Rows of tall matrices multiplied at once."""
 
 PRODUCTS_PER_BLOCK = 2**11
 """Pairs of users multiplied at once, few enough for a processor's cache."""
@@ -88,7 +94,9 @@ class SpectralEmbeddings:
         ticks = snapshot_ticks(timeline, every)
         first = int(torch.searchsorted(ticks, since, right=True)) - 1
         self.tick = torch.cat([ticks[:1], ticks[max(1, first) :]])
-        self._basis = _orthonormal(start[:, :num_users].numpy().astype(np.float64))
+        exact = num_users <= MAX_EXACT_USERS
+        basis = start[:, :num_users].numpy().astype(np.float64 if exact else np.float32)
+        self._basis = _orthonormalize(basis)
         self._last_basis = self._basis
         self._buffer = torch.zeros(len(self.tick), *self._basis.shape, dtype=torch.float32)
         self._first_users, self._num_events = num_users, len(timeline.events)
@@ -135,26 +143,32 @@ class SpectralEmbeddings:
     def _renew(self, number: int) -> None:
         """Compute a snapshot from the one before."""
         timeline, tick, size = self._timeline, int(self.tick[number]), len(self._basis)
-        matrix, self._last_basis = (
-            _affinity(timeline, tick, self._half_life, regularized=self._regularized),
-            self._basis,
+        self._last_basis = self._basis
+        matrix = Affinity.of(
+            timeline, tick, self._half_life, regularized=self._regularized, dtype=self._basis.dtype
         )
-        basis = np.zeros((timeline.num_users, self._basis.shape[1]))
+        basis = np.zeros((timeline.num_users, self._basis.shape[1]), self._basis.dtype)
         basis[:size] = self._basis
         late = slice(self._first_users, None)
         joins = (timeline.first_tick[late] < tick).numpy() & ~basis[late].any(1)
         generator = torch.Generator().manual_seed(tick)
         start = torch.randn(int(joins.sum()), basis.shape[1], generator=generator).numpy()
         basis[late][joins] = start / max(self._first_users, 1) ** 0.5  # as large as the others' rows
+        other = np.zeros_like(basis)
         for _ in range(self._iterations if number > 1 else 4 * self._iterations):
-            basis = _orthonormal(matrix @ basis + basis if self._regularized else matrix @ (matrix @ basis))
-        self._basis = basis
-        product = matrix @ basis
+            if self._regularized:
+                basis, other = matrix.multiply(basis, other, plus=1.0), basis
+            else:
+                matrix.multiply(matrix.multiply(basis, other), basis)
+            basis = _orthonormalize(basis)
+        self._basis, product = basis, matrix.multiply(basis, other)
+        turn = None
         if not self._regularized:
             value, vector = np.linalg.eigh(basis.T @ product)
-            product = basis @ (vector * np.sqrt(np.abs(value)))
-        rows = torch.from_numpy(product)
-        self._buffer[number, : len(rows)] = F.normalize(rows, dim=1).float()
+            turn, product = vector * np.sqrt(np.abs(value)), basis
+        for block in _blocks(len(product)):
+            rows = torch.from_numpy(product[block] if turn is None else product[block] @ turn)
+            self._buffer[number, block] = F.normalize(rows, dim=1).float()
 
     def reading(self, timeline: Timeline) -> SpectralEmbeddings:
         """Return the same embeddings beside another index of the users, such as one that lost events."""
@@ -246,27 +260,26 @@ def multiply_rows(
             out[m, d] = vector[b, d] * embedding[number, user, d]
 
 
-def _orthonormal(basis: np.ndarray) -> np.ndarray:
-    """An orthonormal basis of the same subspace, [N, dim], by Cholesky QR, which is fast on tall matrices."""
+def _orthonormalize(basis: np.ndarray) -> np.ndarray:
+    """Make the columns of a basis [N, dim] orthonormal, by Cholesky QR, which is fast on tall matrices.
+
+    Returns:
+        the basis, changed in place; another array where its columns are linearly dependent.
+    """
+    dim = basis.shape[1]
+    gram = np.zeros((dim, dim))
+    for block in _blocks(len(basis)):
+        gram += basis[block].T @ basis[block].astype(np.float64)
     try:
-        triangle = np.linalg.cholesky(basis.T @ basis)
+        triangle = np.linalg.cholesky(gram)
     except np.linalg.LinAlgError:  # linearly dependent columns, as where few users have contacts
         return np.linalg.qr(basis)[0]
-    out: np.ndarray = solve_triangular(triangle, basis.T, lower=True).T
-    return out
+    inverse = solve_triangular(triangle, np.eye(dim), lower=True).T.astype(basis.dtype)
+    for block in _blocks(len(basis)):
+        basis[block] = basis[block] @ inverse
+    return basis
 
 
-def _affinity(timeline: Timeline, tick: int, half_life: float, *, regularized: bool) -> csr_array:
-    """The normalized log weights of decayed contacts before a tick, [N, N] float64."""
-    events, num_users = timeline.events, timeline.num_users
-    known = position_of(timeline.removed, torch.arange(int(timeline.num_events_before(tick))))
-    src, dst = events.src[known].numpy(), events.dst[known].numpy()
-    # Age in ticks of the log, so that tied events weigh the same and pace does not matter.
-    age = (tick - timeline.event_tick[known].numpy()) / (half_life * tick)
-    weight = csr_array((np.exp2(-age), (src, dst)), shape=(num_users, num_users))
-    weight = (weight + weight.T).tocsr()
-    weight.data = np.log1p(weight.data)
-    degree = np.asarray(weight.sum(axis=1)).ravel()
-    scale = np.sqrt(degree + degree[degree > 0].mean() if regularized else np.maximum(degree, 1e-300))
-    weight.data /= np.repeat(scale, np.diff(weight.indptr)) * scale[weight.indices]
-    return weight
+def _blocks(size: int) -> list[slice]:
+    """Consecutive ranges of rows that cover `size` rows."""
+    return [slice(begin, min(begin + ROWS_PER_BLOCK, size)) for begin in range(0, size, ROWS_PER_BLOCK)]

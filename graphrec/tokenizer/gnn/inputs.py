@@ -79,7 +79,7 @@ def encoder_inputs(
     for _, name, _ in batch.edge_types:
         edges = batch[USER, name, USER]
         column, row = edges.edge_index
-        age = tick[row] - timeline.tick(edges.time)
+        age = tick[row] - timeline.tick_of(edges.event_id)
         kind = torch.zeros(len(row), len(kinds))
         if name in kinds:
             kind[:, kinds[name]] = 1.0
@@ -100,8 +100,10 @@ def encoder_inputs(
 
 def presence_features(timeline: Timeline, user: Tensor, tick: Tensor) -> Tensor:
     """Counts and recency of acts of users [M] before ticks [M] (int64 both): [M, NODE_CHANNELS]."""
-    activity = timeline.activity(user, tick)
-    seen = timeline.tick(torch.maximum(activity.last_act, activity.last_received))
+    activity, lists = timeline.activity(user, tick), timeline.half_edges.lists
+    last = timeline.half_edges.end(user, tick) - 1
+    seen = torch.from_numpy(lists.tick)[last.clamp(min=0)]
+    seen = torch.where(activity.num_acts + activity.num_received > 0, seen, 0)
     counts = (activity.num_acts, activity.num_received, activity.degree)
     unseen = (tick - seen) / tick.clamp(min=1)
     return torch.stack([*(count.float().log1p() for count in counts), unseen.sqrt()], dim=1)

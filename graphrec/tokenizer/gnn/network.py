@@ -74,13 +74,12 @@ def regress_on_profile(spectral: Tensor, profile: Tensor) -> Tensor:
     return out.float()
 
 
-def initial_codebook(vectors: Tensor, codebook_size: int, *, balanced: bool, seed: int) -> Tensor:
-    """The codebook [K, D] with the least error of several runs of k-means on sampled vectors [M, D]."""
-    sample = vectors[torch.randperm(len(vectors))[: VECTORS_PER_CODE * codebook_size]]
+def initial_codebook(sample: Tensor, codebook_size: int, *, balanced: bool, seed: int) -> Tensor:
+    """The codebook [K, D] with the least error of several runs of k-means on a sample of vectors [M, D]."""
     found = []
     for start in range(CODEBOOK_STARTS):
         generator = torch.Generator().manual_seed(seed + start)
-        one = ResidualQuantizer(vectors.size(1), num_codebooks=1, codebook_size=codebook_size)
+        one = ResidualQuantizer(sample.size(1), num_codebooks=1, codebook_size=codebook_size)
         code = one.initialize(sample, generator, balanced=balanced)
         found.append((float((sample - one.decode(code)).square().sum()), start, one.codebooks[0]))
     return min(found)[2]

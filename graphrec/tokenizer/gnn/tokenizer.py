@@ -19,6 +19,7 @@ from graphrec.temporal import Timeline
 from graphrec.tokenizer.fit import CodebookFit, default_codebook_size, embed_checked
 from graphrec.tokenizer.gnn.inputs import EncoderInputs, edge_kinds, encoder_inputs, simulate_newcomers
 from graphrec.tokenizer.gnn.network import (
+    VECTORS_PER_CODE,
     TieNetwork,
     apply_profile_components,
     fit_profile_components,
@@ -145,7 +146,10 @@ class GNNRQVAE(Tokenizer):
         size = self.codebook_size or default_codebook_size(graph.num_users, self.num_codebooks)
         warm = len(self.network.objective.codebook) == size
         if not warm:
-            vectors = embed_checked(self, graph, torch.arange(graph.num_users), until)
+            users = torch.randperm(graph.num_users)[: VECTORS_PER_CODE * size]
+            order = users.argsort()
+            vectors = torch.empty(len(users), spectral.size(1))
+            vectors[order] = embed_checked(self, graph, users[order], until)
             codebook = initial_codebook(vectors, size, balanced=self.balanced, seed=self.seed)
             self.network.objective.codebook = nn.Parameter(codebook)
         snapshots = Snapshots.of(history, spectral)
@@ -181,7 +185,7 @@ class GNNRQVAE(Tokenizer):
             inputs = self._inputs(batch, history.timeline, spectral[None], snapshot, profile)
             usual = self.network.encoder.node_scale.mean
             inputs = inputs._replace(node=torch.where(new[batch[USER].n_id, None], usual, inputs.node))
-            out.append(self.network.encoder(*inputs.encoder_arguments)[: len(snapshot)])
+            out.append(self.network.encoder(*inputs.encoder_arguments, size=len(snapshot)))
         return torch.cat(out)
 
     def quantize(self, vectors: Tensor, fit: CodebookFit) -> ResidualQuantizer:
@@ -247,7 +251,7 @@ class GNNRQVAE(Tokenizer):
             inputs = self._inputs(batch, timeline, snapshots.spectral, snapshot, profile)
             if network.training:
                 inputs = simulate_newcomers(inputs, size)
-            z, people = network.encoder(*inputs.encoder_arguments)[:size], batch[USER].n_id[:size]
+            z, people = network.encoder(*inputs.encoder_arguments, size=size), batch[USER].n_id[:size]
             terms: dict[str, Tensor] = network.objective(z, people, is_tie, snapshot)
             return terms | {"events": is_tie.sum().float()}
 
