@@ -175,7 +175,7 @@ def read(index: Timeline) -> list[torch.Tensor]:
     found = [value for value in vars(around).values() if isinstance(value, torch.Tensor)]
     out += [*found, person_features(index, query, around, now, spectral.query(user, tick))]
     out += [pair_features(index, query, around.contacts), path_features(index, query, around, now)]
-    timelines = Timelines.of_index(index, user, tick, 9)
+    timelines, _ = Timelines.of_index(index, user, tick, 9)
     return [*out, timelines.other, timelines.kind, timelines.time]
 
 

@@ -54,9 +54,9 @@ class Case:
 @given(st.integers(0, 2**32 - 1), st.integers(0, 8), st.booleans())
 def test_a_step_is_that_of_one_prefix_at_a_time(seed: int, num_voters: int, mixes: bool) -> None:
     case = Case(seed, num_voters)
-    at, child, first, votes, sums = find_children(
-        case.row, case.node, case.first, case.number, case.voter_row, case.path, 1, case.weight
-    )
+    least = np.float32(1e-12)
+    columns = case.row, case.node, case.first, case.number, case.voter_row, case.path
+    at, child, first, votes, total, logs = find_children(*columns, 1, case.weight, least)
     listed = [(r, c) for r in range(len(case.row)) for c in case.children(r)]
     assert list(zip(at, child, strict=True)) == listed
     assert first.tolist() == [listed.index((r, case.children(r)[0])) for r in range(len(case.row))]
@@ -64,20 +64,22 @@ def test_a_step_is_that_of_one_prefix_at_a_time(seed: int, num_voters: int, mixe
     assert set(map(tuple, votes.T.tolist())) == below
     for r in range(len(case.row)):
         weights = case.weight[case.voters(r)]
-        np.testing.assert_allclose(sums[:, r], [len(weights), weights.sum()], rtol=1e-6)
+        np.testing.assert_allclose(total[r], weights.sum(), rtol=1e-6)
+        expected = [np.log1p(len(weights)) / 4, np.log(total[r] + 1e-12) / 8]
+        np.testing.assert_allclose(logs[r], expected, rtol=1e-6)
 
     logits = case.draw.normal(size=(len(case.row), CODES)).astype(np.float32)
     score = case.draw.normal(size=len(child)).astype(np.float32)
     trust = case.draw.random(len(case.row)).astype(np.float32)
-    log_p, least = np.empty(len(child), np.float32), np.float32(1e-12)
+    log_p = np.empty(len(child), np.float32)
     given = (logits, score, first, child, case.code, votes, case.weight)
-    fill_log_probs(*given, mixes, sums[1], trust, least, log_p)
+    fill_log_probs(*given, mixes, total, np.log(trust / (1 - trust)), least, log_p)
     for r in range(len(case.row)):
         mine = at == r
         p = np.exp(logits[r, case.code[child[mine]]] + score[mine])
         p /= p.sum()
-        if mixes and sums[1, r] > 0:
-            share = np.array([case.weight[case.voters(r, c)].sum() for c in child[mine]]) / sums[1, r]
+        if mixes and total[r] > 0:
+            share = np.array([case.weight[case.voters(r, c)].sum() for c in child[mine]]) / total[r]
             p = trust[r] * share + (1 - trust[r]) * p
         np.testing.assert_allclose(np.exp(log_p[mine]), p, rtol=1e-4, atol=1e-6)
 

@@ -247,7 +247,7 @@ def test_a_batch_holds_the_timelines_of_the_index() -> None:
     ours = Timelines.of_batch(batch, graph.actions)
     timeline = Timeline.of(graph)
     tick = timeline.tick(torch.full((len(batch.seed_time),), until))
-    theirs = Timelines.of_index(timeline, batch["user"].n_id[: len(tick)], tick, 10_000)
+    theirs, _ = Timelines.of_index(timeline, batch["user"].n_id[: len(tick)], tick, 10_000)
     acts = [
         sorted(zip(*(getattr(x, key).tolist() for key in ("row", "time", "other", "kind")), strict=True))
         for x in (ours, theirs)

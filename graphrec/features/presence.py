@@ -9,12 +9,15 @@ import torch
 from torch import Tensor
 
 from graphrec.data import Query
-from graphrec.features.gaps import gap, query_pace, scaled_gap, seconds_since
+from graphrec.features.gaps import query_pace, scaled_gap, seconds_since, write_columns
 from graphrec.jit import kernel
-from graphrec.temporal import SpectralQuery, Timeline, dense
+from graphrec.temporal import SpectralQuery, Timeline, UserActivity, dense
 from graphrec.temporal.columns import HalfEdges, TimedLists, end_before
 
 NUM_PRESENCE_FEATURES = 5
+
+LOGS, COSINE = np.arange(4), 4
+"""Features that are logarithms, first two gaps; and the cosine."""
 
 SCORES_PER_BLOCK = 2**16
 """Pairs of query and person worked on at once, few enough for a processor's cache."""
@@ -70,7 +73,12 @@ def presence_features(
 
 
 def presence_features_of_pairs(
-    timeline: Timeline, query: Query, row: Tensor, user: Tensor, spectral: SpectralQuery | None
+    timeline: Timeline,
+    query: Query,
+    row: Tensor,
+    user: Tensor,
+    spectral: SpectralQuery | None,
+    now: UserActivity | None = None,
 ) -> Tensor:
     """The features of `presence_features` for M (query, user) pairs.
 
@@ -80,22 +88,54 @@ def presence_features_of_pairs(
         row: [M] int64, the query of each pair.
         user: [M] int64.
         spectral: as in `presence_features`.
+        now: activity of the M users just before their queries; looked up by default.
 
     Returns:
         [NUM_PRESENCE_FEATURES, M] float32.
     """
-    now = timeline.activity(user, timeline.tick(query.time)[row])
-    near = torch.zeros(len(user)) if spectral is None else spectral.cosine(row, user)
-    time, pace = query.time[row], query_pace(timeline, query)[row]
-    return torch.stack(
-        [
-            gap(time, now.last_act, pace),
-            gap(time, now.last_received, pace),
-            now.num_received.float().log1p(),
-            now.degree.float().log1p(),
-            near,
-        ]
+    if now is None:
+        now = timeline.activity(user, timeline.tick(query.time)[row])
+    log, out = torch.empty(4, len(user)), torch.empty(len(user), NUM_PRESENCE_FEATURES)
+    where = row.contiguous().numpy()
+    fill_presence(
+        query.time.contiguous().numpy(),
+        where,
+        now.last_act.contiguous().numpy(),
+        now.last_received.contiguous().numpy(),
+        now.num_received.contiguous().numpy(),
+        now.degree.contiguous().numpy(),
+        log.numpy(),
     )
+    write_columns(log.log1p_().numpy(), 2, where, query_pace(timeline, query).numpy(), LOGS, out.numpy())
+    out[:, COSINE] = 0.0 if spectral is None else spectral.cosine(row, user)
+    return out.T.contiguous()
+
+
+@kernel
+def fill_presence(
+    time: np.ndarray,
+    row: np.ndarray,
+    last_act: np.ndarray,
+    last_received: np.ndarray,
+    num_received: np.ndarray,
+    degree: np.ndarray,
+    log: np.ndarray,
+) -> None:
+    """Fill the numbers of M (query, user) pairs whose logarithms are features.
+
+    Args:
+        time: [B] int64 seconds, of the queries.
+        row: [M], the query of each pair.
+        last_act: of `UserActivity`, [M] like the next three.
+        last_received: of `UserActivity`.
+        num_received: of `UserActivity`.
+        degree: of `UserActivity`.
+        log: [4, M] float32, filled with seconds since both, and both counts.
+    """
+    for m in range(len(row)):
+        moment = time[row[m]]
+        log[0, m], log[1, m] = seconds_since(moment, last_act[m]), seconds_since(moment, last_received[m])
+        log[2, m], log[3, m] = num_received[m], degree[m]
 
 
 @kernel

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from graphrec.data import USER, reverse_of
+from graphrec.jit import kernel
 from graphrec.temporal import Timeline
+from graphrec.temporal.columns import HalfEdges, end_before
 
 
 @dataclass(frozen=True)
@@ -49,20 +52,26 @@ class Timelines:
         return cls(row[order], other[order], kind[order], time[order], num_rows)
 
     @classmethod
-    def of_index(cls, timeline: Timeline, user: Tensor, tick: Tensor, k: int) -> Timelines:
-        """The last k events of users [R] before ticks [R] (int64 both), from the index."""
-        row, half = timeline.last_half_edges(user, tick, k)
-        row, half = row.flip(0), half.flip(0)
-        order = row.argsort(stable=True)
-        row, half = row[order], half[order]
-        event = timeline.event_of(half)
-        return cls(
-            row,
-            timeline.other_of(half),
-            timeline.kind(half),
-            timeline.events.time[event],
-            user.numel(),
+    def of_index(cls, timeline: Timeline, user: Tensor, tick: Tensor, k: int) -> tuple[Timelines, Tensor]:
+        """The last k events of users [R] before ticks [R] (int64 both), from the index.
+
+        Returns:
+            the timelines; the position of each user's last event in them, or -1: [R] int64.
+        """
+        lists = timeline.columns.half_edges
+        out, position = torch.empty(4, len(user) * k, dtype=torch.int64), torch.empty_like(user)
+        size = list_last_events(
+            lists,
+            timeline.instants.numpy(),
+            timeline.events.action.numpy(),
+            user.contiguous().numpy(),
+            tick.contiguous().numpy(),
+            k,
+            out.numpy(),
+            position.numpy(),
         )
+        row, other, kind, time = out[:, :size].unbind()
+        return cls(row, other, kind, time, len(user)), position
 
     def to(self, device: torch.device) -> Timelines:
         """The same events on a device."""
@@ -84,3 +93,39 @@ class Timelines:
         position = torch.searchsorted(key, asked) - 1
         found = (position >= 0) & (self.row[position.clamp(min=0)] == row)
         return torch.where(found, position, -1)
+
+
+@kernel
+def list_last_events(
+    half: HalfEdges,
+    instants: np.ndarray,
+    action: np.ndarray,
+    user: np.ndarray,
+    bound: np.ndarray,
+    k: int,
+    out: np.ndarray,
+    position: np.ndarray,
+) -> int:
+    """Fill the last events of users before ticks, in order of time, and return how many there are.
+
+    Args:
+        half: the timelines.
+        instants: [T] int64 seconds, the distinct times.
+        action: [E] int64, of the events.
+        user: [R].
+        bound: [R] ticks.
+        k: events of a user at most.
+        out: [4, R k] int64, filled with row, other user, kind and time of each event; see `Timelines`.
+        position: [R] int64, filled with the position of each user's last event, or -1.
+    """
+    start, length, other, half_tick, code = half.start, half.length, half.other, half.tick, half.code
+    size = 0
+    for r in range(len(user)):
+        begin = start[user[r]]
+        end = end_before(begin, length[user[r]], half_tick, bound[r])
+        for at in range(max(begin, end - k), end):
+            out[0, size], out[1, size], out[3, size] = r, other[at], instants[half_tick[at]]
+            out[2, size] = 2 * action[code[at] >> 1] + (code[at] & 1)
+            size += 1
+        position[r] = size - 1 if end > begin else -1
+    return size

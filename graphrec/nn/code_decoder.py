@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphrec.features import NUM_PREFIX_FEATURES, NUM_QUERY_FEATURES
-from graphrec.nn.layers import MixtureOfExperts, Standardize, feed_forward, mlp
+from graphrec.nn.kept import kept_value
+from graphrec.nn.layers import MixtureOfExperts, Standardize, feed_forward, mlp, run_layers
 
 Decoder = Literal["towers", "moe", "transformer"]
 
@@ -91,11 +92,24 @@ class CodeTowers(nn.Module):
         first = tower[0]
         assert isinstance(first, nn.Linear)
         own, *weights = first.weight.split(vector.size(1), dim=1)
-        parts = [F.linear(vector, own, first.bias)]
-        parts += [tokens.weight[level] @ weight.T for level, weight in enumerate(weights)]
-        base = len(vector) + tokens.codebook_size * torch.arange(len(weights), device=row.device)
-        places = torch.cat([row[:, None], base + codes], dim=1)
-        return tower[1:](F.embedding_bag(places, torch.cat(parts), mode="sum")), state
+        by_query = F.linear(vector, own, first.bias)
+        if torch.is_grad_enabled():
+            parts = [by_query, *(tokens.weight[level] @ weight.T for level, weight in enumerate(weights))]
+            base = len(vector) + tokens.codebook_size * torch.arange(len(weights), device=row.device)
+            places = torch.cat([row[:, None], base + codes], dim=1)
+            hidden = F.embedding_bag(places, torch.cat(parts), mode="sum")
+        else:
+            hidden = by_query.index_select(0, row)
+            if weights:
+                tables = kept_value(
+                    tower,
+                    "tables",
+                    (first.weight, tokens.weight),
+                    lambda: torch.stack([tokens.weight[level] @ w.T for level, w in enumerate(weights)]),
+                )
+                for table, code in zip(tables, codes.unbind(1), strict=True):
+                    hidden += table.index_select(0, code)
+        return run_layers(list(tower)[1:], hidden), state
 
 
 class CodeTransformer(nn.Module):
@@ -206,8 +220,14 @@ class PrefixScore(nn.Module):
     def parts(self, vector: Tensor) -> PrefixScoreParts:
         """The layers for query vectors [B, D], once the standardization is learned."""
         mean, deviation = self.standardize.statistics
-        weight = self.group.weight / deviation
-        query = self.query(vector) + (self.group.bias - weight @ mean)
+        own, bias = self.group.weight, self.group.bias
+
+        def folded() -> tuple[Tensor, Tensor]:
+            weight = own / deviation
+            return weight, bias - weight @ mean
+
+        weight, rest = kept_value(self, "folded", (own, bias, mean, deviation), folded)
+        query = F.linear(vector, self.query.weight) + rest
         return PrefixScoreParts(weight, query, self.score.weight.squeeze(0), self.score.bias)
 
 
@@ -278,6 +298,26 @@ class CodeDecoder(nn.Module):
         out: Tensor = self.vote_trust[level](torch.cat([features, votes], dim=1)).squeeze(1)
         return out.sigmoid() * (total > 0)
 
+    def trust_logits(self, level: int, features: Tensor, row: Tensor, votes: Tensor) -> Tensor:
+        """The logits of `trust`, without gradients.
+
+        Args:
+            level: length of the prefixes.
+            features: [B, NUM_QUERY_FEATURES], standardized.
+            row: [R] int64, the query of each prefix.
+            votes: [R, NUM_VOTE_FEATURES] float32, log1p(count) / 4 and log(total + MIN_WEIGHT) / 8.
+
+        Returns:
+            [R].
+        """
+        layers = self.vote_trust[level]
+        assert isinstance(layers, nn.Sequential)
+        first, *others = layers
+        assert isinstance(first, nn.Linear)
+        own, by_votes = first.weight.split([NUM_QUERY_FEATURES, NUM_VOTE_FEATURES], dim=1)
+        hidden = F.linear(features, own, first.bias).index_select(0, row)
+        return run_layers(others, torch.addmm(hidden, votes, by_votes.T)).squeeze(1)
+
     def forward(
         self, vector: Tensor, row: Tensor, prefix: Tensor, state: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
@@ -294,4 +334,7 @@ class CodeDecoder(nn.Module):
         """
         level = prefix.size(1)
         z, state = self.step(vector, row, prefix, self.tokens, state)
-        return z @ self.next_code[level].T + self.bias[level], state
+        weight, bias = self.next_code[level], self.bias[level]
+        if not torch.is_grad_enabled():
+            return F.linear(z, weight, bias), state
+        return z @ weight.T + bias, state

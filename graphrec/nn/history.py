@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphrec.data.checks import check_counts, check_dropout
 from graphrec.features import Timelines
+from graphrec.nn.history_kernels import fill_gaps, fill_mask
 from graphrec.nn.layers import Activation, check_heads, feed_forward
-from graphrec.temporal import run_starts
 
 
 class EventEmbedding(nn.Module):
@@ -40,11 +41,10 @@ class EventEmbedding(nn.Module):
     @staticmethod
     def _gaps(timelines: Timelines) -> Tensor:
         """log1p seconds since the last strictly earlier event, and whether there is one: [M, 2]."""
-        time, row = timelines.time, timelines.row
-        last = run_starts(row, time) - 1  # the last event strictly earlier
-        found = (last >= 0) & (row[last.clamp(min=0)] == row)
-        gap = torch.where(found, time - time[last.clamp(min=0)], 0)
-        return torch.stack([gap.float().log1p() / 10, found.float()], dim=1)
+        out = torch.empty(2, len(timelines))
+        fill_gaps(*_row_and_time(timelines), out.numpy())
+        gap, found = out
+        return torch.stack([gap.log1p_().div_(10), found], dim=1).to(timelines.row.device)
 
 
 class Blocks:
@@ -63,19 +63,17 @@ class Blocks:
     """
 
     def __init__(self, timelines: Timelines, window: int) -> None:
-        self._window, self._number = window, -(-len(timelines) // window)
-        row, time = self._both(timelines.row + 1), self._both(timelines.time)  # row 0 marks padding
-        own_row, own_time = row[:, window:, None], time[:, window:, None]
-        self._seconds = own_time - time[:, None, :]
-        place = torch.arange(2 * window, device=row.device)
-        back = place[window:, None] - place
-        older = (self._seconds > 0) & (row[:, None, :] == own_row)
-        self.mask = ((older & (back < window)) | (back == 0))[:, None]
+        self._window, self._number, self._time = window, -(-len(timelines) // window), timelines.time
+        mask = torch.zeros(self._number, window, 2 * window, dtype=torch.bool)
+        fill_mask(*_row_and_time(timelines), mask.numpy())
+        self.mask = mask[:, None].to(timelines.row.device)
 
     @property
     def age(self) -> Tensor:
         """log1p of the seconds between key and query event, divided by 10: [blocks, 1, W, 2 W] float32."""
-        return (self._seconds.clamp(min=0).float().log1p() / 10)[:, None]
+        time = with_block_before(self.cut(self._time))
+        seconds = time[:, self._window :, None] - time[:, None, :]
+        return (seconds.clamp(min=0).float().log1p() / 10)[:, None]
 
     def cut(self, x: Tensor) -> Tensor:
         """Cut a stream into blocks: [M, ...] -> [blocks, W, ...], padded with zeros."""
@@ -83,8 +81,10 @@ class Blocks:
         x = torch.cat([x, x.new_zeros(pad, *x.shape[1:])])
         return x.view(self._number, self._window, *x.shape[1:])
 
-    def _both(self, x: Tensor) -> Tensor:
-        return with_block_before(self.cut(x))
+
+def _row_and_time(timelines: Timelines) -> tuple[np.ndarray, np.ndarray]:
+    """The rows and times of M events, for kernels."""
+    return timelines.row.cpu().contiguous().numpy(), timelines.time.cpu().contiguous().numpy()
 
 
 def with_block_before(x: Tensor) -> Tensor:
@@ -178,15 +178,19 @@ class Layer(nn.Module):
     def forward(self, x: Tensor, mask: Tensor, wanted: Tensor | None = None) -> Tensor:
         """Apply attention, then the feed-forward network, each with a residual connection."""
         blocks, window, channels = x.shape
-        q, k, v = self.qkv(self.norm_attention(x)).split(channels, dim=-1)
-        q, k, v = (
-            part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # [blocks, heads, W or 2 W, H / heads]
-            for part in (q, with_block_before(k), with_block_before(v))
-        )
+        q, pairs = self.qkv(self.norm_attention(x)).split([channels, 2 * channels], dim=-1)
+        heads, width = self.num_heads, channels // self.num_heads
+        q = q.view(blocks, window, heads, width).transpose(1, 2)  # [blocks, heads, W, H / heads]
+        pairs = with_block_before(pairs).view(blocks, 2 * window, 2, heads, width)
+        k, v = pairs.permute(2, 0, 3, 1, 4).unbind()  # [blocks, heads, 2 W, H / heads] each
         heard = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        heard = heard.transpose(1, 2).reshape(blocks, window, channels)
-        if wanted is not None:
-            x, heard = x.flatten(0, 1)[wanted], heard.flatten(0, 1)[wanted]
-        x = x + self.dropout(self.out(heard))
-        out: Tensor = x + self.dropout(self.mlp(self.norm_mlp(x)))
-        return out
+        heard = heard.transpose(1, 2).reshape(blocks * window, channels)
+        if wanted is None:
+            heard = heard.view(blocks, window, channels)
+        else:
+            x, heard = x.flatten(0, 1)[wanted], heard[wanted]
+        x = x + self._dropped(self.out(heard))
+        return x + self._dropped(self.mlp(self.norm_mlp(x)))
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        return self.dropout(x) if self.training else x

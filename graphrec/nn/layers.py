@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphrec.data.checks import check_choice, check_counts, check_dropout
+from graphrec.nn.kept import kept_value
 
 Activation = Literal["gelu", "swiglu"]
 
@@ -52,7 +55,10 @@ class Standardize(nn.Module):
     @property
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation, [F] each."""
-        return self.mean, (self.square - self.mean.square()).clamp(min=1e-4).sqrt()
+        mean, square = self.mean, self.square
+        return mean, kept_value(
+            self, "deviation", (mean, square), lambda: (square - mean.square()).clamp(min=1e-4).sqrt()
+        )
 
 
 def check_heads(name: str, channels: int, num_heads: int) -> None:
@@ -61,11 +67,22 @@ def check_heads(name: str, channels: int, num_heads: int) -> None:
         raise ValueError(f"{name} must be a multiple of num_heads, got {channels} and {num_heads}")
 
 
-class GELU(nn.GELU):
-    """GELU that does not compile a kernel for each new shape of its input, where there are no gradients.
+LARGE_INPUT = 2**18
+"""Elements of an input from which on it is worth it to compile a kernel for its shape."""
+
+
+def gelu(x: Tensor) -> Tensor:
+    """GELU of [..., n, F], without gradients: no kernel is compiled for the shape of a small input.
 
     For a contiguous input torch calls oneDNN, which compiles code for each shape, and the numbers of
-    neighbors and paths of a request are nearly always new. Transposed, it goes to torch's own kernel.
+    neighbors and paths of a request are nearly always new. Transposed, it goes to torch's own kernel, which
+    takes twice as long for each element.
+    """
+    return F.gelu(x) if x.numel() >= LARGE_INPUT else F.gelu(x.mT).mT
+
+
+class GELU(nn.GELU):
+    """GELU; without gradients, see `gelu`.
 
     Shapes:
         forward: [..., n, F] -> [..., n, F].
@@ -73,9 +90,7 @@ class GELU(nn.GELU):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply GELU."""
-        if torch.is_grad_enabled():
-            return super().forward(x)
-        return super().forward(x.mT).mT
+        return super().forward(x) if torch.is_grad_enabled() else gelu(x)
 
 
 class SwiGLU(nn.Module):
@@ -96,6 +111,30 @@ class SwiGLU(nn.Module):
         return out
 
 
+def run_layers(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
+    """Apply layers one after the other; without gradients, the usual ones without the overhead of modules."""
+    if torch.is_grad_enabled():
+        for layer in layers:
+            x = layer(x)
+        return x
+    for layer in layers:
+        if type(layer) is nn.Linear:
+            x = F.linear(x, layer.weight, layer.bias)
+        elif type(layer) is GELU:
+            x = gelu(x)
+        elif type(layer) is not nn.Dropout or layer.training:
+            x = layer(x)
+    return x
+
+
+class MLP(nn.Sequential):
+    """Layers one after the other, see `run_layers`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layers."""
+        return run_layers(self, x)
+
+
 def feed_forward(
     in_channels: int,
     hidden_channels: int,
@@ -103,7 +142,7 @@ def feed_forward(
     *,
     activation: Activation = "gelu",
     dropout: float = 0.0,
-) -> nn.Sequential:
+) -> MLP:
     """An MLP with one hidden layer; 'swiglu' has two thirds of the width, for about as many parameters."""
     check_counts(in_channels=in_channels, hidden_channels=hidden_channels, out_channels=out_channels)
     check_choice("activation", activation, get_args(Activation))
@@ -113,7 +152,7 @@ def feed_forward(
     else:
         hidden_channels = max(1, 2 * hidden_channels // 3)
         hidden = [SwiGLU(in_channels, hidden_channels)]
-    return nn.Sequential(*hidden, nn.Dropout(dropout), nn.Linear(hidden_channels, out_channels))
+    return MLP(*hidden, nn.Dropout(dropout), nn.Linear(hidden_channels, out_channels))
 
 
 class MixtureOfExperts(nn.Module):
@@ -156,12 +195,12 @@ class MixtureOfExperts(nn.Module):
         return out
 
 
-def mlp(in_channels: int, hidden_channels: int, out_channels: int) -> nn.Sequential:
+def mlp(in_channels: int, hidden_channels: int, out_channels: int) -> MLP:
     """An MLP with two hidden GELU layers; its last layer starts at zero, for equal initial scores."""
     last = nn.Linear(hidden_channels, out_channels)
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
-    return nn.Sequential(
+    return MLP(
         nn.Linear(in_channels, hidden_channels),
         GELU(),
         nn.Linear(hidden_channels, hidden_channels),

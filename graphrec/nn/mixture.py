@@ -15,8 +15,9 @@ from graphrec.features import (
     NUM_QUERY_FEATURES,
 )
 from graphrec.nn.candidate_scores import CandidateScores
-from graphrec.nn.layers import Standardize, mlp
-from graphrec.nn.mixture_kernels import ABSENT
+from graphrec.nn.kept import kept_value
+from graphrec.nn.layers import Standardize, mlp, run_layers
+from graphrec.nn.mixture_kernels import ABSENT, fill_flags
 from graphrec.temporal import Neighborhood
 
 Component = Literal["pointer", "paths", "union"]
@@ -122,8 +123,7 @@ class NeighborhoodMixture(nn.Module):
         """
         size, row = len(around), around.row
         pair = self.standardize_pair(pair)
-        is_contact = torch.zeros(size, dtype=torch.bool, device=query.device)
-        is_contact[around.contact_position] = True
+        flags, is_contact, is_stranger, number = _flags(around, len(query))
         scores = []
         if "pointer" in self.components:
             logits = self.pointer(torch.cat([pair, query.index_select(0, around.contacts.row)], 1)).squeeze(1)
@@ -131,48 +131,57 @@ class NeighborhoodMixture(nn.Module):
         if path is not None and person is not None and kinds is not None:
             weight = self._path_weights(path, kinds)  # [P, C]
             weight = query.new_zeros(size, PATH_CHANNELS).index_add(0, around.path_end, weight)
-            is_end = torch.zeros_like(is_contact)
-            is_end[around.path_end] = True
         if "paths" in self.components:
             share = self.blend(query).softmax(1).index_select(0, row)
-            reached = is_end & ~is_contact
             logits = ((weight * share).sum(1) + 1e-12).log()
-            scores.append(torch.where(reached, logits, ABSENT))
+            scores.append(torch.where(is_stranger, logits, ABSENT))
         vote = None
         if "union" in self.components or self.group_vote is not None:
             assert person is not None
-            is_recent = torch.zeros_like(is_contact)
-            is_recent[around.recent_position] = True
-            flags = torch.stack([is_contact, is_end, is_recent], 1).float()
             inputs = [flags, self.standardize_person(person), weight.log1p()]
             known = torch.cat(inputs if similarity is None else [*inputs, similarity[:, None]], 1)
             if "union" in self.components:
                 scores.append(_score_people(self.union, around, known, pair, query))
             if self.group_vote is not None:
                 vote = _score_people(self.group_vote, around, known, pair, query)
-        number = [
-            torch.bincount(row[mask], minlength=len(query)).float().log1p() / 4
-            for mask in (is_contact, ~is_contact)
-        ]
-        gate = self.gate(torch.cat([query, torch.stack(number, 1)], 1))
+        gate = self.gate(torch.cat([query, number.log1p_().div_(4).T], 1))
         return CandidateScores(around.row, around.user, torch.stack(scores), gate, is_contact, vote)
 
     def _path_weights(self, path: Tensor, kinds: Tensor) -> Tensor:
         """The weights of P paths from their features and the kinds of both hops: [P, PATH_CHANNELS]."""
         first, *others = self.path
         assert isinstance(first, nn.Linear)
-        by_feature, by_kind, by_next_kind = first.weight.split(
-            [NUM_PATH_FEATURES, KIND_CHANNELS, KIND_CHANNELS], dim=1
-        )
-        # A row for each two kinds: the layer of their embeddings is computed once, not for each path.
-        table = (self.kind.weight @ by_kind.T)[:, None] + self.kind.weight @ by_next_kind.T + first.bias
-        both = kinds[:, 0] * len(self.kind.weight) + kinds[:, 1]
-        out = torch.addmm(
-            table.flatten(0, 1).index_select(0, both), self.standardize_path(path), by_feature.T
-        )
-        for layer in others:
-            out = layer(out)
-        return out.clamp(-MAX_PATH_LOGIT, MAX_PATH_LOGIT).exp()
+        kind, weight, bias = self.kind.weight, first.weight, first.bias
+
+        def in_parts() -> tuple[Tensor, Tensor]:
+            by_feature, by_kind, by_next = weight.split(
+                [NUM_PATH_FEATURES, KIND_CHANNELS, KIND_CHANNELS], dim=1
+            )
+            # A row for each two kinds: the layer of their embeddings is computed once, not for each path.
+            table = (kind @ by_kind.T)[:, None] + kind @ by_next.T + bias
+            return table.flatten(0, 1), by_feature.T
+
+        table, by_feature = kept_value(self, "path", (kind, weight, bias), in_parts)
+        both = kinds[:, 0] * len(kind) + kinds[:, 1]
+        out = torch.addmm(table.index_select(0, both), self.standardize_path(path), by_feature)
+        return run_layers(others, out).clamp(-MAX_PATH_LOGIT, MAX_PATH_LOGIT).exp()
+
+
+def _flags(around: Neighborhood, num_queries: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What the M neighbors of B queries are.
+
+    Returns:
+        whether each is a contact, the end of a path, recently active: [M, NUM_FLAGS] float32; whether it is a
+        contact, and whether it is the end of a path and none: [M] bool each; the number of contacts and of
+        others of each query: [2, B] float32.
+    """
+    flags, number = torch.zeros(len(around), NUM_FLAGS), torch.zeros(2, num_queries)
+    is_contact, is_stranger = torch.empty(2, len(around), dtype=torch.bool)
+    given = around.row, around.contact_position, around.path_end, around.recent_position
+    arrays = [x.cpu().contiguous() for x in given]
+    fill_flags(*(x.numpy() for x in (*arrays, flags, is_contact, is_stranger, number)))
+    device = around.row.device
+    return flags.to(device), is_contact.to(device), is_stranger.to(device), number.to(device)
 
 
 def _score_people(
@@ -195,19 +204,16 @@ def _score_people(
     """
     first, *others = scorer
     assert isinstance(first, nn.Linear)
-    flags, by_pair, people, by_query, similarity = first.weight.split(
-        [
-            NUM_FLAGS,
-            NUM_PAIR_FEATURES,
-            NUM_PERSON_FEATURES + PATH_CHANNELS,
-            NUM_QUERY_FEATURES,
-            known.size(1) - NUM_FLAGS - NUM_PERSON_FEATURES - PATH_CHANNELS,
-        ],
-        dim=1,
-    )
-    rest = torch.addmm(first.bias, query, by_query.T).index_select(0, around.row)
-    rest = rest.index_add_(0, around.contact_position, pair @ by_pair.T)
-    out = torch.addmm(rest, known, torch.cat([flags, people, similarity], 1).T)
-    for layer in others:
-        out = layer(out)
-    return out.squeeze(1)
+    weight, more = first.weight, known.size(1) - NUM_FLAGS - NUM_PERSON_FEATURES - PATH_CHANNELS
+
+    def in_parts() -> tuple[Tensor, Tensor, Tensor]:
+        flags, by_pair, people, by_query, similarity = weight.split(
+            [NUM_FLAGS, NUM_PAIR_FEATURES, NUM_PERSON_FEATURES + PATH_CHANNELS, NUM_QUERY_FEATURES, more],
+            dim=1,
+        )
+        return by_query.T, by_pair.T, torch.cat([flags, people, similarity], 1).T
+
+    by_query, by_pair, by_rest = kept_value(scorer, "parts", (weight,), in_parts)
+    rest = torch.addmm(first.bias, query, by_query).index_select(0, around.row)
+    rest = rest.index_add_(0, around.contact_position, pair @ by_pair)
+    return run_layers(others, torch.addmm(rest, known, by_rest)).squeeze(1)

@@ -55,6 +55,42 @@ def position(user: np.ndarray, first: int, end: int, wanted: int) -> int:
 
 
 @kernel
+def fill_flags(
+    row: np.ndarray,
+    contact: np.ndarray,
+    end: np.ndarray,
+    recent: np.ndarray,
+    flags: np.ndarray,
+    is_contact: np.ndarray,
+    is_stranger: np.ndarray,
+    number: np.ndarray,
+) -> None:
+    """Fill what the neighbors of queries are, and how many a query has.
+
+    Args:
+        row: [M], the query of each neighbor.
+        contact: [C], positions of contacts among the neighbors.
+        end: [P], positions of the ends of paths.
+        recent: [R], positions of recently active users.
+        flags: [M, 3] float32, zeros, filled with 1 for contacts, ends of paths, recently active users.
+        is_contact: [M] bool, filled.
+        is_stranger: [M] bool, filled: the end of a path, and no contact.
+        number: [2, B] float32, zeros, filled with the number of contacts and of other neighbors.
+    """
+    one = np.float32(1)
+    for at in contact:
+        flags[at, 0] = one
+    for at in end:
+        flags[at, 1] = one
+    for at in recent:
+        flags[at, 2] = one
+    for m in range(len(row)):
+        is_contact[m] = flags[m, 0] > 0
+        is_stranger[m] = flags[m, 1] > 0 and not is_contact[m]
+        number[0 if is_contact[m] else 1, row[m]] += one
+
+
+@kernel
 def fill_likelihoods(
     row: np.ndarray,
     user: np.ndarray,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from graphrec.features import NUM_PRESENCE_FEATURES
+from graphrec.nn.kept import kept_value
 from graphrec.nn.layers import Standardize
 
 
@@ -38,7 +39,9 @@ class PresenceScore(nn.Module):
 
     def folded(self) -> tuple[Tensor, Tensor]:
         """The hidden layer with the learned standardization folded in: weights [H, F] and bias [H]."""
-        return self._folded(*self.standardize.statistics)
+        mean, deviation = self.standardize.statistics
+        sources = self.hidden.weight, self.hidden.bias, mean, deviation
+        return kept_value(self, "folded", sources, lambda: self._folded(mean, deviation))
 
     def _folded(self, mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
         weight = self.hidden.weight / deviation

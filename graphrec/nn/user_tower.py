@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from graphrec.features import NUM_QUERY_FEATURES, Timelines
 from graphrec.nn.config import EncoderConfig
 from graphrec.nn.history import EventEmbedding, HistoryEncoder
+from graphrec.nn.history_kernels import find_ties
 from graphrec.nn.layers import MixtureOfExperts, Standardize, feed_forward
 from graphrec.nn.pooling import MeanHistory, PooledHistory
 
@@ -57,16 +58,22 @@ class UserTower(nn.Module):
         """
         if not len(timelines):
             return self.no_history.expand(position.numel(), -1)
-        opens = torch.ones_like(timelines.row, dtype=torch.bool)
-        opens[1:] = (timelines.row.diff() != 0) | (timelines.time.diff() != 0)
-        tie = opens.cumsum(0) - 1
-        asked = torch.zeros(int(tie[-1]) + 1, dtype=torch.bool, device=tie.device)
-        asked[tie[position[position >= 0]]] = True
-        wanted = asked[tie].nonzero().squeeze(1)  # only events at the times of the wanted positions
+        # Only events at the times of the wanted positions are encoded.
+        out = torch.empty(2, len(timelines), dtype=torch.int64)
+        size, at = (
+            torch.empty(len(timelines), dtype=torch.int64),
+            torch.empty(len(position), dtype=torch.int64),
+        )
+        arrays = timelines.row, timelines.time, position, out, size, at
+        number, num_ties = find_ties(*(x.cpu().contiguous().numpy() for x in arrays))
+        wanted, tie = out[:, :number].to(other.device)
+        size, at = size.to(other.device), at.to(other.device)
         encoded = self.project(self.history(timelines, other, wanted))  # [W, D]
-        mean = encoded.new_zeros(len(asked), encoded.size(1)).index_add(0, tie[wanted], encoded)
-        at = tie[position.clamp(min=0)]
-        mean = mean[at] / torch.bincount(tie)[at, None]
+        if number > num_ties:
+            encoded = encoded.new_zeros(num_ties, encoded.size(1)).index_add(0, tie, encoded)
+        elif not number:  # no query has a history
+            return self.no_history.expand(len(position), -1)
+        mean = encoded[at] / size[at, None]
         return torch.where((position >= 0)[:, None], mean, self.no_history)
 
     def forward(self, state: Tensor, actor: Tensor, action: Tensor, features: Tensor) -> Tensor:

@@ -31,15 +31,16 @@ class Shortlist:
     Attributes:
         user: [C] int64, in `tie_order`.
         log_weight: [C] float32, log of the number of users that each stands for in a sum over all users.
+        rank: [C] int64, ascending, their `tie_rank`.
     """
 
     user: Tensor
     log_weight: Tensor
+    rank: Tensor
 
     def columns(self, user: Tensor, num_users: int) -> tuple[Tensor, Tensor]:
         """Find users [M] int64 of N: whether each is listed [M] bool, and their columns [M] int64."""
-        rank = tie_rank(num_users)
-        at = torch.searchsorted(rank[self.user], rank[user]).clamp(max=len(self.user) - 1)
+        at = torch.searchsorted(self.rank, tie_rank(num_users)[user]).clamp_(max=len(self.user) - 1)
         return self.user[at] == user, at
 
 
@@ -90,7 +91,7 @@ class Shortlists:
     def _compute(self, number: int) -> Shortlist:
         order = tie_order(self._num_users)
         if self.covers_all:
-            return Shortlist(order, torch.zeros(len(order)))
+            return Shortlist(order, torch.zeros(len(order)), tie_rank(self._num_users)[order])
         listed = self._score(int(self._tick[number]))[order].topk(LISTED).indices  # columns of `order`
         other = torch.ones_like(order, dtype=torch.bool)
         other[listed] = False
@@ -100,4 +101,4 @@ class Shortlists:
         weight = torch.zeros(len(column))
         weight[LISTED:] = torch.tensor(len(rest) / len(drawn)).log()
         column, place = column.sort()
-        return Shortlist(order[column], weight[place])
+        return Shortlist(order[column], weight[place], tie_rank(self._num_users)[order[column]])

@@ -146,7 +146,7 @@ class BoundSoftmaxHead:
         seen = view.timeline.first_tick
         rows, first = (view.row, seen) if users is None else (view.row[users], seen[users])
         out = self.table.logits(vector, rows.to(device))
-        if tick.numel() and bool((first[rows > 0] >= tick.min()).any()):
+        if tick.numel() and bool(((rows > 0) & (first >= tick.min())).any()):
             stranger = self.table.logits(vector, torch.zeros(1, dtype=torch.int64, device=device))
             out = torch.where((first < tick).to(device), out, stranger)
         return out

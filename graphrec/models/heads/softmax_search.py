@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from graphrec.data import Query
+from graphrec.data import Events, Query
 from graphrec.data.draws import below, hashed
 from graphrec.features import presence_features, presence_features_of_pairs
 from graphrec.inference import lasting_tensors
+from graphrec.models.heads.groups import groups_of
 from graphrec.models.heads.layer_kernel import add_layer_scores
 from graphrec.models.heads.shortlist import Shortlist, Shortlists
 from graphrec.models.mixture.encoded import EncodedQuery
@@ -52,6 +53,7 @@ class SoftmaxSearch:
         self.head = head
         self.shortlists = Shortlists(head.view, self._typical_logits)
         self._embeddings: tuple[Shortlist, int, Tensor] | None = None
+        self._features: tuple[Shortlist, Events, int, Tensor] | None = None
 
     def follow(self, head: BoundSoftmaxHead) -> SoftmaxSearch:
         """Return the search of this head on a graph that has grown."""
@@ -61,19 +63,13 @@ class SoftmaxSearch:
 
     def query_groups(self, tick: Tensor) -> list[Tensor]:
         """See `Searches`: groups of queries with one shortlist."""
-        numbers = self.shortlists.number(tick)
-        return [
-            rows
-            for number in numbers.unique()
-            for rows in (numbers == number).nonzero().squeeze(1).split(QUERIES_PER_SEARCH)
-        ]
+        return groups_of(self.shortlists.number(tick), QUERIES_PER_SEARCH)
 
     def search(
         self, encoded: EncodedQuery, k: int, exclude: tuple[Tensor, Tensor], exclude_users: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """See `Searches`: the neighborhood, and the best of the shortlist."""
         num_users, neighbors = self.head.view.graph.num_users, encoded.neighbors
-        candidates = torch.zeros(len(encoded), dtype=torch.int64)
         listed = self.shortlists[int(self.shortlists.number(encoded.tick[:1]))]
         log_p = self._logits(encoded, listed).cpu()
         log_total = torch.logsumexp(log_p + listed.log_weight, 1)
@@ -87,19 +83,24 @@ class SoftmaxSearch:
             own = self._logits_of_pairs(encoded, near_row, near).cpu()
             own = inside + (own - log_total[near_row] + log_beyond[near_row]).exp()
             own = own.clamp(min=MIN_PROBABILITY).log()
-            excluded = torch.isin(near_row * num_users + near, exclude[0] * num_users + exclude[1])
-            excluded |= torch.isin(near, exclude_users)
-            candidates = torch.bincount(near_row[~excluded], minlength=len(encoded))
-            exclude = torch.cat([near_row, exclude[0]]), torch.cat([near, exclude[1]])
+            barred, exclude = exclude, (torch.cat([near_row, exclude[0]]), torch.cat([near, exclude[1]]))
         found, column = listed.columns(exclude[1], num_users)
         log_p[exclude[0][found], column[found]] = -torch.inf
-        found, column = listed.columns(exclude_users, num_users)
-        log_p[:, column[found]] = -torch.inf
+        if len(exclude_users):
+            found, column = listed.columns(exclude_users, num_users)
+            log_p[:, column[found]] = -torch.inf
         row, user, score = _best(log_p, listed.user, k)
         if neighbors is not None:
             row, user, score = torch.cat([near_row, row]), torch.cat([near, user]), torch.cat([own, score])
-        short = candidates + (log_p > -torch.inf).sum(1) < 2 * k
-        if self.shortlists.covers_all or not bool(short.any()):
+        if self.shortlists.covers_all or log_p.size(1) - len(exclude[0]) - len(exclude_users) >= 2 * k:
+            return row, user, score
+        candidates = (log_p > -torch.inf).sum(1)
+        if neighbors is not None:
+            excluded = torch.isin(near_row * num_users + near, barred[0] * num_users + barred[1])
+            excluded |= torch.isin(near, exclude_users)
+            candidates += torch.bincount(near_row[~excluded], minlength=len(encoded))
+        short = candidates < 2 * k
+        if not bool(short.any()):
             return row, user, score
         # Each query by itself, so that no other of the batch changes its list.
         kept = ~short[row]
@@ -153,9 +154,7 @@ class SoftmaxSearch:
         # The features of a user at a time are those of all queries of that time, but for the cosine.
         query, size = encoded.query, len(listed.user)
         time, moment = query.time.unique(return_inverse=True)
-        at = Query(torch.zeros_like(time), time, torch.zeros_like(time))
-        features = torch.cat(list(presence_features(view.timeline, at, listed.user)), dim=1)
-        weight, bias = presence.folded()
+        features, (weight, bias) = self._presence(listed, time), presence.folded()
         embeddings, vector = out.new_zeros(0, len(time) * size), out.new_zeros(len(query), 0)
         if encoded.spectral is not None:
             snapshot = torch.empty_like(time)
@@ -179,6 +178,19 @@ class SoftmaxSearch:
         add_layer_scores(*(array.contiguous().numpy() for array in arrays))
         return out
 
+    def _presence(self, listed: Shortlist, time: Tensor) -> Tensor:
+        """Features of the users of a shortlist, [F, T, C], at T times; the last ones of one time are kept."""
+        timeline, last = self.head.view.timeline, self._features
+        same = last is not None and last[0] is listed and last[1] is timeline.events
+        if last is not None and same and len(time) == 1 and last[2] == int(time):
+            return last[3]
+        query = Query(torch.zeros_like(time), time, torch.zeros_like(time))
+        with lasting_tensors():
+            out = torch.cat(list(presence_features(timeline, query, listed.user)), dim=1)
+        if len(time) == 1:
+            self._features = listed, timeline.events, int(time), out
+        return out
+
     def _spectral(self, spectral: SpectralQuery, listed: Shortlist, snapshot: int) -> Tensor:
         """Spectral embeddings of the users of a shortlist in a snapshot: [dim, C]; the last ones are kept."""
         last = self._embeddings
@@ -199,7 +211,8 @@ class SoftmaxSearch:
             own = torch.cat([encoded.vector, encoded.profile, torch.ones_like(encoded.vector[:, :1])], 1)
             out = out + (own[at] * more).sum(1)
         if table.presence is not None:
-            features = presence_features_of_pairs(view.timeline, query, row, user, encoded.spectral)
+            parts = query, row, user, encoded.spectral, encoded.activity
+            features = presence_features_of_pairs(view.timeline, *parts)
             out = out + table.presence(features[:, None].to(network.device))[0]
         return out
 

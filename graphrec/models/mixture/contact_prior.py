@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from graphrec.data import Query
-from graphrec.temporal import NeighborhoodConfig, Timeline
+from graphrec.temporal import Contacts, NeighborhoodConfig, Timeline
 
 PENDING_REPLY_BOOST = 2.7
 """Factor of the probability of a contact whom the user has not acted on yet, and who so waits for a reply."""
@@ -47,10 +47,14 @@ class ContactPrior(NamedTuple):
         """
         size, window = neighborhood.max_contacts, neighborhood.contact_window
         contacts = timeline.distinct_contacts(user, tick, k=size, window=window)
-        received = timeline.num_received(contacts.user, tick[contacts.row]).float()
+        received = timeline.num_received(contacts.user, tick[contacts.row])
+        return contacts.row, contacts.user, self.factors_of(contacts, received)
+
+    def factors_of(self, contacts: Contacts, received: Tensor) -> Tensor:
+        """The factors of M contacts who received so many events [M] int64: [M] float32."""
         factor = torch.where(contacts.num_out == 0, PENDING_REPLY_BOOST, 1.0)
-        factor = factor * (1.0 + received) ** -POPULARITY_EXPONENT
-        return contacts.row, contacts.user, self.known * factor**self.strength
+        factor = factor * (1.0 + received.float()) ** -POPULARITY_EXPONENT
+        return self.known * factor**self.strength
 
     def log_scores(
         self, p: Tensor, timeline: Timeline, neighborhood: NeighborhoodConfig, query: Query
@@ -61,35 +65,34 @@ class ContactPrior(NamedTuple):
         return p.clamp_(min=MIN_PROBABILITY).log_()
 
     def log_scores_of_pairs(
-        self,
-        log_p: Tensor,
-        row: Tensor,
-        user: Tensor,
-        timeline: Timeline,
-        neighborhood: NeighborhoodConfig,
-        query: Query,
+        self, log_p: Tensor, row: Tensor, user: Tensor, contacts: Contacts, received: Tensor, num_users: int
     ) -> Tensor:
-        """Log-probabilities of M (query, user) pairs plus the logs of the factors: [M] float64."""
-        log_p, num_users = log_p.double(), timeline.num_users
-        contact, log_factor = self.log_factors(timeline, neighborhood, query)
-        if not len(contact):
+        """Log-probabilities of M (query, user) pairs plus the logs of the factors: [M] float64.
+
+        Args:
+            log_p: [M].
+            row: [M] int64, the query of each pair.
+            user: [M] int64.
+            contacts: of the queries.
+            received: [C] int64, acts on each contact before the query.
+            num_users: N.
+        """
+        log_p = log_p.double()
+        if not len(contacts):
             return log_p
+        contact, log_factor = self.log_factors(contacts, received, num_users)
         key = row * num_users + user
         at = torch.searchsorted(contact, key).clamp(max=len(contact) - 1)
         return log_p + torch.where(contact[at] == key, log_factor[at], 0.0)
 
-    def log_factors(
-        self, timeline: Timeline, neighborhood: NeighborhoodConfig, query: Query
-    ) -> tuple[Tensor, Tensor]:
-        """The contacts of B queries, each as b * N + contact, and their factors.
+    def log_factors(self, contacts: Contacts, received: Tensor, num_users: int) -> tuple[Tensor, Tensor]:
+        """C contacts of B queries, each as b * N + contact, and their factors; see `log_scores_of_pairs`.
 
         Returns:
             [C] int64, ascending, and logs of the factors [C] float64.
         """
-        tick = timeline.tick(query.time)
-        asking, contact, factor = self.factors(timeline, neighborhood, query.user, tick)
-        key, order = (asking * timeline.num_users + contact).sort()
-        return key, factor[order].double().log()
+        key, order = (contacts.row * num_users + contacts.user).sort()
+        return key, self.factors_of(contacts, received)[order].double().log_()
 
 
 PRIOR_GRID = tuple(

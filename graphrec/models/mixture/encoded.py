@@ -10,7 +10,7 @@ from torch import Tensor
 
 from graphrec.data import Query
 from graphrec.nn import CandidateScores
-from graphrec.temporal import SpectralQuery
+from graphrec.temporal import Contacts, SpectralQuery, UserActivity
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,9 @@ class EncodedQuery:
             profiles.
         spectral: spectral embeddings of the queries' users; None if they are not used.
         neighbors: scores of the neighborhood by each component; None without components.
+        contacts: the contacts in it, C of them; None without components.
+        received: [C] int64, acts on each contact before the query; None without components.
+        activity: of the neighbors before the query; None without components.
     """
 
     query: Query
@@ -35,6 +38,9 @@ class EncodedQuery:
     profile: Tensor | None
     spectral: SpectralQuery | None
     neighbors: CandidateScores | None
+    contacts: Contacts | None = None
+    received: Tensor | None = None
+    activity: UserActivity | None = None
 
     def __len__(self) -> int:
         return len(self.query)
@@ -51,6 +57,9 @@ class EncodedQuery:
             profile=None if self.profile is None else self.profile[where],
             spectral=None if self.spectral is None else self.spectral[rows],
             neighbors=None,
+            contacts=None,
+            received=None,
+            activity=None,
         )
 
 

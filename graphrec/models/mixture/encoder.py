@@ -21,7 +21,7 @@ from graphrec.models.mixture.encoded import EncodedQuery
 from graphrec.models.mixture.profile_parts import map_profiles
 from graphrec.models.mixture.view import GraphView
 from graphrec.nn import CandidateScores, MixtureNetwork
-from graphrec.temporal import Neighborhood, NeighborhoodConfig, SpectralQuery
+from graphrec.temporal import Neighborhood, NeighborhoodConfig, SpectralQuery, UserActivity
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,7 @@ class QueryEncoder:
         """Encode B queries with the timelines in the index."""
         timeline = self.view.timeline
         length = self.network.tower.context_length
-        timelines = Timelines.of_index(timeline, query.user, timeline.tick(query.time), length)
-        position = timelines.before(torch.arange(len(query)), query.time)
+        timelines, position = Timelines.of_index(timeline, query.user, timeline.tick(query.time), length)
         question = query.action
         if self.targets == "windows":
             question = torch.full_like(query.action, OUTCOMES.index(query.outcome or "tie"))
@@ -66,10 +65,15 @@ class QueryEncoder:
         tick = self.view.timeline.tick(query.time)
         vector, features, profile = self.query_tower(query, timelines, position, question)
         spectral = None if self.view.spectral is None else self.view.spectral.query(query.user, tick)
-        neighbors = None
-        if self.network.mixture is not None:
-            neighbors = self.score_neighbors(query, tick, features, profile, spectral)
-        return EncodedQuery(query, tick, vector, features, profile, spectral, neighbors)
+        parts = query, tick, vector, features, profile, spectral
+        if self.network.mixture is None:
+            return EncodedQuery(*parts, neighbors=None)
+        timeline = self.view.timeline
+        around = Neighborhood.of(timeline, query.user, tick, self.neighborhood)
+        now = timeline.activity(around.user, tick[around.row])
+        neighbors = self.score_neighbors(query, around, now, features, profile, spectral)
+        received = now.num_received[around.contact_position]
+        return EncodedQuery(*parts, neighbors, around.contacts, received, now)
 
     def query_tower(
         self, query: Query, timelines: Timelines, position: Tensor, question: Tensor
@@ -101,20 +105,20 @@ class QueryEncoder:
     def score_neighbors(
         self,
         query: Query,
-        tick: Tensor,
+        around: Neighborhood,
+        now: UserActivity,
         features: Tensor,
         profile: Tensor | None,
         spectral: SpectralQuery | None,
     ) -> CandidateScores:
-        """Scores of the neighborhoods of B queries by the network's components."""
+        """Scores of the neighborhoods of B queries by the network's components; see `encode`."""
         timeline, mixture, device = self.view.timeline, self.network.mixture, self.network.device
         assert mixture is not None
-        around = Neighborhood.of(timeline, query.user, tick, self.neighborhood)
         pair = pair_features(timeline, query, around.contacts).to(device)
+        there = around if device.type == "cpu" else around.to(device)
         if not mixture.reads_people:
-            contacts: CandidateScores = mixture(around.to(device), features, pair)
+            contacts: CandidateScores = mixture(there, features, pair)
             return contacts
-        now = timeline.activity(around.user, tick[around.row])
         similarity = None
         if self.network.profile is not None and profile is not None:
             layers, time = self.network.profile, query.time[around.row]
@@ -122,7 +126,7 @@ class QueryEncoder:
             similarity = layers.similarity(profile[around.row.to(device)], person)
         kinds = [around.contacts.half_edge[around.path_bridge], around.path_pair.half_edge]
         scores: CandidateScores = mixture(
-            around.to(device),
+            there,
             features,
             pair,
             path=path_features(timeline, query, around, now).to(device),

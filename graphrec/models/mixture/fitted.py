@@ -137,10 +137,13 @@ class FittedMixture(Generic[Bound]):
         """
         users = torch.full((len(query), k), -1)
         scores = torch.full((len(query), k), -torch.inf, dtype=torch.float64)
-        for rows in head.query_groups(self.view.timeline.tick(query.time)):
+        groups = head.query_groups(self.view.timeline.tick(query.time))
+        for rows in groups:
             with torch.inference_mode():
-                excluded = select_rows(*exclude, rows, len(query))
-                encoded = self.encoder.encode_query(query[rows])
+                part, excluded = query, exclude
+                if len(groups) > 1:
+                    part, excluded = query[rows], select_rows(*exclude, rows, len(query))
+                encoded = self.encoder.encode_query(part)
                 found = head.search(encoded, k, excluded, exclude_users)
                 best = self._top_k(encoded, *found, k, excluded, exclude_users)
             users[rows], scores[rows] = best
@@ -158,9 +161,9 @@ class FittedMixture(Generic[Bound]):
     ) -> tuple[Tensor, Tensor]:
         """The k best of the users that a head has found, as `search` returns them."""
         log_factors = None
-        if self.network.mixture is not None:
-            timeline, neighborhood = self.view.timeline, self.encoder.neighborhood
-            log_factors = self.prior.log_factors(timeline, neighborhood, encoded.query)
+        if encoded.contacts is not None and encoded.received is not None:
+            num_users = self.view.timeline.num_users
+            log_factors = self.prior.log_factors(encoded.contacts, encoded.received, num_users)
         return best_found(
             self.name,
             encoded.query,
@@ -175,7 +178,7 @@ class FittedMixture(Generic[Bound]):
 
     def _with_prior(self, encoded: EncodedQuery, row: Tensor, user: Tensor, log_p: Tensor) -> Tensor:
         """Log-probabilities of M (query, user) pairs with the contact prior added: [M] float64."""
-        if self.network.mixture is None:
+        contacts, received, num_users = encoded.contacts, encoded.received, self.view.timeline.num_users
+        if contacts is None or received is None:
             return log_p.double()
-        timeline, neighborhood = self.view.timeline, self.encoder.neighborhood
-        return self.prior.log_scores_of_pairs(log_p, row, user, timeline, neighborhood, encoded.query)
+        return self.prior.log_scores_of_pairs(log_p, row, user, contacts, received, num_users)

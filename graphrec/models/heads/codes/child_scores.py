@@ -87,7 +87,7 @@ class ChildScores:
             first = (number.cumsum(0) - number)[same]
         part = score.parts(vector)
         table, snapshot, place = history.embedding_table(self._number, leaves=leaves)
-        arrays = (
+        arrays: tuple[Tensor, ...] = (
             first,
             start,
             count,

@@ -19,6 +19,7 @@ from graphrec.models.heads.codes.history import CodeHistory
 from graphrec.models.heads.codes.mixture_scorer import MixtureScorer
 from graphrec.models.heads.codes.prefix_scorer import Prefixes, PrefixScorer
 from graphrec.models.heads.codes.teacher_forcing import TeacherForcing
+from graphrec.models.heads.groups import groups_of
 from graphrec.models.heads.head import register_head
 from graphrec.models.manifest import read_config
 from graphrec.models.mixture.encoded import EncodedQuery
@@ -261,12 +262,7 @@ class BoundCodeHead:
 
     def query_groups(self, tick: Tensor) -> list[Tensor]:
         """See `Searches`: groups of queries that read one snapshot of codes."""
-        numbers = self.history.number(tick)
-        return [
-            rows
-            for number in numbers.unique()
-            for rows in (numbers == number).nonzero().squeeze(1).split(QUERIES_PER_SEARCH)
-        ]
+        return groups_of(self.history.number(tick), QUERIES_PER_SEARCH)
 
     def log_probs_of_pairs(self, encoded: EncodedQuery, row: Tensor, user: Tensor) -> Tensor:
         """See `ScoresPairs`."""

@@ -44,15 +44,17 @@ class MixtureScorer:
             self._inside, self._beyond = encoded.neighbors.shares()
         self._log_has, self._log_none = scorer.has_stu()
         self._generated = self._beyond * self._log_has.exp()
-        root = self._generated
+        root, self._inside_voters = self._generated, self._inside[:0]
         if len(self._inside):
-            root = root.index_add(0, scorer.row, self._inside[scorer.person])
+            self._inside_voters = self._inside[scorer.person]
+            root = root.index_add(0, scorer.row, self._inside_voters)
         self.log_root = root.clamp(min=MIN_PROBABILITY).log()
 
     def decoder_alone(self) -> MixtureScorer:
         """Return this scorer without the neighborhood components; the neighbors' votes stay."""
         out = copy.copy(self)
-        out._inside, out._generated = self._inside[:0], torch.ones_like(self._generated)
+        out._inside = out._inside_voters = self._inside[:0]
+        out._generated = torch.ones_like(self._generated)
         out.log_root = torch.zeros_like(self.log_root)
         return out
 
@@ -126,9 +128,8 @@ class MixtureScorer:
             decoder = None if state[1] is None else state[1][beam.parent]
         prefixes = Prefixes(beam.row, beam.node + self._forest.root[self._number], beam.codes, decoder)
         children = self._scorer.step(prefixes)
-        votes, inside = children.votes, self._inside[:0]
+        votes, inside = children.votes, self._inside_voters
         if len(self._inside):
-            inside = self._inside[self._scorer.person]
             votes = votes or self._scorer.votes_below(prefixes, children.at)
         voter, voted = (inside[:0].long(),) * 2 if votes is None else (votes.person, votes.child)
         shape = len(beam.row), self.tree.codebook_size

@@ -187,8 +187,17 @@ class PrefixScorer:
         forest, leaves = self.history.forest, level == self.history.forest.num_codebooks - 1
         voters, votes_count = self._voters, self._vote_weight is not None
         weight, nodes = voters.leaf_weight if leaves else voters.weight, forest.child_columns
-        at, child, first, votes, sums = find_children(
-            row.numpy(), node.numpy(), nodes.first, nodes.number, voters.row, voters.path, level, weight
+        least = np.float32(MIN_WEIGHT)
+        at, child, first, votes, total, logs = find_children(
+            row.numpy(),
+            node.numpy(),
+            nodes.first,
+            nodes.number,
+            voters.row,
+            voters.path,
+            level,
+            weight,
+            least,
         )
         children = torch.from_numpy(first), torch.from_numpy(child)
         score = torch.zeros(len(child))
@@ -196,11 +205,9 @@ class PrefixScorer:
             network = decoder.prefix_scores[level]
             assert isinstance(network, PrefixScore)
             score = self._child_scores.scores(network, vector, row, node, children, leaves=leaves)
-        trust = torch.zeros(len(row))
+        trust, log_p = torch.from_numpy(total), torch.empty(len(child))
         if votes_count:
-            count, total = torch.from_numpy(sums)
-            trust = decoder.trust(level, self.encoded.features[row], count, total)
-        log_p, least = torch.empty(len(child)), np.float32(MIN_WEIGHT)
+            trust = decoder.trust_logits(level, self.encoded.features, row, torch.from_numpy(logs))
         fill_log_probs(
             logits.contiguous().numpy(),
             score.numpy(),
@@ -210,7 +217,7 @@ class PrefixScorer:
             votes,
             weight,
             votes_count,
-            sums[1],
+            total,
             trust.numpy(),
             least,
             log_p.numpy(),

@@ -17,7 +17,8 @@ def find_children(
     path: np.ndarray,
     level: int,
     weight: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    least: np.float32,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """List the children of prefixes, and the voters below them.
 
     Args:
@@ -29,11 +30,13 @@ def find_children(
         path: [V, L + 1] int64, the nodes of their STUs from root to leaf.
         level: length of the prefixes.
         weight: [V] float32, of the votes; empty if they have none.
+        least: added to weights, so that their logarithms are finite.
 
     Returns:
         (position of the prefix [T], node [T]) int64 of each child; the first child of each prefix, [R] int64;
         of the n voters below prefixes their position, the position of the prefix, and that of the child that
-        they vote for, [3, n] int64; the number of voters and their weight below each prefix, [2, R] float32.
+        they vote for, [3, n] int64; the weight of the voters below each prefix, [R] float32; and, of their
+        number n and weight w, log1p(n) / 4 and log(w + least) / 8, [R, 2] float32.
     """
     first, total = np.empty(len(row), np.int64), 0
     for r in range(len(row)):
@@ -42,7 +45,8 @@ def find_children(
     for r in range(len(row)):
         for i in range(num_children[node[r]]):
             at[first[r] + i], child[first[r] + i] = r, child_ptr[node[r]] + i
-    votes, sums, number = np.empty((3, len(voter_row)), np.int64), np.zeros((2, len(row)), np.float32), 0
+    votes, number = np.empty((3, len(voter_row)), np.int64), 0
+    sums, logs = np.zeros(len(row), np.float32), np.zeros((len(row), 2), np.float32)
     for v in range(len(voter_row)):
         wanted, low, high = path[v, level], 0, len(row)
         while low < high:
@@ -55,10 +59,12 @@ def find_children(
             votes[0, number], votes[1, number] = v, low
             votes[2, number] = first[low] + path[v, level + 1] - child_ptr[wanted]
             number += 1
-            sums[0, low] += np.float32(1)
+            logs[low, 0] += np.float32(1)
             if len(weight):
-                sums[1, low] += weight[v]
-    return at, child, first, votes[:, :number], sums
+                sums[low] += weight[v]
+    for r in range(len(row)):
+        logs[r, 0], logs[r, 1] = np.log1p(logs[r, 0]) / 4, np.log(sums[r] + least) / 8
+    return at, child, first, votes[:, :number], sums, logs
 
 
 @kernel
@@ -88,7 +94,7 @@ def fill_log_probs(
         weight: [V] float32, of the votes.
         mixes: whether votes are interpolated.
         total: [R] float32, the weight of the votes below each prefix.
-        trust: [R] float32, the share of the votes.
+        trust: [R] float32, the logit of the share of the votes.
         least: added to weights and probabilities, so that their logarithms are finite.
         out: [T] float32, filled.
     """
@@ -110,7 +116,7 @@ def fill_log_probs(
         for i in range(begin, end):
             out[i] -= peak
         if mixes:
-            own = trust[r] if total[r] > 0 else np.float32(0)
+            own = np.float32(1) / (np.float32(1) + np.exp(-trust[r])) if total[r] > 0 else np.float32(0)
             scale = own / (total[r] + least)
             for i in range(begin, end):
                 out[i] = np.log(scale * count[i] + (np.float32(1) - own) * np.exp(out[i]) + least)
