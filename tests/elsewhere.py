@@ -38,6 +38,21 @@ class Elsewhere(TorchFunctionMode):
         super().__init__()
         self._network = {id(tensor) for tensor in (*network.parameters(), *network.buffers())}
         self.met = 0
+        self._modules = list(network.modules())
+
+    def __enter__(self) -> Elsewhere:
+        self._forget_kept_values()
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._forget_kept_values()
+
+    def _forget_kept_values(self) -> None:
+        """What was computed from the network's tensors is on their device, too."""
+        for module in self._modules:
+            module.__dict__.pop("_kept", None)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})

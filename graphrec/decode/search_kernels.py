@@ -58,10 +58,10 @@ def extend_beams(
             if renormalize:
                 base -= log_sum(log_probs[after], code[begin:finish], least)
             for child in range(begin, finish):
-                left, at = count_allowed(child, start, end, hidden_before, excluded, at, stop)
-                if left > 0:
-                    value = base + max(float(log_probs[after, code[child]]), least)
-                    if value > -np.inf and (size < len(scores) or value > scores[0]):
+                value = base + max(float(log_probs[after, code[child]]), least)
+                if value > -np.inf and (size < len(scores) or value > scores[0]):
+                    left, at = count_allowed(child, start, end, hidden_before, excluded, at, stop)
+                    if left > 0:
                         size = offer(scores, seconds, ranks, size, value, 0.0, child)
             after += 1
         # Children are chosen by rank, which is their number: they are written in this order.

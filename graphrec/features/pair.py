@@ -22,13 +22,14 @@ LOGS = np.array([0, 1, AGE, 14, 2, 3, 4, 8, 10, EVENT_RATE])
 NUM_GAPS = 4
 
 
-def pair_features(timeline: Timeline, query: Query, contacts: Contacts) -> Tensor:
+def pair_features(timeline: Timeline, query: Query, contacts: Contacts, pace: Tensor | None = None) -> Tensor:
     """Gaps, counts, ranks, direction, pending replies, ages and rate of events of user and contact.
 
     Args:
         timeline: the index.
         query: B queries.
         contacts: M contacts of their users, those of a row together.
+        pace: [B], of `query_pace`; computed by default.
 
     Returns:
         [M, NUM_PAIR_FEATURES] float32.
@@ -52,8 +53,9 @@ def pair_features(timeline: Timeline, query: Query, contacts: Contacts) -> Tenso
         log.numpy(),
         out.numpy(),
     )
-    pace = query_pace(timeline, query).numpy()
-    write_columns(log.log1p_().numpy(), NUM_GAPS, contacts.row.numpy(), pace, LOGS, out.numpy())
+    pace = query_pace(timeline, query) if pace is None else pace
+    row = contacts.row.numpy()
+    write_columns(log.log1p_().numpy(), NUM_GAPS, row, pace.numpy(), LOGS, out.numpy())
     out[:, EVENT_RATE].div_(float(LOG_SCALE)).sub_(out[:, AGE])
     return out
 

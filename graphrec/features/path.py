@@ -16,7 +16,9 @@ HOP_FEATURES = 5
 """Features of each of the two hops, of which the first two are gaps."""
 
 
-def path_features(timeline: Timeline, query: Query, around: Neighborhood, now: UserActivity) -> Tensor:
+def path_features(
+    timeline: Timeline, query: Query, around: Neighborhood, now: UserActivity, pace: Tensor | None = None
+) -> Tensor:
     """Gaps, counts and recency ranks of both hops, degrees of bridge and end, gaps of the end.
 
     Args:
@@ -24,6 +26,7 @@ def path_features(timeline: Timeline, query: Query, around: Neighborhood, now: U
         query: B queries.
         around: their neighborhoods, of M people on P paths.
         now: activity of the M people just before their queries.
+        pace: [B], of `query_pace`; computed by default.
 
     Returns:
         [P, NUM_PATH_FEATURES] float32.
@@ -53,7 +56,7 @@ def path_features(timeline: Timeline, query: Query, around: Neighborhood, now: U
         first.numpy(),
         second.numpy(),
         person.numpy(),
-        query_pace(timeline, query).numpy(),
+        (query_pace(timeline, query) if pace is None else pace).numpy(),
         row,
         bridge,
         around.contact_position.numpy(),

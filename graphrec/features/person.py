@@ -34,6 +34,7 @@ def person_features(
     around: Neighborhood,
     now: UserActivity,
     spectral: SpectralQuery | None = None,
+    pace: Tensor | None = None,
 ) -> Tensor:
     """Gaps, counts, age, recent activity, ranks among recently active people, common contacts.
 
@@ -43,6 +44,7 @@ def person_features(
         around: their neighborhoods, of M people.
         now: activity of the M people just before their queries.
         spectral: spectral embeddings of the users, for the cosine of user and person; 0 without.
+        pace: [B], of `query_pace`; computed by default.
 
     Returns:
         [M, NUM_PERSON_FEATURES] float32.
@@ -71,7 +73,8 @@ def person_features(
     middle = now.degree[around.contact_position].float()
     weight = 1.0 / middle.clamp_(min=2.0).log_()
     sum_paths(weight.numpy(), around.path_bridge.numpy(), around.path_end.numpy(), log[FIRST_SUM:].numpy())
-    write_columns(log.log1p_().numpy(), NUM_GAPS, row, query_pace(timeline, query).numpy(), LOGS, out.numpy())
+    pace = query_pace(timeline, query) if pace is None else pace
+    write_columns(log.log1p_().numpy(), NUM_GAPS, row, pace.numpy(), LOGS, out.numpy())
     out[:, COSINE] = 0.0 if spectral is None else spectral.cosine(around.row, around.user)
     return out
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +11,25 @@ from torch import Tensor, nn
 from graphrec.inference import lasting_tensors
 
 Value = TypeVar("Value")
-Mark = tuple[int, int, torch.device]
-"""The number of changes in place of a tensor, and where its values are."""
+
+
+class Kept(NamedTuple, Generic[Value]):
+    """A value, and the tensors that it follows from.
+
+    Attributes:
+        sources: the tensors, each with the number of its changes in place and where its values are.
+        value: the value.
+    """
+
+    sources: list[tuple[Tensor, int, int]]
+    value: Value
+
+    def follows_from(self, sources: Sequence[Tensor]) -> bool:
+        """Tell whether these are the tensors, unchanged."""
+        for now, (source, version, place) in zip(sources, self.sources, strict=True):
+            if now is not source or now._version != version or now.data_ptr() != place:
+                return False
+        return True
 
 
 def kept_value(
@@ -27,16 +43,15 @@ def kept_value(
         sources: parameters and buffers that the value follows from.
         compute: returns the value, a tensor or a tuple of them.
     """
-    if any(source.is_inference() for source in sources):  # they do not count their changes
-        return compute()
     if torch.is_grad_enabled() and any(source.requires_grad for source in sources):
         return compute()
-    kept: dict[str, tuple[Sequence[Tensor], list[Mark], Value]] = module.__dict__.setdefault("_kept", {})
+    kept: dict[str, Kept[Value]] = module.__dict__.setdefault("_kept", {})
     last = kept.get(name)
-    marks = [(source._version, source.data_ptr(), source.device) for source in sources]
-    if last is not None and last[1] == marks and all(map(operator.is_, last[0], sources)):
-        return last[2]
+    if last is not None and last.follows_from(sources):
+        return last.value
+    if any(source.is_inference() for source in sources):  # they do not count their changes
+        return compute()
     with lasting_tensors():
         value = compute()
-    kept[name] = tuple(sources), marks, value
+    kept[name] = Kept([(source, source._version, source.data_ptr()) for source in sources], value)
     return value

@@ -14,6 +14,7 @@ from graphrec.features import (
     path_features,
     person_features,
     query_features,
+    query_pace,
 )
 from graphrec.models.heads.head import BoundHead
 from graphrec.models.mixture.config import Targets
@@ -99,7 +100,8 @@ class QueryEncoder:
             other = other + map_profiles(self.view, layers.actor, timelines.other, timelines.time, device)
             actor = actor + map_profiles(self.view, layers.actor, query.user, query.time, device)
             profile = map_profiles(self.view, layers.similarity_query, query.user, query.time, device)
-        state = tower.state(timelines.to(device), other, position.to(device))
+        events = timelines if device.type == "cpu" else timelines.to(device)
+        state = tower.state(events, other, position.to(device))
         return tower(state, actor, question.to(device), features), features, profile
 
     def score_neighbors(
@@ -114,7 +116,8 @@ class QueryEncoder:
         """Scores of the neighborhoods of B queries by the network's components; see `encode`."""
         timeline, mixture, device = self.view.timeline, self.network.mixture, self.network.device
         assert mixture is not None
-        pair = pair_features(timeline, query, around.contacts).to(device)
+        pace = query_pace(timeline, query)
+        pair = pair_features(timeline, query, around.contacts, pace).to(device)
         there = around if device.type == "cpu" else around.to(device)
         if not mixture.reads_people:
             contacts: CandidateScores = mixture(there, features, pair)
@@ -129,9 +132,9 @@ class QueryEncoder:
             there,
             features,
             pair,
-            path=path_features(timeline, query, around, now).to(device),
+            path=path_features(timeline, query, around, now, pace).to(device),
             kinds=torch.stack([timeline.kind(half_edge) for half_edge in kinds], dim=1).to(device),
-            person=person_features(timeline, query, around, now, spectral).to(device),
+            person=person_features(timeline, query, around, now, spectral, pace).to(device),
             similarity=similarity,
         )
         return scores

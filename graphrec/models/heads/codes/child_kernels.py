@@ -12,6 +12,7 @@ from graphrec.temporal import NEVER
 from graphrec.temporal.columns import HalfEdges, end_before
 from graphrec.temporal.group_activity import GroupColumns
 from graphrec.temporal.popularity import DecayedColumns
+from graphrec.temporal.sorting import stable_order
 
 
 class NodeColumns(NamedTuple):
@@ -174,11 +175,15 @@ def add_child_scores(
     for r in range(len(first)):
         widest = max(widest, count[r])
     dim, cosine = query_vector.shape[1], np.empty(widest, np.float32)
-    tile = np.empty((dim, widest), np.float32)  # the children of one prefix, for vector instructions
-    for r in range(len(first)):
+    tile, last = (
+        np.empty((dim, widest), np.float32),
+        -1,
+    )  # the children of one prefix, for vector instructions
+    for r in stable_order(first):  # prefixes of several queries that are the same one after the other
         at, base, number, b = first[r], start[r], count[r], row[r]
         cosine[:number] = 0.0
-        if dim:
+        if dim and number and at != last:
+            last = at
             for j in range(number):
                 node, number_of_snapshot = place[child[at + j]], snapshot[moment[at + j]]
                 for d in range(dim):

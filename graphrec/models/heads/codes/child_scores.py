@@ -57,7 +57,7 @@ class ChildScores:
         vector: Tensor,
         row: Tensor,
         node: Tensor,
-        children: tuple[Tensor, Tensor],
+        children: tuple[np.ndarray, np.ndarray],
         *,
         leaves: bool,
     ) -> Tensor:
@@ -68,7 +68,7 @@ class ChildScores:
             vector: [B, D] float32, the queries.
             row: [R] int64, the query of each prefix.
             node: [R] int64, its node.
-            children: (first child of each prefix [R], node of each child [T]) int64, of `Forest.children`.
+            children: (first child of each prefix [R], node of each child [T]) int64, of `find_children`.
             leaves: whether the children are leaves.
 
         Returns:
@@ -76,52 +76,51 @@ class ChildScores:
         """
         history, forest = self._history, self._history.forest
         start, child = children
-        out, count, first = torch.empty(len(child)), forest.num_children(node), start
-        moment = torch.zeros_like(child)
+        out, first, count = torch.empty(len(child)), start, forest.child_columns.number[node.numpy()]
+        moment = np.zeros(len(child), np.int64)
         if len(self._moment) > 1:  # else no node is asked for twice
             key, same = (self._moment[row] * forest.num_nodes + node).unique(return_inverse=True)
             prefix = key % forest.num_nodes
-            at, child = forest.children(prefix)
-            moment = (key // forest.num_nodes)[at]
+            at, nodes = forest.children(prefix)
             number = forest.num_children(prefix)
-            first = (number.cumsum(0) - number)[same]
+            child, moment = nodes.numpy(), (key // forest.num_nodes)[at].numpy()
+            first = (number.cumsum(0) - number)[same].numpy()
         part = score.parts(vector)
         table, snapshot, place = history.embedding_table(self._number, leaves=leaves)
-        arrays: tuple[Tensor, ...] = (
+        add_child_scores(
             first,
             start,
             count,
-            row,
+            row.numpy(),
             child,
             moment,
-            part.features @ self._features(child, moment).T,
-            table,
-            snapshot,
-            place,
-            part.query,
-            self._place,
-            part.features[:, COSINE],
-            part.output,
-            part.bias,
-            out,
+            (part.features @ self._features(child, moment).T).numpy(),
+            table.numpy(),
+            snapshot.numpy(),
+            place.numpy(),
+            part.query.numpy(),
+            self._place.numpy(),
+            part.features[:, COSINE].contiguous().numpy(),
+            part.output.numpy(),
+            part.bias.numpy(),
+            out.numpy(),
         )
-        add_child_scores(*(array.contiguous().numpy() for array in arrays))
         return out
 
-    def _features(self, node: Tensor, moment: Tensor) -> Tensor:
+    def _features(self, node: np.ndarray, moment: np.ndarray) -> Tensor:
         """`prefix_features` of nodes [n] before moments [n], with 0 for the cosine: [n, F] float32."""
         columns, forest = self._columns, self._history.forest
         time, tick, pace = self._time, self._tick, self._pace
         if columns is None:
-            now = time[moment]
-            activity, none = self._history.activity(node, tick[moment], now), torch.zeros(len(node))
-            return prefix_features(now, pace[moment], activity, forest.size[node], none).T
+            at, nodes = torch.from_numpy(moment), torch.from_numpy(node)
+            now, none = time[at], torch.zeros(len(node))
+            activity = self._history.activity(nodes, tick[at], now)
+            return prefix_features(now, pace[at], activity, forest.size[nodes], none).T
         log, popularity = torch.empty(4, len(node)), torch.empty(len(node), dtype=torch.float64)
         out = torch.empty(len(node), NUM_PREFIX_FEATURES)
-        where = moment.contiguous().numpy()
-        given = (node.contiguous().numpy(), where, time.numpy(), tick.numpy())
-        if not gather_children(columns, *given, log.numpy(), popularity.numpy(), out.numpy()):
+        arrays = log.numpy(), popularity.numpy(), out.numpy()
+        if not gather_children(columns, node, moment, time.numpy(), tick.numpy(), *arrays):
             raise ValueError("a group cannot be queried at a tick before its `since`")
-        write_columns(log.log1p_().numpy(), NUM_GAPS, where, pace.numpy(), LOGS, out.numpy())
+        write_columns(log.log1p_().numpy(), NUM_GAPS, moment, pace.numpy(), LOGS, arrays[2])
         out[:, POPULARITY] = popularity.add_(MIN_POPULARITY).log_()
         return out

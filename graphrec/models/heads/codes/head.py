@@ -288,6 +288,7 @@ class BoundCodeHead:
             beam_size=size,
             exclude=exclude,
             exclude_users=exclude_users,
+            renormalize=False,  # it is a distribution over the users in the tree
         )
         at, column = (found >= 0).nonzero(as_tuple=True)
         near_row, near = mixture.likeliest_neighbors(k)

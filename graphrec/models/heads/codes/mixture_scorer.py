@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from graphrec.decode import Beam, score_candidates
+from graphrec.models.heads.codes.neighbor_kernels import list_likeliest, list_without_stu
 from graphrec.models.heads.codes.prefix_scorer import Prefixes, PrefixScorer
 from graphrec.models.heads.codes.step_kernels import spread_mass
 from graphrec.nn import CodeDecoder
-from graphrec.temporal import run_starts
 
 MIN_PROBABILITY = 1e-30
 
@@ -91,33 +91,34 @@ class MixtureScorer:
         Returns:
             (row [V], user [V]) int64, and log-probabilities [V].
         """
-        neighbors, size = self._encoded.neighbors, len(self._encoded)
-        num_users, others = len(self.tree.place), self._scorer.history.without_stu(self._number)
-        others = others[~torch.isin(others, exclude_users)]
-        row, user = (part[:0] for part in exclude)
-        if neighbors is not None:
-            person = (~self._scorer.has).nonzero().squeeze(1)
-            row, user = neighbors.row[person], neighbors.user[person]
-        taken = torch.bincount(torch.cat([row, exclude[0]]), minlength=size)
-        others = others[: k + int(taken.max())]
-        log_none = self._beyond.log() + self._log_none
-        key = (torch.arange(size)[:, None] * num_users + others).flatten()
-        key = key[~torch.isin(key, row * num_users + user)]
-        log_p = log_none[key // num_users]
-        if neighbors is not None:
-            around = (self._inside[person] + log_none[row].exp()).clamp(min=MIN_PROBABILITY).log()
-            log_p = torch.cat([around, log_p])
-        return torch.cat([row, key // num_users]), torch.cat([user, key % num_users]), log_p
+        neighbors, others = self._encoded.neighbors, self._scorer.history.without_stu(self._number)
+        if len(exclude_users):
+            others = others[~torch.isin(others, exclude_users)]
+        log_none, has = self._beyond.log() + self._log_none, self._scorer.has
+        row, user = (exclude[0][:0],) * 2 if neighbors is None else (neighbors.row, neighbors.user)
+        found = list_without_stu(
+            row.contiguous().numpy(),
+            user.contiguous().numpy(),
+            has.numpy(),
+            self._inside.contiguous().numpy(),
+            log_none.numpy(),
+            others.contiguous().numpy(),
+            exclude[0].contiguous().numpy(),
+            k,
+            np.float32(MIN_PROBABILITY),
+        )
+        row, user, log_p = (torch.from_numpy(x) for x in found)
+        return row, user, log_p
 
     def likeliest_neighbors(self, k: int) -> tuple[Tensor, Tensor]:
         """The k neighbors with an STU that are most probable by the components: (row [V], user [V]) int64."""
         neighbors, person = self._encoded.neighbors, self._scorer.person
         if neighbors is None:
             return person, person
-        order = person[self._inside[person].argsort(descending=True, stable=True)]
-        order = order[neighbors.row[order].argsort(stable=True)]
-        order = order[torch.arange(len(order)) - run_starts(neighbors.row[order]) < k]
-        return neighbors.row[order], neighbors.user[order]
+        row, inside = self._scorer.row.contiguous(), self._inside_voters.contiguous()
+        found = list_likeliest(row.numpy(), person.numpy(), inside.numpy(), len(self._encoded), k)
+        at = torch.from_numpy(found)
+        return neighbors.row[at], neighbors.user[at]
 
     def __call__(self, beam: Beam, state: tuple[Tensor, Tensor | None] | None) -> tuple[Tensor, Any]:
         """Log-probabilities [R, K] of the next codes of a beam's prefixes, and the state."""

@@ -199,12 +199,11 @@ class PrefixScorer:
             weight,
             least,
         )
-        children = torch.from_numpy(first), torch.from_numpy(child)
         score = torch.zeros(len(child))
         if decoder.prefix_scores is not None:
             network = decoder.prefix_scores[level]
             assert isinstance(network, PrefixScore)
-            score = self._child_scores.scores(network, vector, row, node, children, leaves=leaves)
+            score = self._child_scores.scores(network, vector, row, node, (first, child), leaves=leaves)
         trust, log_p = torch.from_numpy(total), torch.empty(len(child))
         if votes_count:
             trust = decoder.trust_logits(level, self.encoded.features, row, torch.from_numpy(logs))
@@ -223,7 +222,7 @@ class PrefixScorer:
             log_p.numpy(),
         )
         below = PrefixVotes(*(torch.from_numpy(x) for x in votes))
-        return Children(torch.from_numpy(at), children[1], log_p, state, below)
+        return Children(torch.from_numpy(at), torch.from_numpy(child), log_p, state, below)
 
     def _with_prefix_scores(self, logit: Tensor, prefixes: Prefixes, at: Tensor, child: Tensor) -> Tensor:
         """Add the scores of T children by the users who share them to their logits [T]: [T]."""
