@@ -147,7 +147,7 @@ def test_what_training_depends_on_is_named_by_field() -> None:
     assert run_key_of(Scaled(scale=2.0)) == {"scale": 2.0, "names": ("a",)}
     assert run_key_of(ActivityHead()) == {}
     key = run_key_of(build("two_tower")._head)
-    assert key == {"config.num_rand_negs": 512, "config.in_batch": True}
+    assert key == {"config.num_rand_negs": 512, "config.in_batch": True, "config.user_table": True}
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from benchmarks.quality import options
 from graphrec.data import EventLog, FriendGraph, Query, TemporalSplit, UserTable
 from graphrec.features import Candidates, Profiles, Timelines
 from graphrec.loader import QueryLoader
-from graphrec.models import HEURISTICS, TWO_TOWER_PRESETS, MixtureRecommender, TwoTower
+from graphrec.models import HEURISTICS, TWO_TOWER_PRESETS, MixtureRecommender, Nearest, TwoTower
 from graphrec.models.mixture.config import Settings, TrainConfig
 from graphrec.models.mixture.contact_prior import (
     PENDING_REPLY_BOOST,
@@ -795,3 +795,29 @@ def test_the_page_of_models_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     names: dict[str, object] = {"__name__": "examples.activity_head"}  # so that it registers the same head
     for block in blocks:
         exec(block, names)
+
+
+def test_without_a_user_table_no_parameter_belongs_to_a_user() -> None:
+    """One row stands for everyone; lists come from features of users and from the graph alone."""
+    sizes = []
+    for users in (30, 60):
+        graph = graph_of(random_rows(3, users=users, events=600, times=600), users)
+        model = small()
+        model.fit(graph, until=TemporalSplit.of(graph).t_val)
+        sizes.append(model.num_parameters)
+        assert model.network.head.target.num_embeddings == 1
+        query = Query.of(graph, torch.arange(users), TemporalSplit.of(graph).t_test)
+        table = model.head.table_logits(model.encode_query(query), None)
+        assert table.shape == (users, users)
+        assert (table == table[:, :1]).all()
+    assert sizes[0] == sizes[1]
+    with_table = small(user_table=True)
+    with_table.prepare(graph, until=TemporalSplit.of(graph).t_val)
+    assert with_table.network.head.target.num_embeddings == 1 + with_table.view.num_known
+
+
+def test_nearest_refuses_users_with_equal_vectors() -> None:
+    graph = graph_of(random_rows(3, users=30, events=600, times=600), 30)
+    model = Nearest(small(**BARE, user_table=False))
+    with pytest.raises(ValueError, match="user_table=True"):
+        model.fit(graph, until=TemporalSplit.of(graph).t_val)

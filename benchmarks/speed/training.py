@@ -82,7 +82,8 @@ def main() -> None:
 
         def encode(network=network, acts=acts, model=model) -> None:  # type: ignore[no-untyped-def]
             for timelines in acts:
-                table = model.head.table.actor(model.view.row[timelines.other]).detach()
+                tick = model.view.timeline.tick(timelines.time)
+                table = model.head.embed_others(timelines.other, tick).detach()
                 network.tower.history(timelines, table).sum().backward()
 
         def step(loader=loader, model=model, optimizer=optimizer) -> None:  # type: ignore[no-untyped-def]

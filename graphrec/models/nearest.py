@@ -85,11 +85,21 @@ class Nearest(Recommender):
         return self.join(graph)
 
     def join(self, graph: FriendGraph) -> Self:
-        """Use the two-tower as already fitted on this graph, and build the index."""
+        """Use the two-tower as already fitted on this graph, and build the index.
+
+        Raises:
+            ValueError: all users have one vector: the two-tower has no user table, the graph no features.
+        """
         check_graph(graph)
+        head = self.two_tower.head
+        if not head.head.config.user_table and head.view.profiles is None:
+            raise ValueError(
+                "nearest neighbors are found by embeddings or features of users, and there are neither: "
+                "give the two-tower user_table=True, or the graph features of users"
+            )
         self._graph, self._index, self._state = graph, None, -1
         self.fitted_until = self.two_tower.fitted_until
-        self._changes = self.two_tower.head.vector_changes()
+        self._changes = head.vector_changes()
         return self
 
     def on(self, graph: FriendGraph) -> Self:

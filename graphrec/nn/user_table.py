@@ -17,7 +17,7 @@ class UserTable(nn.Module):
     user indices carry no information.
 
     Args:
-        num_known: users with an event in training; they have the rows from 1 on.
+        num_known: users with an event in training; they have the rows from 1 on. 0: row 0 is everyone.
         embedding_dim: D.
         presence: also score targets by recent activity (`PresenceScore`).
 
@@ -47,8 +47,13 @@ class UserTable(nn.Module):
         return out
 
     def with_rows(self, rows: Tensor) -> UserTable:
-        """Copy with only row 0 (unknown users) and rows [n] int64, from 1 on, renumbered 1..n."""
+        """Copy with only row 0 (unknown users) and rows [n] int64, from 1 on, renumbered 1..n.
+
+        A table of row 0 alone stays as it is.
+        """
         out = copy.deepcopy(self)
+        if self.actor.num_embeddings == 1:
+            return out
         keep_rows([out.actor, out.target, out.bias], rows)
         return out
 

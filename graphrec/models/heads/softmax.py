@@ -32,15 +32,18 @@ class SoftmaxConfig:
     Attributes:
         num_rand_negs: random users drawn as negatives in each training step.
         in_batch: use the targets of a step as negatives for each other.
+        user_table: learn an embedding of each user known in training. Otherwise one embedding stands for
+            every user, and features alone tell users apart.
     """
 
     num_rand_negs: int = 512
     in_batch: bool = True
+    user_table: bool = True
 
     def __post_init__(self) -> None:
         number = check_count("num_rand_negs", self.num_rand_negs, minimum=0)
         object.__setattr__(self, "num_rand_negs", number)
-        check_flags(in_batch=self.in_batch)
+        check_flags(in_batch=self.in_batch, user_table=self.user_table)
         if not self.in_batch and self.num_rand_negs < 1:
             raise ValueError("there are no negatives where in_batch is False and num_rand_negs is 0")
 
@@ -61,7 +64,8 @@ class SoftmaxHead:
 
     def build(self, view: GraphView, encoder: EncoderConfig, features: Collection[str]) -> UserTable:
         """See `Head`."""
-        return UserTable(view.num_known, encoder.embedding_dim, presence="presence" in features)
+        num_known = view.num_known if self.config.user_table else 0
+        return UserTable(num_known, encoder.embedding_dim, presence="presence" in features)
 
     def bind(self, view: GraphView, network: MixtureNetwork, *, training: bool = False) -> BoundSoftmaxHead:
         """See `Head`."""
@@ -100,14 +104,22 @@ class BoundSoftmaxHead:
         """See `ReadsIndex`."""
         return replace(self, view=view)
 
+    def rows(self, user: Tensor) -> Tensor:
+        """Rows of users in the table, int64, same shape; 0 for unknown users, and for all without a table."""
+        return self.view.row[user] if self.head.config.user_table else torch.zeros_like(user)
+
+    def rows_at(self, user: Tensor, tick: Tensor) -> Tensor:
+        """Rows of users before ticks, int64, same shape; also 0 until a user's first event."""
+        return self.view.rows_at(user, tick) if self.head.config.user_table else torch.zeros_like(user)
+
     def embed_users(self, user: Tensor, tick: Tensor) -> Tensor:
         """See `BoundHead`: row 0, for unknown users, until a user's first event."""
-        out: Tensor = self.table.actor(self.view.rows_at(user, tick).to(self.network.device))
+        out: Tensor = self.table.actor(self.rows_at(user, tick).to(self.network.device))
         return out
 
     def embed_others(self, user: Tensor, tick: Tensor) -> Tensor:
         """See `BoundHead`."""
-        out: Tensor = self.table.actor(self.view.row[user].to(self.network.device))
+        out: Tensor = self.table.actor(self.rows(user).to(self.network.device))
         return out
 
     def likelihood(self, encoded: EncodedQuery, target: Tensor, draw: Tensor) -> SampledSoftmax:
@@ -143,6 +155,10 @@ class BoundSoftmaxHead:
         """The part of `logits` from the table of user embeddings: [B, C]."""
         view, device = self.view, self.network.device
         tick, vector = encoded.tick[:, None], encoded.vector
+        if not self.head.config.user_table:
+            size = view.graph.num_users if users is None else len(users)
+            everyone = torch.zeros(1, dtype=torch.int64, device=device)
+            return self.table.logits(vector, everyone).expand(-1, size)
         seen = view.timeline.first_tick
         rows, first = (view.row, seen) if users is None else (view.row[users], seen[users])
         out = self.table.logits(vector, rows.to(device))
@@ -193,7 +209,7 @@ class BoundSoftmaxHead:
         """
         time = check_time("time", time)
         view, network = self.view, self.network
-        rows = view.row.to(network.device)
+        rows = self.rows(torch.arange(view.graph.num_users)).to(network.device)
         embedding, bias = self.table.target(rows), self.table.bias(rows)
         if network.profile is None:
             return torch.cat([embedding, bias], dim=1).cpu()

@@ -204,7 +204,7 @@ class SoftmaxSearch:
         """Logits of M (query, user) pairs, `row`, `user` [M] int64: [M]."""
         head, view, network = self.head, self.head.view, self.head.network
         query, table, at = encoded.query, head.table, row.to(network.device)
-        rows = view.rows_at(user, encoded.tick[row]).to(network.device)
+        rows = head.rows_at(user, encoded.tick[row]).to(network.device)
         out: Tensor = (encoded.vector[at] * table.target(rows)).sum(1) + table.bias(rows).squeeze(1)
         if network.profile is not None and encoded.profile is not None:
             more = map_profiles(view, network.profile.person, user, query.time[row], network.device)
@@ -220,8 +220,9 @@ class SoftmaxSearch:
         """Logits of all users before a tick for the mean vector of queries without a history: [N]."""
         head, view, tower = self.head, self.head.view, self.head.network.tower
         device, actions = head.network.device, tower.action.num_embeddings
-        rows = 1 + below(hashed(view.seed, torch.arange(TYPICAL_USERS)), max(1, view.num_known))
-        actor = head.table.actor(rows.clamp(max=view.num_known).to(device)).repeat(actions, 1)
+        num_rows = head.table.actor.num_embeddings - 1
+        rows = 1 + below(hashed(view.seed, torch.arange(TYPICAL_USERS)), max(1, num_rows))
+        actor = head.table.actor(rows.clamp(max=num_rows).to(device)).repeat(actions, 1)
         action = torch.arange(actions, device=device).repeat_interleave(TYPICAL_USERS)
         features = actor.new_zeros(len(actor), tower.standardize_query.mean.numel())
         vector = tower(tower.no_history.expand(len(actor), -1), actor, action, features).mean(0, keepdim=True)
