@@ -12,6 +12,11 @@ from graphrec.evaluate.lists import evaluate_lists as evaluate_lists
 from graphrec.evaluate.lists import judge_lists as judge_lists
 from graphrec.evaluate.mutual import evaluate_mutual as evaluate_mutual
 from graphrec.evaluate.mutual import mutual_ranks as mutual_ranks
+from graphrec.evaluate.newcomer_questions import NewcomerQuestions as NewcomerQuestions
+from graphrec.evaluate.newcomer_questions import NewcomerStage as NewcomerStage
+from graphrec.evaluate.newcomers import DIRECTIONS as DIRECTIONS
+from graphrec.evaluate.newcomers import NewcomerRanks as NewcomerRanks
+from graphrec.evaluate.newcomers import evaluate_newcomers as evaluate_newcomers
 from graphrec.evaluate.protocol import SAMPLE_SIZE as SAMPLE_SIZE
 from graphrec.evaluate.protocol import EvaluationError as EvaluationError
 from graphrec.evaluate.protocol import Row as Row
