@@ -112,7 +112,8 @@ class FeatureTowers:
 
     def score(self, query: Query) -> Tensor:
         """Scores [B, N]."""
-        return self.query[query.user] @ self.target.T + self.bias.weight.detach().T
+        out: Tensor = self.query[query.user] @ self.target.T + self.bias.weight.detach().T
+        return out
 
 
 class PairRegression:
@@ -142,13 +143,8 @@ class PairRegression:
         product, distance, target = self.weight
         x, y = self.x[one], self.x[other]
         bias, popular = self.rest
-        return (
-            (x * y) @ product
-            + (x - y).square() @ distance
-            + y @ target
-            + popular * self.popularity[other]
-            + bias
-        )
+        out: Tensor = (x * y) @ product + (x - y).square() @ distance + y @ target
+        return out + popular * self.popularity[other] + bias
 
     @torch.no_grad()
     def score(self, query: Query) -> Tensor:
