@@ -142,7 +142,7 @@ class PairRegression:
     def _pairs(self, one: Tensor, other: Tensor) -> Tensor:
         product, distance, target = self.weight
         x, y = self.x[one], self.x[other]
-        bias, popular = self.rest
+        bias, popular = self.rest[0], self.rest[1]
         out: Tensor = (x * y) @ product + (x - y).square() @ distance + y @ target
         return out + popular * self.popularity[other] + bias
 
