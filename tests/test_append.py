@@ -76,6 +76,27 @@ def test_an_index_without_room_moves(monkeypatch: pytest.MonkeyPatch) -> None:
     assert content(grown) == content(whole)
 
 
+@pytest.mark.parametrize("mapped", [False, True])
+def test_long_lists_have_room_behind_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mapped: bool
+) -> None:
+    monkeypatch.setattr("graphrec.temporal.long_lists.LONG_LIST", 8)
+    graph = graph_of(random_rows(6, users=6, events=300))
+    whole = Timeline(graph)
+    timeline = index_of_first(graph, 200)
+    if mapped:
+        timeline.save(tmp_path / "index")
+        timeline = Timeline.open(tmp_path / "index")
+        assert content(timeline) == content(index_of_first(graph, 200))
+    else:  # the first append makes room
+        timeline.append(part_of(whole.events, 200, 200))
+    start = timeline.columns.half_edges.start.copy()
+    timeline.append(part_of(whole.events, 200, 210))
+    assert timeline.columns.half_edges.start.tolist() == start.tolist()  # no list had to move
+    timeline.append(part_of(whole.events, 210, 300))
+    assert content(timeline) == content(whole)
+
+
 def test_new_users_can_join() -> None:
     graph = graph_of(random_rows(4, users=12, events=100))
     whole, few = Timeline(graph), 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 import numba
 import numpy as np
 import pytest
+from numba.core import event
 
 import graphrec
 from graphrec.jit import kernel
@@ -27,6 +29,29 @@ def test_a_kernel_does_what_its_source_says() -> None:
     kernel(double)(compiled)
     double(plain)
     assert compiled.tolist() == plain.tolist() == [0, 2, 4, 6, 8]
+
+
+def test_garbage_is_not_collected_while_kernels_compile() -> None:
+    seen: list[bool] = []
+
+    class Watch(event.Listener):
+        def on_start(self, event: Any) -> None:
+            seen.append(gc.isenabled())
+
+        def on_end(self, event: Any) -> None:
+            pass
+
+    with event.install_listener("numba:compile", Watch()):
+        numba.njit(double)(np.arange(3))
+    assert seen
+    assert not any(seen)
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        numba.njit(double)(np.arange(3.0))
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
 
 
 def test_where_nothing_can_be_kept_it_is_compiled_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from graphrec.cli.main import main
 from graphrec.data import DataError, FriendGraph, read_events
-from graphrec.temporal import Timeline, append, index_parquet
+from graphrec.temporal import Timeline, append, index_parquet, long_lists
 from graphrec.temporal.out_of_core import parquet_index
 from graphrec.temporal.out_of_core.column_file import ColumnFile
 from graphrec.temporal.out_of_core.row_file import ROW, RowFile
@@ -89,9 +89,9 @@ def test_the_index_is_byte_for_byte_the_one_built_in_memory(
     folder = tmp_path_factory.mktemp("log")
     for number, part in enumerate(parts):
         write(folder / "log" / f"part-{number}", **part)
-    with mock.patch.object(parquet_index, "MIN_HALF_EDGES", 1):
+    with mock.patch.object(parquet_index, "MIN_HALF_EDGES", 1), mock.patch.object(long_lists, "LONG_LIST", 4):
         found = index_parquet(folder / "log", folder / "disk", memory=memory, num_threads=threads)
-    assert_equal_to_memory(folder / "log", folder)
+        assert_equal_to_memory(folder / "log", folder)
     assert found.num_events == len(Timeline.open(folder / "disk").events)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from graphrec.decode.columns import ExcludedColumns, TreeColumns
-from graphrec.jit import kernel, subkernel
+from graphrec.jit import inlined, int64, kernel, subkernel
 from graphrec.temporal.bounded_heap import offer, sort_best_first
 from graphrec.temporal.sorting import stable_order
 
@@ -51,7 +51,7 @@ def extend_beams(
     number = first = 0
     while first < len(row):
         b, after = row[first], first
-        at, stop, size = first_excluded[b], first_excluded[b + 1], 0
+        at, stop, size = first_excluded[b], first_excluded[b + 1], int64(0)
         while after < len(row) and row[after] == b:
             begin, finish = child_ptr[node[after]], child_ptr[node[after] + 1]
             base = log_prob[after]
@@ -79,7 +79,7 @@ def extend_beams(
     return kept_prefix[:number], kept_child[:number], kept_value[:number], kept_allowed[:number]
 
 
-@subkernel
+@inlined
 def log_sum(log_probs: np.ndarray, code: np.ndarray, least: float) -> float:
     """Return the log of the summed probabilities of some codes, whose logs are raised to `least`."""
     peak = least
@@ -154,7 +154,7 @@ def list_users(
     first = 0
     while first < len(row):
         b, after = row[first], first
-        at, stop, size = first_excluded[b], first_excluded[b + 1], 0
+        at, stop, size = first_excluded[b], first_excluded[b + 1], int64(0)
         while after < len(row) and row[after] == b:
             begin, finish = start[leaf[after]], end[leaf[after]]
             value, found = log_prob[after] - np.log(float(finish - begin)), 0

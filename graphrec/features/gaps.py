@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from graphrec.data import Query
-from graphrec.jit import inlined, kernel
+from graphrec.jit import inlined, int64, kernel
 from graphrec.temporal import NEVER, Timeline
+from graphrec.temporal.columns import end_before
 from graphrec.temporal.removed import look_back, num_left
 
 NO_GAP = 2.0
@@ -54,10 +55,10 @@ def gap(time: Tensor, last: Tensor, pace: Tensor) -> Tensor:
 def fill_pace(event_time: np.ndarray, removed: np.ndarray, time: np.ndarray, out: np.ndarray) -> None:
     """Fill the mean gap in seconds between the last `PACE_EVENTS` of events [E] before each time: [B]."""
     for b in range(len(time)):
-        seen = np.searchsorted(event_time, time[b])
+        seen = end_before(int64(0), len(event_time), event_time, time[b])
         first = time[b]
         if num_left(removed, seen):
-            first = event_time[look_back(removed, seen, PACE_EVENTS)]
+            first = event_time[look_back(removed, seen, int64(PACE_EVENTS))]
         out[b] = np.float32(max(time[b] - first, 0)) / np.float32(PACE_EVENTS)
 
 

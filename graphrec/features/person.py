@@ -8,7 +8,7 @@ from torch import Tensor
 
 from graphrec.data import Query
 from graphrec.features.gaps import ACTIVITY_WINDOWS, query_pace, seconds_since, write_columns
-from graphrec.jit import kernel
+from graphrec.jit import int64, kernel
 from graphrec.temporal import Neighborhood, SpectralQuery, Timeline, UserActivity
 from graphrec.temporal.columns import HalfEdges, end_before
 from graphrec.temporal.removed import look_back, num_left
@@ -118,7 +118,7 @@ def gather_people(
     since = np.zeros(2, np.int64)
     for m in range(len(row)):
         if m == 0 or row[m] != row[m - 1]:
-            seen = end_before(0, len(event_tick), event_tick, tick[row[m]])
+            seen = end_before(int64(0), len(event_tick), event_tick, tick[row[m]])
             for i in range(2):
                 since[i] = 0
                 if num_left(removed, seen):

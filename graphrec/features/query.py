@@ -8,7 +8,7 @@ from torch import Tensor
 
 from graphrec.data import Query
 from graphrec.features.gaps import query_pace, seconds_since, write_columns
-from graphrec.jit import kernel, subkernel
+from graphrec.jit import inlined, int64, kernel
 from graphrec.temporal import Timeline
 from graphrec.temporal.columns import HalfEdges, TimedLists, end_before
 from graphrec.temporal.removed import look_back, num_left
@@ -111,16 +111,16 @@ def gather_queries(
         num_acted_on = end_before(begin, acted_on.length[user[b]], acted_on.tick, tick[b]) - begin
         out[b, 6] = np.float32(num_acted_on) / (np.float32(num_acts[b]) + one)
         if b == 0 or tick[b] != tick[b - 1]:
-            seen = end_before(0, len(event_tick), event_tick, tick[b])
-            since = event_tick[look_back(removed, seen, RATE_EVENTS)] if num_left(removed, seen) else 0
-            first = end_before(0, len(event_tick), event_tick, since)
+            seen = end_before(int64(0), len(event_tick), event_tick, tick[b])
+            since = event_tick[look_back(removed, seen, int64(RATE_EVENTS))] if num_left(removed, seen) else 0
+            first = end_before(int64(0), len(event_tick), event_tick, since)
             number = count_first_acts(half, pair, src, dst, event_tick, first, seen)
             num_events = num_left(removed, seen) - num_left(removed, first)
             rate = np.float32(number) / np.float32(max(num_events, 1))
         out[b, 7] = rate
 
 
-@subkernel
+@inlined
 def count_first_acts(
     half: HalfEdges,
     pair: np.ndarray,

@@ -6,12 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from graphrec.jit import int64, kernel, subkernel
+from graphrec.jit import inlined, int64, kernel, subkernel
 from graphrec.temporal.bounded_heap import offer
 from graphrec.temporal.columns import HalfEdges, TimedLists, end_before
 from graphrec.temporal.contacts import DECAY_FLOOR, DECAY_SHARE, FIXED_POINT
 from graphrec.temporal.order_kernels import count_before, slot_of, table_size
 from graphrec.temporal.removed import num_left
+from graphrec.temporal.sorting import stable_order
 
 FINE_BITS = 10
 FINE_MASK = (1 << FINE_BITS) - 1
@@ -47,7 +48,7 @@ def place_of(found: Found, user: int, number: int) -> tuple[int, int]:
     return number, number + 1
 
 
-@subkernel
+@inlined
 def halvings(longest: int, half_life: float) -> tuple[np.ndarray, np.ndarray]:
     """Return float64 tables whose products are 2^(-age / half-life) for ages up to the longest."""
     coarse, fine = np.empty((longest >> FINE_BITS) + 1), np.empty(FINE_MASK + 1)
@@ -233,7 +234,10 @@ def fill_ranks(row: np.ndarray, value: np.ndarray, out: np.ndarray) -> None:
         while end < len(row) and row[end] == row[begin]:
             end += 1
         for r in range(len(value)):
-            order = np.argsort(-value[r, begin:end])
+            key = np.empty(end - begin, np.float32)
+            for i in range(end - begin):
+                key[i] = -value[r, begin + i]
+            order = stable_order(key)
             larger = 0
             for place in range(end - begin):
                 at = begin + order[place]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphrec.jit import inlined, kernel
+from graphrec.jit import inlined, int64, kernel
 from graphrec.temporal.columns import HalfEdges, end_before
 
 MAX_RANKED_BY_COUNTING = 64
@@ -54,7 +54,7 @@ def find_ticks(instants: np.ndarray, some: np.ndarray, time: np.ndarray, tick: n
         tick: [B] int64, filled.
     """
     for i in range(len(time)):
-        block = end_before(0, len(some), some, time[i])
+        block = end_before(int64(0), len(some), some, time[i])
         begin = max(block - 1, 0) * INSTANTS_APART
         tick[i] = end_before(begin, min(len(instants) - begin, INSTANTS_APART), instants, time[i])
 
@@ -164,7 +164,7 @@ def read_edges(
     for i in range(len(begins)):
         longest = max(longest, min(k, ends[i] - begins[i]))
     position = np.empty(READ_AT_ONCE + longest, np.int64)
-    done = size = 0
+    done = size = int64(0)
     for i in range(len(begins)):
         begin, length = begins[i], ends[i] - begins[i]
         drawn = min(k, length)
@@ -299,7 +299,7 @@ def number_nodes(
                 while keys[slot] >= base:
                     slot = (slot + 1) & last_slot
                 keys[slot], node_of[slot] = base | node[i], i
-        num_fresh = 0
+        num_fresh = int64(0)
         for e in range(begin, end):
             user = row[e]
             slot, key = first_slot(user, shift), base | user

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from graphrec.jit import int64, kernel, subkernel
+from graphrec.jit import inlined, int64, kernel, subkernel
 from graphrec.temporal.columns import HalfEdges, TimedLists, end_before, pair_state
 from graphrec.temporal.contacts import FIXED_POINT
 from graphrec.temporal.order_kernels import count_before, slot_of, table_size
@@ -67,7 +67,7 @@ def empty_candidates(most: int) -> Candidates:
     return Candidates(np.full(size, -1, np.int64), np.zeros(size), np.empty(most, np.int64))
 
 
-@subkernel
+@inlined
 def find_common(source: SourceData, user: int, bound: int) -> tuple[Candidates, int]:
     """Find the contacts of a user's contacts before a tick, with sums of weights, or Jaccard's ratios.
 
@@ -174,7 +174,7 @@ def fill_decayed(user: np.ndarray, bound: np.ndarray, source: SourceData, out: n
             out[b, found.key[slot]] = found.value[slot]
 
 
-@subkernel
+@inlined
 def find_contacts(source: SourceData, instants: np.ndarray, user: int, bound: int) -> tuple[Candidates, int]:
     """Find a user's contacts before a tick, with the times of last acts on them or of last events.
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphrec.jit import int64, kernel, subkernel
+from graphrec.jit import inlined, int64, kernel, subkernel
+from graphrec.temporal.columns import end_before
 
 ABSENT = -1e9
 """The log-score of a neighbor that a component does not cover."""
@@ -39,16 +40,21 @@ def normalize(
         total[0, s] = np.log(mass) + peak if mass > 0.0 else 0.0
         total[1, s] = gate[s] if mass > 0.0 else ABSENT
     total[0, num_components], total[1, num_components] = 0.0, gate[num_components]
-    peak = total[1].max()
-    mass = np.log(np.exp(total[1] - peak).sum()) + peak
+    peak = total[1, 0]
+    for s in range(1, num_components + 1):
+        peak = max(peak, total[1, s])
+    mass = 0.0
+    for s in range(num_components + 1):
+        mass += np.exp(total[1, s] - peak)
+    mass = np.log(mass) + peak
     for s in range(num_components + 1):
         total[1, s] = total[1, s] - mass if total[1, s] > ABSENT else ABSENT
 
 
-@subkernel
+@inlined
 def position(user: np.ndarray, first: int, end: int, wanted: int) -> int:
     """Return the position of a user among ascending users[first:end], or -1."""
-    at: int = first + int64(np.searchsorted(user[first:end], wanted))
+    at = end_before(first, end - first, user, wanted)
     if at < end and user[at] == wanted:
         return at
     return -1
@@ -125,9 +131,9 @@ def fill_likelihoods(
     """
     num_components = len(scores)
     for i in range(len(query)):
-        first = np.searchsorted(row, query[i])
-        end = np.searchsorted(row, query[i] + 1)
-        at = np.searchsorted(excluded_row, query[i])
+        first = end_before(int64(0), len(row), row, query[i])
+        end = end_before(int64(0), len(row), row, query[i] + 1)
+        at = end_before(int64(0), len(excluded_row), excluded_row, query[i])
         while at < len(excluded_row) and excluded_row[at] == query[i]:
             barred = position(user, first, end, excluded_user[at])
             if barred >= 0:
@@ -181,8 +187,8 @@ def fill_gradients(
     """
     num_components = len(scores)
     for i in range(len(query)):
-        first = np.searchsorted(row, query[i])
-        end = np.searchsorted(row, query[i] + 1)
+        first = end_before(int64(0), len(row), row, query[i])
+        end = end_before(int64(0), len(row), row, query[i] + 1)
         hit, b = place[i], query[i]
         share = np.exp(total[i, 1, num_components] + head_log_p[i] - out[0, i])
         grad_head[i] = grad_out[0, i] * share + grad_out[1, i]
@@ -215,7 +221,7 @@ def fill_shares(
         inside: [M], zeros, filled.
         beyond: [B], filled.
     """
-    num_components, first = len(scores), 0
+    num_components, first = len(scores), int64(0)
     left, total = np.ones(len(row), np.bool_), np.empty((2, num_components + 1))
     for b in range(len(gate)):
         end = first

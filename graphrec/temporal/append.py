@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from graphrec.data import Events
-from graphrec.jit import kernel, subkernel
+from graphrec.jit import inlined, int64, kernel, subkernel
 from graphrec.temporal.build import content_hash, group_pairs, pair_kinds
 from graphrec.temporal.columns import (
     LAST_PLACE,
@@ -188,7 +188,7 @@ def append_events(
     return len(src)
 
 
-@subkernel
+@inlined
 def has_room(index: GrowingIndex, actor: int, target: int) -> bool:
     """Tell whether all arrays have room for one more event of two users, even if their lists have to move."""
     columns, used = index.columns, index.used
@@ -205,7 +205,7 @@ def has_room(index: GrowingIndex, actor: int, target: int) -> bool:
     return bool(needed <= len(columns.acted_on.other))
 
 
-@subkernel
+@inlined
 def last_event(half: HalfEdges, user: int) -> np.int32:
     """Return the code (see `HalfEdges`) of a user's last event in the log; the user has one."""
     start, at = half.start[user], half.start[user] + half.length[user] - 1
@@ -216,7 +216,7 @@ def last_event(half: HalfEdges, user: int) -> np.int32:
     return np.int32(latest)
 
 
-@subkernel
+@inlined
 def last_half_edges_of_pair(half: HalfEdges, one: int, other: int) -> tuple[int, int]:
     """Return the positions of a pair's last half-edge on either user's timeline, or -1 twice.
 
@@ -249,7 +249,7 @@ def last_entry(column: np.ndarray, start: int, end: int, value: int) -> int:
     return -1
 
 
-@subkernel
+@inlined
 def add_to_pair(
     half: HalfEdges, pair: np.ndarray, event: int, tick: int, actor: int, target: int, before: int
 ) -> None:
@@ -280,8 +280,8 @@ def add_half_edge(
     """Add a half-edge of the latest tick to its owner's timeline, and order those of the tick anew."""
     half, contacts, acted_on = index.columns.half_edges, index.columns.contacts, index.columns.acted_on
     move_timeline(half, index.room[0], index.used, owner)
-    move_list(contacts, index.room[1], index.used, 3, owner)
-    move_list(acted_on, index.room[2], index.used, 4, owner)
+    move_list(contacts, index.room[1], index.used, int64(3), owner)
+    move_list(acted_on, index.room[2], index.used, int64(4), owner)
     start, last = half.start[owner], half.start[owner] + half.length[owner] + 1
     half.other[last - 1], half.tick[last - 1], half.code[last - 1] = other, tick, code
     half.length[owner] += 1
@@ -295,7 +295,7 @@ def add_half_edge(
     fill_tie(half, index.columns.pair, contacts, acted_on, owner, first, last)
 
 
-@subkernel
+@inlined
 def order_tie(
     half: HalfEdges, pair: np.ndarray, action: np.ndarray, num_actions: int, first: int, last: int
 ) -> None:
@@ -318,7 +318,7 @@ def order_tie(
     reorder(half.code, first, order)
 
 
-@subkernel
+@inlined
 def fill_tie(
     half: HalfEdges,
     pair: np.ndarray,
@@ -366,7 +366,7 @@ def fill_tie(
     acted_on.length[owner] = num_acted_on - acted_on.start[owner]
 
 
-@subkernel
+@inlined
 def move_timeline(half: HalfEdges, room: np.ndarray, used: np.ndarray, owner: int) -> None:
     """Move a timeline that is full to the end of the arrays, with room for more."""
     length = half.length[owner]

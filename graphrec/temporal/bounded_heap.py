@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphrec.jit import subkernel
+from graphrec.jit import int64, subkernel
 
 
 @subkernel
@@ -55,7 +55,7 @@ def offer(
     if size == len(scores):
         if size and is_better(score, second, rank, scores[0], seconds[0], ranks[0]):
             scores[0], seconds[0], ranks[0] = score, second, rank
-            sift_down(scores, seconds, ranks, size, 0)
+            sift_down(scores, seconds, ranks, size, int64(0))
         return size
     i = size
     while i > 0:
@@ -75,4 +75,4 @@ def sort_best_first(scores: np.ndarray, seconds: np.ndarray, ranks: np.ndarray, 
         score, second, rank = scores[last], seconds[last], ranks[last]
         scores[last], seconds[last], ranks[last] = scores[0], seconds[0], ranks[0]
         scores[0], seconds[0], ranks[0] = score, second, rank
-        sift_down(scores, seconds, ranks, last, 0)
+        sift_down(scores, seconds, ranks, last, int64(0))

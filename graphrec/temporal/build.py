@@ -151,7 +151,10 @@ def derive_columns(
     num_owners = len(starts)
     # For each user, the pair with the owner so far; see `update_pair`.
     state = np.full((num_users, 6), -1, np.int32)
-    opened = np.empty(max(1, lengths.max()), np.int32) if num_owners else np.empty(1, np.int32)
+    longest = int64(1)
+    for owner in range(num_owners):
+        longest = max(longest, lengths[owner])
+    opened = np.empty(longest, np.int32)
     num_contacts = num_acted_on = 0
     ahead, touched = int64(0), int64(0)
     for owner in range(num_owners):

@@ -17,9 +17,11 @@ from graphrec.data.errors import DataError
 from graphrec.data.saved import load_errors_as_data_error, make_folder, read_manifest, write_manifest
 from graphrec.temporal.append import GrowingIndex, room_after
 from graphrec.temporal.columns import HalfEdges, IndexColumns, TimedLists
+from graphrec.temporal.long_lists import LongLists, full_long_lists
 
 FORMAT = "graphrec index 1"
 MANIFEST = "index.json"
+LISTS = ("half_edges", "contacts", "acted_on")
 
 
 def save_index(folder: Path, index: GrowingIndex, *, events: int, num_actions: int) -> None:
@@ -32,17 +34,39 @@ def save_index(folder: Path, index: GrowingIndex, *, events: int, num_actions: i
     if (folder / MANIFEST).exists():
         raise FileExistsError(f"{folder} holds an index already: save to another folder")
     sizes: dict[str, list[int]] = {}
-    for name, column, used, room in _columns(index, room_after(index, events)):
+    room_for, old_used = room_after(index, events), index.used
+    index, moves = _with_room_for_long_lists(index)
+    for name, column, used, room in _columns(index, room_for):
         shape = (used + room, *column.shape[1:])
         header = {"descr": column.dtype.str, "fortran_order": False, "shape": shape}
         # Written, not mapped: on a full disk a write fails with an error, a mapped page kills the process.
         with (folder / f"{name}.npy").open("wb") as file:
             np.lib.format.write_array_header_1_0(file, header)
             begin = file.tell()
-            column[:used].tofile(file)
+            lists, _, field = name.partition(".")
+            if lists in LISTS and field not in ("start", "length"):
+                column[: old_used[2 + LISTS.index(lists)]].tofile(file)
+                for old, length, new in moves[lists].copies():
+                    file.seek(begin + new * column.itemsize)
+                    column[old : old + length].tofile(file)
+            else:
+                column[:used].tofile(file)
             file.truncate(begin + int(np.prod(shape)) * column.itemsize)
         sizes[name] = list(shape)
     write_manifest(folder / MANIFEST, FORMAT, {"num_actions": num_actions, "sizes": sizes})
+
+
+def _with_room_for_long_lists(index: GrowingIndex) -> tuple[GrowingIndex, dict[str, LongLists]]:
+    """An index whose long lists start where they have room, and where they are copied from, by lists."""
+    moves: dict[str, LongLists] = {}
+    parts: dict[str, Any] = {}
+    used, rooms = index.used.copy(), index.room.copy()
+    for i, name in enumerate(LISTS):
+        part = getattr(index.columns, name)
+        moves[name] = full_long_lists(part.start, part.length, rooms[i], int(used[2 + i]))
+        start, rooms[i] = moves[name].moved(part.start, rooms[i])
+        parts[name], used[2 + i] = part._replace(start=start), moves[name].end
+    return index._replace(columns=index.columns._replace(**parts), used=used, room=rooms), moves
 
 
 def open_index(folder: Path) -> tuple[GrowingIndex, int]:
@@ -82,8 +106,7 @@ def _map(folder: Path, name: str, shape: list[int]) -> np.ndarray:
 def _columns(index: GrowingIndex, room: dict[str, int]) -> Iterator[tuple[str, np.ndarray, int, int]]:
     """Each column by its name, with the number of its entries in use and of those it gets room for."""
     num_events, num_ticks, *entries = index.used.tolist()
-    lists = ("half_edges", "contacts", "acted_on")
-    for name, used in zip(lists, entries, strict=True):
+    for name, used in zip(LISTS, entries, strict=True):
         part = getattr(index.columns, name)
         for field, column in zip(part._fields, part, strict=True):
             per_user = field in ("start", "length")

@@ -7,6 +7,7 @@ import numpy as np
 from graphrec.data import Events
 from graphrec.temporal.append import GrowingIndex, append_events, grow
 from graphrec.temporal.columns import HalfEdges, IndexColumns, TimedLists
+from graphrec.temporal.long_lists import full_long_lists
 
 
 def columns_of(index: GrowingIndex, num_users: int) -> IndexColumns:
@@ -24,6 +25,21 @@ def without_room_for_users(index: GrowingIndex, num_users: int) -> GrowingIndex:
     """Return an index without the room for more users."""
     room = np.ascontiguousarray(index.room[:, :num_users])
     return index._replace(columns=columns_of(index, num_users), room=room)
+
+
+def give_long_lists_room(index: GrowingIndex) -> None:
+    """Move long lists that are full to places with room, as far as the arrays have room, in place."""
+    half, contacts, acted_on, _ = index.columns
+    parts: tuple[HalfEdges | TimedLists, ...] = (half, contacts, acted_on)
+    for number, part in enumerate(parts):
+        moves = full_long_lists(part.start, part.length, index.room[number], int(index.used[2 + number]))
+        if 2 * (moves.end - index.used[2 + number]) > len(part.other) - index.used[2 + number]:
+            continue
+        for old, length, new in moves.copies():
+            for column in part[2:]:
+                column[new : new + length] = column[old : old + length]
+        part.start[:], index.room[number] = moves.moved(part.start, index.room[number])
+        index.used[2 + number] = moves.end
 
 
 def with_events(
@@ -44,6 +60,7 @@ def with_events(
         capacity, has_room = num_users + num_users // 2, False
     if not has_room:
         index = grow(index, events=room, num_users=capacity)
+        give_long_lists_room(index)
     done = 0
     while True:
         src, dst, time, action = (x[done:].contiguous().numpy() for x in vars(events).values())

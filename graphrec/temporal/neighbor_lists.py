@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphrec.jit import inlined, kernel, subkernel
+from graphrec.jit import inlined, int64, kernel
 from graphrec.temporal.columns import HalfEdges, end_before
 from graphrec.temporal.lookups import list_contacts, list_recently_seen
 from graphrec.temporal.sorting import sort_pairs
@@ -91,7 +91,7 @@ def list_neighbors(
     num_before = np.empty(num_rows, np.int64)
     most = 0
     for b in range(num_rows):
-        num_before[b] = end_before(0, len(event_tick), event_tick, bound[b])
+        num_before[b] = end_before(int64(0), len(event_tick), event_tick, bound[b])
         most += min(2 * num_before[b], recent_window)
     seen = np.empty((2, most), np.int64)
     num_seen = list_recently_seen(
@@ -104,7 +104,7 @@ def list_neighbors(
     return contacts, num_contacts, paths, num_paths, recent, num_recent, union, size
 
 
-@subkernel
+@inlined
 def unite(
     user: np.ndarray,
     contacts: np.ndarray,

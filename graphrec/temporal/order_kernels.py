@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from graphrec.jit import int64, kernel, subkernel
+from graphrec.jit import inlined, int64, kernel, subkernel
 from graphrec.temporal.bounded_heap import offer, sort_best_first
 from graphrec.temporal.columns import end_before
 
@@ -89,7 +89,7 @@ def count_before(start: int, length: int, tick: np.ndarray, bound: int) -> int:
     return end_before(start, length, tick, bound) - start
 
 
-@subkernel
+@inlined
 def measure_before(
     measure: int,
     origin: int,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graphrec.jit import int64, kernel, subkernel
+from graphrec.jit import inlined, int64, kernel, subkernel
 from graphrec.temporal.columns import LAST_TICK, HalfEdges, end_before
 from graphrec.temporal.event_counts import EventCounts
 from graphrec.temporal.growing_lists import GrowingLists
@@ -222,10 +222,17 @@ def walk(past: Past, at: int, end: int, position: int, state: np.ndarray) -> int
     return position
 
 
-@subkernel
+@inlined
 def position_before(past: Past, start: int, at: int) -> int:
     """Return the position of the last event before a half-edge of a user, whose first is at `start`, or 0."""
     return num_left(past.removed, past.num_before[past.half.tick[at - 1]]) if at > start else int64(0)
+
+
+@inlined
+def copy_state(saved: np.ndarray, number: int, state: np.ndarray) -> None:
+    """Copy a saved state to another, without a copy of slices: numba compiles a message of text for each."""
+    for part in range(len(state)):
+        state[part] = saved[number, part]
 
 
 @kernel
@@ -251,14 +258,15 @@ def save_states(user: np.ndarray, past: Past, saved: SavedStates, spacing: int) 
         if number > 0:
             last = saved.start[one] + number - 1
             at = begin + saved.place[last]
-            state[:] = saved.state[last]
+            copy_state(saved.state, last, state)
         position = position_before(past, begin, at)
         while size > (number + 1) * spacing:
             bound = tick[begin + (number + 1) * spacing]
             end = end_before(at, begin + size - at, tick, bound)
             position = walk(past, at, end, position, state)
             slot = saved.start[one] + number
-            saved.state[slot] = state
+            for part in range(len(state)):
+                saved.state[slot, part] = state[part]
             saved.tick[slot], saved.place[slot] = bound, end - begin
             at = end
             number += 1
@@ -287,7 +295,7 @@ def state_before(
     state[:] = 0.0
     if number > 0:
         at = begin + saved.place[first + number - 1]
-        state[:] = saved.state[first + number - 1]
+        copy_state(saved.state, first + number - 1, state)
     return walk(past, at, end, position_before(past, begin, at), state)
 
 

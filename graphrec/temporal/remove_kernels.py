@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from graphrec.jit import kernel, subkernel
+from graphrec.jit import inlined, int64, kernel, subkernel
 from graphrec.temporal.append import fill_tie, last_entry
 from graphrec.temporal.build import content_hash, pair_kinds
 from graphrec.temporal.columns import (
@@ -55,7 +55,7 @@ def list_ties(
             user, tick = other[at], ticks[at]
             if tick == since[u] or (at > first[u] and other[at - 1] == user and ticks[at - 1] == tick):
                 continue
-            place = np.searchsorted(owner, user)
+            place = end_before(int64(0), len(owner), owner, user)
             if place < len(owner) and owner[place] == user and since[place] <= tick:
                 continue  # derived again with all of that user's later half-edges
             low = end_before(start[user], length[user], ticks, tick)
@@ -193,7 +193,7 @@ def derive_pairs(
     return size
 
 
-@subkernel
+@inlined
 def last_of_pair(half: HalfEdges, owner: int, other: int, tick: int) -> int:
     """Return the position of an owner's last half-edge with another user at a tick where there is one."""
     at = end_before(half.start[owner], half.length[owner], half.tick, tick + 1) - 1

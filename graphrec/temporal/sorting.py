@@ -39,7 +39,8 @@ def sort_pairs(key: np.ndarray, item: np.ndarray, other_key: np.ndarray, other_i
         item, other_item = other_item, item
         shift += 8
     if shift & 8:  # an odd number of passes
-        other_key[:], other_item[:] = key, item
+        for i in range(size):  # not a copy of slices: numba compiles a message of text for each
+            other_key[i], other_item[i] = key[i], item[i]
 
 
 @kernel

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from graphrec.temporal.long_lists import LongLists
+
 HEADER_BYTES = 128
 """Bytes of the header of a NumPy file, which leaves room for the largest length of a column."""
 
@@ -41,6 +43,12 @@ class ColumnFile:
     def append(self, values: np.ndarray) -> None:
         """Write rows after the last."""
         self.write(self.end, values)
+
+    def move(self, lists: LongLists) -> None:
+        """Copy lists to their new places, and count the room behind the last one as used."""
+        for old, length, new in lists.copies():
+            self.write(new, self.read(old, length))
+        self.end = max(self.end, lists.end)
 
     def read(self, at: int, size: int) -> np.ndarray:
         """Read rows from a position on."""

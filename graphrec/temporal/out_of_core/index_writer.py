@@ -10,6 +10,7 @@ from graphrec.data.saved import write_manifest
 from graphrec.temporal.append import entries_room, headroom
 from graphrec.temporal.columns import LAST_PLACE, IndexColumns
 from graphrec.temporal.files import FORMAT, MANIFEST
+from graphrec.temporal.long_lists import full_long_lists
 from graphrec.temporal.lookups import link_appearances
 from graphrec.temporal.out_of_core.column_file import ColumnFile
 
@@ -116,18 +117,24 @@ class IndexWriter:
         entries = entries_room(events, int(self._length.max()))
         sizes: dict[str, list[int]] = {}
         lists = [self._length.astype(np.int32), *self._list_length]
+        rooms = []
         for name, length in zip(("half_edges", *LISTS), lists, strict=True):
             wide = length.astype(np.int64)
-            self._whole(f"{name}.start", np.cumsum(wide) - wide, sizes)
+            start = np.cumsum(wide) - wide
+            moves = full_long_lists(start, length, length, int(wide.sum()))
+            start, room = moves.moved(start, length)
+            rooms.append(room)
+            self._whole(f"{name}.start", start, sizes)
             self._whole(f"{name}.length", length, sizes)
             for column in HALF_EDGE_COLUMNS if name == "half_edges" else ("other", "tick"):
+                files[f"{name}.{column}"].move(moves)
                 sizes[f"{name}.{column}"] = files[f"{name}.{column}"].finish(entries)
         for name in ("pair", "src", "dst", "time", "action", "event_tick", "following", "instants"):
             sizes[name] = files[name].finish(events)
         used = [files[name].end for name in ("src", "instants", "half_edges.other")]
         used += [files[f"{name}.other"].end for name in LISTS]
         self._whole("used", np.array(used, np.int64), sizes)
-        self._whole("room", np.stack(lists), sizes)
+        self._whole("room", np.stack(rooms), sizes)
         self._whole("removed", np.empty(0, np.int64), sizes)
         write_manifest(self._folder / MANIFEST, FORMAT, {"num_actions": num_actions, "sizes": sizes})
 

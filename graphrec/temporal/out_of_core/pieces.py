@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from graphrec.jit import int64, kernel, subkernel
+from graphrec.jit import inlined, int64, kernel
 from graphrec.temporal.build import complete_columns, empty_timelines
 from graphrec.temporal.columns import HalfEdges, IndexColumns
 
@@ -118,7 +118,7 @@ class Pieces:
         return records
 
 
-@subkernel
+@inlined
 def see_user(state: np.ndarray, user: int, tick: int) -> None:
     """Count a half-edge of a user; see `route_half_edges`."""
     if state[user, 3] != tick:

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from graphrec.data.ids import plain_ids
-from graphrec.jit import int64, kernel, subkernel
+from graphrec.jit import inlined, int64, kernel
 
 ID_CHUNK = 2**20
 """Ids that are converted at once."""
@@ -105,7 +105,7 @@ def _grown(array: np.ndarray, least: int) -> np.ndarray:
     return out
 
 
-@subkernel
+@inlined
 def hash_bytes(data: np.ndarray, begin: int, end: int) -> np.int64:
     """Hash data[begin:end]: FNV-1a, then a mix of its bits; at least 0."""
     out = np.int64(-3750763034362895579)

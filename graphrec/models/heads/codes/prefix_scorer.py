@@ -213,7 +213,7 @@ class PrefixScorer:
             first,
             child,
             nodes.code,
-            votes,
+            np.ascontiguousarray(votes),  # of one type
             weight,
             votes_count,
             total,
