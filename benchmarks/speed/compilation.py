@@ -123,7 +123,8 @@ def main() -> None:
         room = ".".join(name.split(".")[:2]) if name.startswith("graphrec.") else "numba"
         rooms[room] += spent
         number[room] += 1
-    rows = [[room, number[room], f"{spent:.1f}"] for room, spent in sorted(rooms.items(), key=lambda item: -item[1])]
+    by_time = sorted(rooms.items(), key=lambda item: -item[1])
+    rows = [[room, number[room], f"{spent:.1f}"] for room, spent in by_time]
     rows.append(["all", len(seconds), f"{sum(seconds.values()):.1f}"])
     print(tabulate(rows, headers=["room", "functions", "CPU s to compile"], disable_numparse=True))
     largest = sorted(seconds.items(), key=lambda item: -item[1])[:LARGEST]
