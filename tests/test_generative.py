@@ -18,7 +18,7 @@ from graphrec.data import FriendGraph, Query, TemporalSplit
 from graphrec.decode import Forest, PrefixTree
 from graphrec.models import GenerativeSTU, MixtureRecommender
 from graphrec.models.heads.codes.diagnostics import unconstrained_validity
-from graphrec.models.heads.codes.head import BoundCodeHead
+from graphrec.models.heads.codes.head import FIT_SHARES, BoundCodeHead, fit_shares
 from graphrec.models.heads.codes.history import CodeHistory
 from graphrec.models.heads.codes.prefix_scorer import Prefixes
 from graphrec.models.heads.codes.teacher_forcing import TeacherForcing
@@ -413,3 +413,10 @@ def test_validity_is_a_share() -> None:
     share = unconstrained_validity(model, Query.of(graph, torch.arange(8), split.t_test))
     assert share.shape == (8,)
     assert ((share >= 0) & (share <= 1)).all()
+
+
+def test_a_large_network_has_fewer_fits_of_the_tokenizer() -> None:
+    shares = [fit_shares(num_users) for num_users in (1, 300_000, 500_000, 750_000, 10**8)]
+    assert [len(one) for one in shares] == [5, 5, 3, 2, 2]
+    assert shares[0] == FIT_SHARES
+    assert all(one[-1] == 1.0 and list(one) == sorted(set(one)) for one in shares)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from graphrec.nn import ResidualQuantizer, capacitated_nearest
 from graphrec.nn.quantizer import BALANCE_FACTOR, Gradient
+from graphrec.nn.quantizer_kernels import find_two_nearest
 from graphrec.tokenizer.quality.report import perplexity
 
 
@@ -300,3 +301,26 @@ def test_more_vectors_had_a_code_than_it_may_serve() -> None:
     codes = quantizer.assign(torch.cat([x, crowd]), keep=keep)
     assert int(torch.bincount(codes[:, 0]).max()) <= 1.25 * 128 / 4
     assert bool((codes[64:, 0] == 0).any())
+
+
+@checked
+@given(st.integers(1, 12), st.integers(1, 5), st.integers(1, 3), st.integers(0, 999))
+def test_the_two_nearest_with_room(n: int, k: int, groups: int, seed: int) -> None:
+    """Codes over their limit count only where no other has room."""
+    draws = generator(seed)
+    distance = torch.rand(n, k, generator=draws)
+    group = torch.randint(groups, (n,), generator=draws)
+    room = torch.randint(2, (groups, k), generator=draws)
+    limit = torch.randint(2, (k,), generator=draws)
+    code, margin = torch.empty(n, dtype=torch.int64), torch.empty(n)
+    find_two_nearest(*(x.numpy() for x in (distance, group, room, limit, code, margin)))
+    for i in range(n):
+        free = [j for j in range(k) if room[group[i], j] > 0]
+        open_codes = [j for j in free if limit[j] > 0] or free
+        ranked = sorted(open_codes, key=lambda j: float(distance[i, j]))
+        if not ranked:
+            assert k == 1 or margin[i].isnan()
+            continue
+        assert int(code[i]) == ranked[0]
+        further = distance[i, ranked[1]] if len(ranked) > 1 else torch.tensor(torch.inf)
+        assert margin[i] == (further - distance[i, ranked[0]] if k > 1 else 0.0)

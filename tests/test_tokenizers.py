@@ -589,3 +589,12 @@ def test_a_missing_file_is_named(tmp_path: Path, gone: str) -> None:
     (tmp_path / gone).unlink()
     with pytest.raises(FileNotFoundError, match=gone):
         ResidualKMeans.load(tmp_path)
+
+
+def test_without_a_report_the_codes_are_the_same() -> None:
+    graph = graph_of(planted_rows(0, groups=3, size=8, events=300), 24)
+    with_report, without = (RandomCodes(seed=1).fit(graph, until=2**32, reports=one) for one in (True, False))
+    assert torch.equal(with_report.table.codes, without.table.codes)
+    with pytest.raises(RuntimeError, match="reports=False"):
+        _ = without.report
+    assert without.refit(graph, until=2**32).report.num_users == with_report.report.num_users

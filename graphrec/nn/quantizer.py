@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphrec.data.checks import check_choice, check_counts, check_number
+from graphrec.nn.quantizer_kernels import find_two_nearest
 from graphrec.temporal import run_starts
 
 Gradient = Literal["straight_through", "rotation"]
@@ -272,18 +273,14 @@ def capacitated_nearest(
 def _bids(x: Tensor, codebook: Tensor, left: Tensor, group: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
     """The nearest code with room [n], and the margin in squared distance to the second-nearest [n]."""
     norm, left = codebook.square().sum(1), left.view(-1, len(codebook))
-    reached = bool((limit <= 0).any())
     code, regret = torch.empty_like(group), torch.empty(len(group))
-    for rows in torch.arange(len(x)).split(max(1, CHUNK // len(codebook))):
-        distance = torch.addmm(norm, x[rows], codebook.T, alpha=-2.0)
-        barred = (left if len(left) == 1 else left[group[rows]]) <= 0
-        if reached:
-            beyond = barred | (limit <= 0)
-            barred = torch.where(beyond.all(1, keepdim=True), barred, beyond)
-        distance.masked_fill_(barred, torch.inf)
-        best = distance.topk(min(2, len(codebook)), dim=1, largest=False)
-        code[rows] = best.indices[:, 0]
-        regret[rows] = best.values[:, -1] - best.values[:, 0]
+    for parts in zip(
+        *(t.split(max(1, CHUNK // len(codebook))) for t in (x, group, code, regret)), strict=True
+    ):
+        vectors, own, nearest_code, margin = parts
+        distance = torch.addmm(norm, vectors, codebook.T, alpha=-2.0)
+        arrays = distance, own, left, limit, nearest_code, margin
+        find_two_nearest(*(array.numpy() for array in arrays))
     return code, regret
 
 

@@ -67,7 +67,8 @@ class Affinity(NamedTuple):
             plus: factor of `basis`.
             keep: factor of what was in `out`.
         """
-        factors = (basis.dtype.type(factor) for factor in (times, plus, keep))
+        number = basis.dtype.type  # or the kernel would calculate in double precision
+        factors = number(times), number(plus), number(keep)
         multiply_rows_of(self.start, self.other, self.weight, basis, *factors, out)
         return out
 

@@ -98,7 +98,8 @@ class SpectralEmbeddings:
         basis = start[:, :num_users].numpy().astype(np.float64 if exact else np.float32)
         self._basis = _orthonormalize(basis)
         self._last_basis = self._basis
-        self._buffer = torch.zeros(len(self.tick), *self._basis.shape, dtype=torch.float32)
+        # NumPy's zeros, unlike torch's, take memory only where they are written.
+        self._buffer = torch.from_numpy(np.zeros((len(self.tick), *self._basis.shape), np.float32))
         self._first_users, self._num_events = num_users, len(timeline.events)
         for number in range(1, len(self.tick)):
             self._renew(number)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from graphrec.data import USER, FriendGraph
 from graphrec.data.draws import hashed, mix
+from graphrec.tokenizer.hash_kernels import add_event_hashes
 
 HASH_ROUNDS = 4
 """Weisfeiler-Lehman rounds of hashing: how many steps away events of contacts count."""
@@ -24,11 +25,12 @@ def user_hashes(graph: FriendGraph) -> Tensor:
     events = graph.events()
     out = hashed(_feature_hashes(graph))
     names = torch.tensor([_text_hash(name) for name in graph.actions])
-    event = hashed(events.time, names[events.action])
+    src, dst, time, action = (
+        x.contiguous().numpy() for x in (events.src, events.dst, events.time, events.action)
+    )
     for _ in range(HASH_ROUNDS):
         around = torch.zeros_like(out)
-        around.index_add_(0, events.src, mix(event + out[events.dst]))
-        around.index_add_(0, events.dst, mix(~event + out[events.src]))
+        add_event_hashes(src, dst, time, action, names.numpy(), out.numpy(), around.numpy())
         out = hashed(out, around)
     return out
 

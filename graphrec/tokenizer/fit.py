@@ -14,6 +14,7 @@ from graphrec.nn import ResidualQuantizer
 from graphrec.tokenizer.canonical import renumber_users, user_hashes
 from graphrec.tokenizer.members import Members
 from graphrec.tokenizer.quality.report import TokenizerReport, report_of_fit
+from graphrec.tokenizer.quality.ties import Ties
 from graphrec.tokenizer.stus import STUs
 
 if TYPE_CHECKING:
@@ -67,13 +68,13 @@ class FittedCodes:
         quantizer: the codebooks.
         members: the users known at the fit, with their STUs.
         prior: [1, L] int64, the codes of the mean vector.
-        report: of the fit.
+        report: of the fit; None if it was not asked for.
     """
 
     quantizer: ResidualQuantizer
     members: Members
     prior: Tensor
-    report: TokenizerReport
+    report: TokenizerReport | None
 
 
 def default_codebook_size(num_users: int, num_codebooks: int) -> int:
@@ -84,7 +85,9 @@ def default_codebook_size(num_users: int, num_codebooks: int) -> int:
     return min(size, MAX_DEFAULT_SIZE)
 
 
-def fit_codes(tokenizer: Tokenizer, graph: FriendGraph, until: int, old: Tokenizer | None) -> FittedCodes:
+def fit_codes(
+    tokenizer: Tokenizer, graph: FriendGraph, until: int, old: Tokenizer | None, *, reports: bool = True
+) -> FittedCodes:
     """Fit a tokenizer, whose modules are trained in place.
 
     Args:
@@ -92,6 +95,7 @@ def fit_codes(tokenizer: Tokenizer, graph: FriendGraph, until: int, old: Tokeniz
         graph: with events before `until`.
         until: seconds; only strictly older events are used.
         old: at a refit, the tokenizer to start from; its members keep their order.
+        reports: whether to make the report.
 
     Raises:
         ValueError: no event is older than `until`; or STUs are to be unique, and there are more users than
@@ -111,6 +115,7 @@ def fit_codes(tokenizer: Tokenizer, graph: FriendGraph, until: int, old: Tokeniz
         known = known[torch.where(position >= 0, position, len(old.members)).argsort(stable=True)]
         tokenizer.previous = old.member_positions(graph)[known]
     seen = renumber_users(past, known)
+    del past, events  # of a large network, gigabytes
     with torch.random.fork_rng():
         torch.manual_seed(tokenizer.seed)
         tokenizer.float()  # modules of a subclass, built while torch's default was another type
@@ -119,6 +124,8 @@ def fit_codes(tokenizer: Tokenizer, graph: FriendGraph, until: int, old: Tokeniz
         tokenizer.train()
         tokenizer.learn(seen, until)
         vectors = embed_checked(tokenizer, seen, torch.arange(len(known)), until)
+    ids, ties = UserIds(seen[USER].raw_id), Ties.of(seen) if reports else None
+    del seen
     start = None
     if old is not None and tokenizer.previous is not None:
         start = _refit_start(old, tokenizer.previous, vectors, size)
@@ -131,18 +138,20 @@ def fit_codes(tokenizer: Tokenizer, graph: FriendGraph, until: int, old: Tokeniz
         codes = _resolve_collisions(vectors, quantizer, raw_codes, start, balanced=tokenizer.balanced)
     distance = distances(vectors, quantizer, codes)
     stus = STUs(codes, size, distance)
-    report = report_of_fit(
-        name,
-        seen,
-        until=until,
-        vectors=vectors,
-        quantizer=quantizer,
-        raw_codes=raw_codes,
-        stus=stus,
-        generator=generator,
-    )
+    report = None
+    if ties is not None:
+        report = report_of_fit(
+            name,
+            ties,
+            until=until,
+            vectors=vectors,
+            quantizer=quantizer,
+            raw_codes=raw_codes,
+            stus=stus,
+            generator=generator,
+        )
     members = Members(
-        ids=UserIds(seen[USER].raw_id),
+        ids=ids,
         num_fitted=len(known),
         stus=stus,
         raw_codes=raw_codes,

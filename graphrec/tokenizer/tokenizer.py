@@ -182,7 +182,8 @@ class Tokenizer(nn.Module, ABC):
     def report(self) -> TokenizerReport:
         """The report of the fit; `evaluate_tokenizer` adds unseen ties and drift."""
         self.check_fitted()
-        assert self._report is not None
+        if self._report is None:
+            raise RuntimeError(f"{type(self).__name__} was fitted with reports=False, and has no report")
         return self._report
 
     def check_fitted(self) -> None:
@@ -190,8 +191,10 @@ class Tokenizer(nn.Module, ABC):
         if self._members is None:
             raise RuntimeError(f"{type(self).__name__} has to be fitted first: call fit(graph, until=time)")
 
-    def fit(self, graph: FriendGraph, *, until: int) -> Self:
+    def fit(self, graph: FriendGraph, *, until: int, reports: bool = True) -> Self:
         """Give STUs to all users with an event strictly before `until` (seconds), from those events alone.
+
+        With `reports=False` no report is made, as for a tokenizer that is refitted at once.
 
         Returns:
             this tokenizer.
@@ -199,14 +202,10 @@ class Tokenizer(nn.Module, ABC):
         Raises:
             ValueError: there is no such event; or STUs are to be unique, and there are more users than STUs.
         """
-        return self._fit(graph, until, None)
+        return self._fit(graph, until, None, reports)
 
-    def refit(self, graph: FriendGraph, *, until: int) -> Self:
-        """Fit a new tokenizer that starts from this one, so that codes keep their meaning.
-
-        Args:
-            graph: the graph to fit on.
-            until: seconds; the fit uses strictly older events.
+    def refit(self, graph: FriendGraph, *, until: int, reports: bool = True) -> Self:
+        """Fit a new tokenizer that starts from this one, so that codes keep their meaning; else as `fit`.
 
         Returns:
             another tokenizer; this one is unchanged.
@@ -216,7 +215,7 @@ class Tokenizer(nn.Module, ABC):
             ValueError: as `fit`.
         """
         self.check_fitted()
-        return copy.deepcopy(self)._fit(graph, until, self)
+        return copy.deepcopy(self)._fit(graph, until, self, reports)
 
     @single_precision()
     @one_intra_op_thread()
@@ -314,13 +313,13 @@ class Tokenizer(nn.Module, ABC):
 
     @single_precision()
     @one_intra_op_thread()
-    def _fit(self, graph: FriendGraph, until: int, old: Self | None) -> Self:
+    def _fit(self, graph: FriendGraph, until: int, old: Self | None, reports: bool) -> Self:
         check_graph(graph)
         until = check_time("until", until)
-        fitted = fit_codes(self, graph, until, old)
+        fitted = fit_codes(self, graph, until, old, reports=reports)
         self.quantizer, self.prior, self.until = fitted.quantizer, fitted.prior, until
         self._members, self._report = fitted.members, fitted.report
-        for text in fitted.report.warnings:
+        for text in () if fitted.report is None else fitted.report.warnings:
             warnings.warn(f"{type(self).__name__}: {text}", TokenizerQualityWarning, stacklevel=3)
         return self
 

@@ -24,16 +24,25 @@ VALIDATION_SCORES = 25_000_000
 MIN_EVENTS, MAX_EVENTS = 500, 4000
 """Smallest and largest number of validation events."""
 
+MAX_SCORES, FEWEST_EVENTS = 100_000_000, 100
+"""Scores above which there are fewer events than `MIN_EVENTS`, down to the fewest."""
+
 
 def validation_events(graph: FriendGraph, start: int, end: int, *, seed: int) -> Tensor:
     """Sample validation events from `start` to before `end` (s): [n] int64 positions, ascending."""
     first, last = torch.searchsorted(graph.events().time, torch.tensor([start, end])).tolist()
     events = wanted_events(graph, torch.arange(first, last))
-    size = min(MAX_EVENTS, max(MIN_EVENTS, VALIDATION_SCORES // graph.num_users))
+    size = _num_events(graph.num_users)
     if len(events) <= size:
         return events
     chosen = torch.randperm(len(events), generator=torch.Generator().manual_seed(seed))[:size]
     return events[chosen.sort().values]
+
+
+def _num_events(num_users: int) -> int:
+    """The number of validation events in a network of so many users."""
+    least = min(MIN_EVENTS, max(FEWEST_EVENTS, MAX_SCORES // num_users))
+    return min(MAX_EVENTS, max(least, VALIDATION_SCORES // num_users))
 
 
 def validation_ranks(scorer: Scorer, graph: FriendGraph, event_id: Tensor) -> StreamingRanks:
@@ -77,7 +86,7 @@ def window_scores(
     Returns:
         'val_all' and 'val_new', of initiations; 'val_tie'; and 'val_score', the geometric mean of both.
     """
-    outcomes, size = windows.outcomes, min(MAX_EVENTS, max(MIN_EVENTS, VALIDATION_SCORES // graph.num_users))
+    outcomes, size = windows.outcomes, _num_events(graph.num_users)
     found: dict[Outcome, float] = {}
     for outcome in OUTCOMES:
         key = torch.from_numpy(outcomes.key if outcome == "initiation" else outcomes.key[outcomes.replied])

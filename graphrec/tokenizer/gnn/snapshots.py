@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Self, Unpack
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.sparse import csr_array
 from torch import Tensor
 
 from graphrec.data import USER, FriendGraph, Query
@@ -18,6 +18,7 @@ from graphrec.data.draws import hashed
 from graphrec.evaluate.initiations import Initiations
 from graphrec.loader import EventLoader, LoaderOptions
 from graphrec.temporal import SpectralEmbeddings, Timeline
+from graphrec.temporal.affinity import Affinity
 
 NUM_SNAPSHOTS, MIN_SNAPSHOTS = 6, 3
 """Number of snapshots; no ties are taken from the first third, which warms up the spectral embeddings."""
@@ -35,6 +36,9 @@ FINAL_ITERATIONS = 16
 """Iterations of the final spectral embeddings; a quarter as many do not converge on a large network."""
 
 RANDOM_PAIRS_PER_TIE = 0.2
+
+ROWS_PER_BLOCK = 2**16
+"""Rows of embeddings that are copied to double precision at once."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +60,14 @@ class TrainingHistory:
     def of(cls, graph: FriendGraph, *, seed: int) -> Self:
         """The events of a graph; a random order follows from (seed, pair) and keeps pairs together."""
         events = graph.events()
-        lean = graph.snapshot(int(events.time[-1]) + 1)
+        is_ordered = len(events.time.unique_consecutive()) >= MIN_DISTINCT_TIMES
+        # The index of the graph, which its copy shares, is built once however often this is called.
+        timeline = Timeline.of(graph) if is_ordered else None
+        lean = copy(graph) if is_ordered else graph.snapshot(int(events.time[-1]) + 1)
         for key in ("x", "join_time"):
             lean[USER].pop(key, None)
-        if len(events.time.unique_consecutive()) >= MIN_DISTINCT_TIMES:
-            return cls(lean, Timeline.of(lean), HALF_LIFE)
+        if timeline is not None:
+            return cls(lean, timeline, HALF_LIFE)
         low, high = torch.minimum(events.src, events.dst), torch.maximum(events.src, events.dst)
         pair, number = torch.stack([low, high]).unique(dim=1, return_inverse=True)
         time = hashed(seed, pair[0], pair[1]).argsort().argsort()[number]
@@ -189,21 +196,17 @@ class SnapshotPairs:
 
 def rotate_to(vectors: Tensor, target: Tensor) -> Tensor:
     """Rotate vectors [N, D] to a target [N, D] (Procrustes), fitted on rows that are 0 in neither: [N, D]."""
-    both = vectors.any(1) & target.any(1)
-    left, _, right = torch.linalg.svd(vectors[both].double().T @ target[both].double())
+    inner = torch.zeros(vectors.size(1), target.size(1), dtype=torch.float64)
+    for rows, wanted in zip(vectors.split(ROWS_PER_BLOCK), target.split(ROWS_PER_BLOCK), strict=True):
+        inner += rows.double().T @ wanted.double()  # rows of 0 add nothing
+    left, _, right = torch.linalg.svd(inner)
     out: Tensor = vectors @ (left @ right).float()
     return out
 
 
 def _smooth_over_contacts(vectors: Tensor, timeline: Timeline, tick: int) -> Tensor:
     """Vectors [N, D], each moved half-way to those of contacts before a tick; hubs weigh less: [N, D]."""
-    size = int(timeline.num_events_before(tick))
-    events, num_users = timeline.events, timeline.num_users
-    src, dst = events.src[:size].numpy(), events.dst[:size].numpy()
-    weight = csr_array((np.ones(size, dtype=np.float32), (src, dst)), shape=(num_users, num_users))
-    weight = (weight + weight.T).tocsr()
-    weight.data = np.log1p(weight.data)
-    degree = np.asarray(weight.sum(axis=1)).ravel()
-    weight.data /= np.sqrt(degree + degree[degree > 0].mean())[weight.indices]
-    around = torch.from_numpy(weight @ vectors.numpy())
-    return F.normalize(vectors + F.normalize(around, dim=1), dim=1)
+    weight = Affinity.of(timeline, tick, math.inf, regularized=True, dtype=np.dtype(np.float32))
+    vectors, around = vectors.contiguous(), torch.zeros(vectors.shape)
+    weight.multiply(vectors.numpy(), around.numpy())
+    return F.normalize(F.normalize(around, dim=1, out=around).add_(vectors), dim=1, out=around)

@@ -10,7 +10,6 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 
-from graphrec.data import FriendGraph
 from graphrec.nn import ResidualQuantizer
 from graphrec.tokenizer.quality.tie_report import BASELINES, Estimate, TieReport, score_ties
 from graphrec.tokenizer.quality.ties import Ties
@@ -153,7 +152,7 @@ class TokenizerReport:
 
 def report_of_fit(
     name: str,
-    graph: FriendGraph,
+    ties: Ties,
     *,
     until: int,
     vectors: Tensor,
@@ -166,7 +165,7 @@ def report_of_fit(
 
     Args:
         name: of the tokenizer.
-        graph: the events of the fit, its users numbered 0..M-1.
+        ties: all that the fit saw, its users numbered 0..M-1.
         until: seconds.
         vectors: [M, D].
         quantizer: the codebooks.
@@ -177,7 +176,6 @@ def report_of_fit(
     codes, size = stus.codes, stus.codebook_size
     before, after = STUs(raw_codes, size).buckets(stus.num_codebooks), stus.buckets(stus.num_codebooks)
     lengths = range(1, stus.num_codebooks + 1)
-    ties = Ties.of(graph)
     everything = torch.ones(len(ties), dtype=torch.bool)
     scored = with_raw_last_code(codes, raw_codes)
     explained = (_explained_variance(vectors, quantizer.decode(raw_codes[:, :length])) for length in lengths)

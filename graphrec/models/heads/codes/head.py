@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,11 +25,14 @@ from graphrec.models.mixture.encoded import EncodedQuery
 from graphrec.models.mixture.view import GraphView
 from graphrec.nn import CodeDecoder, Decoder, EncoderConfig, MixtureNetwork
 from graphrec.temporal import ragged, snapshot_ticks
-from graphrec.tokenizer import Tokenizer, TokenizerQualityWarning, default_codebook_size, load_tokenizer
+from graphrec.tokenizer import Tokenizer, default_codebook_size, load_tokenizer
 
 FIT_SHARES = (3 / 16, 6 / 16, 9 / 16, 12 / 16, 1.0)
 """Fractions of the training events after which the tokenizer is fitted. An event reads the codes of the
 last fit strictly before it; events before the first fit are not trained on."""
+
+MAX_FITTED_USERS, MIN_FITS = 1_500_000, 2
+"""Users of all fits together: a large network has fewer fits, but not fewer than two."""
 
 DENSE_PREFIXES = 2**16
 """Approximate number of prefixes held at once when all users are scored."""
@@ -97,17 +99,14 @@ class CodeHead:
         ticks = snapshot_ticks(timeline, period.snapshot_events)
         end = timeline.tick(torch.tensor(period.until))
         last = int(torch.searchsorted(ticks, end, right=True)) - 1
-        fits = sorted({max(1, round(last * share)) for share in FIT_SHARES})
+        fits = sorted({max(1, round(last * share)) for share in fit_shares(view.num_known)})
         tokenizer = copy.deepcopy(self.tokenizer)
         if tokenizer.codebook_size is None:
             tokenizer.codebook_size = default_codebook_size(view.num_known, tokenizer.num_codebooks)
         codes: list[Tensor] = []
         for fit, following in zip(fits, [*fits[1:], len(ticks)], strict=True):
-            with warnings.catch_warnings():
-                if fit != fits[-1]:  # the last fit may repair it, and warns itself
-                    warnings.simplefilter("ignore", TokenizerQualityWarning)
-                start = tokenizer.refit if codes else tokenizer.fit
-                tokenizer = start(view.graph, until=view.just_before(ticks[fit]))
+            start = tokenizer.refit if codes else tokenizer.fit
+            tokenizer = start(view.graph, until=view.just_before(ticks[fit]), reports=fit == fits[-1])
             codes += _codes_at(tokenizer, view, ticks[fit:following])
         starts = [fit - fits[0] for fit in fits]
         history = _history(tokenizer, view, ticks[fits[0] :], codes, starts)
@@ -299,6 +298,13 @@ class BoundCodeHead:
         value = mixture.exact(at, person) if shared else value[at, column] + mixture.log_root[at]
         row, user = torch.cat([row, at, near_row]), torch.cat([user, person, near])
         return row, user, torch.cat([log_p, value, more])
+
+
+def fit_shares(num_users: int) -> tuple[float, ...]:
+    """The shares of the training events after which a tokenizer of so many users is fitted."""
+    most = len(FIT_SHARES)
+    number = max(MIN_FITS, min(most, MAX_FITTED_USERS // max(1, num_users)))
+    return tuple(FIT_SHARES[most * (fit + 1) // number - 1] for fit in range(number))
 
 
 def _codes_at(tokenizer: Tokenizer, view: GraphView, ticks: Tensor) -> list[Tensor]:
