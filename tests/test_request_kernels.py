@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from graphrec.data import Query
 from graphrec.features import Timelines, presence_features, presence_features_of_pairs
 from graphrec.models.heads.groups import groups_of
+from graphrec.nn.history import EventEmbedding, HistoryEncoder
 from graphrec.nn.history_kernels import fill_gaps, fill_mask, find_ties
 from graphrec.nn.kept import kept_value
 from graphrec.nn.layers import LARGE_INPUT, gelu, mlp
@@ -148,3 +149,16 @@ def test_queries_of_one_number_are_grouped() -> None:
     assert [group.tolist() for group in groups] == [[1, 4], [0, 2], [3]]
     assert [group.tolist() for group in groups_of(torch.tensor([1, 1, 1]), 2)] == [[0, 1], [2]]
     assert groups_of(torch.empty(0, dtype=torch.int64), 2) == []
+
+
+@settings(deadline=None)
+@given(streams(), st.integers(1, 4), st.data())
+def test_wanted_events_are_encoded_as_among_all(case: Case, window: int, data: st.DataObject) -> None:
+    row, time = map(torch.from_numpy, case)
+    wanted = sorted(data.draw(st.sets(st.integers(0, len(row) - 1), min_size=1))) if len(row) else []
+    torch.manual_seed(0)
+    encoder = HistoryEncoder(EventEmbedding(2, 4, 4), num_layers=3, num_heads=2, window=window).eval()
+    timelines, other = Timelines(row, row, row % 2, time, 4), torch.randn(len(row), 4)
+    with torch.no_grad():
+        found = encoder(timelines, other, torch.tensor(wanted, dtype=torch.int64))
+        torch.testing.assert_close(found, encoder(timelines, other)[wanted])

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from graphrec.data.checks import check_counts, check_dropout
 from graphrec.features import Timelines
-from graphrec.nn.history_kernels import fill_gaps, fill_mask
+from graphrec.nn.history_kernels import fill_gaps, fill_mask, list_attended
 from graphrec.nn.layers import Activation, check_heads, feed_forward
 
 
@@ -135,8 +135,8 @@ class HistoryEncoder(nn.Module):
         Args:
             timelines: M events.
             other: [M, in_channels], embeddings of their other sides.
-            wanted: [W] int64, positions of the events to encode; all by default. The last layer computes only
-                these.
+            wanted: [W] int64, ascending, positions of the events to encode; all by default. The last layer
+                computes only these, and without gradients those before it only what they attend to.
 
         Returns:
             [M, hidden_channels], or [W, hidden_channels] for the wanted events.
@@ -145,11 +145,26 @@ class HistoryEncoder(nn.Module):
             return other.new_zeros(0, self.norm.normalized_shape[0])
         blocks = Blocks(timelines, self.window)
         x = blocks.cut(self.events(timelines, other))  # [blocks, W, H]
-        wanted = torch.arange(len(timelines), device=x.device) if wanted is None else wanted
-        for layer in self.layers[:-1]:
-            x = layer(x, blocks.mask)
-        out: Tensor = self.norm(self.layers[-1](x, blocks.mask, wanted))
+        *lower, last = self.layers
+        if wanted is None or torch.is_grad_enabled():
+            wanted = torch.arange(len(timelines), device=x.device) if wanted is None else wanted
+            for layer in lower:
+                x = layer(x, blocks.mask)
+        else:
+            attended = [wanted]
+            for _ in lower:
+                attended.append(self._attended(timelines, attended[-1]))
+            for layer, needed in zip(lower, attended[:0:-1], strict=True):
+                rows = layer(x, blocks.mask, needed)
+                x = torch.zeros_like(x).flatten(0, 1).index_copy_(0, needed, rows).view(x.shape)
+        out: Tensor = self.norm(last(x, blocks.mask, wanted))
         return out
+
+    def _attended(self, timelines: Timelines, wanted: Tensor) -> Tensor:
+        """The positions of the events in the windows of some [W] int64, ascending."""
+        out, row = torch.empty(len(timelines), dtype=torch.int64), timelines.row.cpu().contiguous()
+        number = list_attended(row.numpy(), wanted.cpu().contiguous().numpy(), self.window, out.numpy())
+        return out[:number].to(wanted.device)
 
 
 class Layer(nn.Module):

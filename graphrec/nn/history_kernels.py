@@ -47,6 +47,28 @@ def fill_mask(row: np.ndarray, time: np.ndarray, out: np.ndarray) -> None:
 
 
 @kernel
+def list_attended(row: np.ndarray, wanted: np.ndarray, window: int, out: np.ndarray) -> int:
+    """Fill the positions of the events in the windows of some, these included; return how many there are.
+
+    Args:
+        row: [M] int64, ascending.
+        wanted: [W] int64, ascending.
+        window: number of latest events that an event attends to, itself included.
+        out: [M] int64, filled, ascending.
+    """
+    number, done = 0, 0
+    for at in wanted:
+        first = max(done, at - window + 1)
+        while row[first] != row[at]:
+            first += 1
+        for position in range(first, at + 1):
+            out[number] = position
+            number += 1
+        done = at + 1
+    return number
+
+
+@kernel
 def find_ties(
     row: np.ndarray, time: np.ndarray, position: np.ndarray, out: np.ndarray, size: np.ndarray, at: np.ndarray
 ) -> tuple[int, int]:
