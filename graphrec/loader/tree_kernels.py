@@ -79,8 +79,11 @@ def find_pasts(
     start, length, tick = half.start, half.length, half.tick
     total = 0
     for i in range(len(node)):
-        begin = start[node[i]]
-        end = end_before(begin, length[node[i]], tick, bound[tree[i]])
+        begin, end, left, before = start[node[i]], start[node[i]], int64(length[node[i]]), bound[tree[i]]
+        while left > 0:  # without a branch that cannot be foreseen, so that searches overlap
+            part = (left + 1) >> 1
+            end += part if tick[end + part - 1] < before else int64(0)
+            left -= part
         past[0, i], past[1, i] = begin, end
         total += min(k, end - begin)
     return total
@@ -188,10 +191,10 @@ def read_edges(
             for j in range(size):
                 users[done + j] = other[position[j]]
             for j in range(size):
-                places[done + j] = spot[position[j]]
+                place = spot[position[j]]
+                kinds[done + j], places[done + j] = place & kind_mask, place >> kind_bits
             for j in range(done, done + size):
-                kind = places[j] & kind_mask
-                kinds[j], places[j] = kind, places[j] >> kind_bits
+                kind = kinds[j]
                 counts[kind] += 1
             done, size = done + size, 0
 
@@ -331,7 +334,7 @@ def group_edges(edges: np.ndarray, place: np.ndarray, out: np.ndarray) -> None:
     """Move the edges of a hop to their places among all, kind by kind and in order.
 
     Args:
-        edges: [4, M], of `draw_edges`.
+        edges: [4, M], of `read_edges`.
         place: [kinds] int64, the place of the first edge of each kind; advanced.
         out: [3, all] int64, filled: both nodes, and the place among the events of the action.
     """
