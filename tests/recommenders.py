@@ -37,7 +37,7 @@ SWITCHED = {
     "activation": "swiglu",
     "num_rand_negs": 16,
     "in_batch": False,
-    "user_table": True,
+    "user_table": False,
     "history_loss_weight": 0.5,
 }
 """Every option of the two-tower but the defaults."""

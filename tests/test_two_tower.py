@@ -802,7 +802,7 @@ def test_without_a_user_table_no_parameter_belongs_to_a_user() -> None:
     sizes = []
     for users in (30, 60):
         graph = graph_of(random_rows(3, users=users, events=600, times=600), users)
-        model = small()
+        model = small(user_table=False)
         model.fit(graph, until=TemporalSplit.of(graph).t_val)
         sizes.append(model.num_parameters)
         assert model.network.head.target.num_embeddings == 1
@@ -811,7 +811,7 @@ def test_without_a_user_table_no_parameter_belongs_to_a_user() -> None:
         assert table.shape == (users, users)
         assert (table == table[:, :1]).all()
     assert sizes[0] == sizes[1]
-    with_table = small(user_table=True)
+    with_table = small()
     with_table.prepare(graph, until=TemporalSplit.of(graph).t_val)
     assert with_table.network.head.target.num_embeddings == 1 + with_table.view.num_known
 

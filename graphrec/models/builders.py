@@ -48,7 +48,7 @@ def two_tower(
     neighborhood: NeighborhoodConfig | None = None,
     num_rand_negs: int = 512,
     in_batch: bool = True,
-    user_table: bool | None = None,
+    user_table: bool = True,
     folder: Folder = None,
     progress: bool = True,
     **settings: Unpack[Settings],
@@ -65,14 +65,14 @@ def two_tower(
         neighborhood: limits of the neighborhood.
         num_rand_negs: random users drawn as negatives in each training step.
         in_batch: use the targets of a step as negatives for each other.
-        user_table: learn an embedding of each user known in training; by default only without components:
-            beside them it improves no list measured, and costs memory that grows with the users.
+        user_table: learn an embedding of each user known in training. Without it memory does not grow with
+            the users; but without features of users, too, the action or outcome that is asked for changes
+            nothing, nor does the encoded history.
         folder: for checkpoints, from which an interrupted fit resumes.
         progress: show training progress.
         **settings: fields of `EncoderConfig` and `TrainConfig`.
     """
     config = mixture_config(components=components, features=features, neighborhood=neighborhood, **settings)
-    user_table = not config.components if user_table is None else user_table
     head = SoftmaxHead(SoftmaxConfig(num_rand_negs=num_rand_negs, in_batch=in_batch, user_table=user_table))
     name = _name(TWO_TOWER_PRESETS, config, "two_tower_embeddings")
     return MixtureRecommender(head, config, name=name, folder=folder, progress=progress)
