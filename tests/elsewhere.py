@@ -41,18 +41,18 @@ class Elsewhere(TorchFunctionMode):
         self._modules = list(network.modules())
 
     def __enter__(self) -> Elsewhere:
-        self._forget_kept_values()
+        self._forget_cached_values()
         super().__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
-        self._forget_kept_values()
+        self._forget_cached_values()
 
-    def _forget_kept_values(self) -> None:
+    def _forget_cached_values(self) -> None:
         """What was computed from the network's tensors is on their device, too."""
         for module in self._modules:
-            module.__dict__.pop("_kept", None)
+            module.__dict__.pop("_cached", None)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})

@@ -48,7 +48,7 @@ def events_of(graph: FriendGraph) -> list[tuple[int, int, int]]:
 
 
 def naive(
-    graph: FriendGraph, until: int, shown: int, asked: set[int]
+    graph: FriendGraph, until: int, num_known: int, asked: set[int]
 ) -> dict[str, list[tuple[int, int, float]]]:
     """(present user, newcomer, rank) of every contact of a stage, by direction."""
     rows, scores = events_of(graph), Numbers(graph.num_users)
@@ -57,9 +57,8 @@ def naive(
     out: dict[str, list[tuple[int, int, float]]] = {name: [] for name in DIRECTIONS}
     for user in asked:
         times = sorted({t for s, d, t in rows if user in (s, d)})
-        moment = next((t for t in reversed(times) if len(contacts_before(rows, user, t)) == shown), None)
-        starts = [t for t in times if len(contacts_before(rows, user, t)) == shown]
-        starts = [t for t in starts if len(contacts_before(rows, user, t + 1)) > shown]
+        starts = [t for t in times if len(contacts_before(rows, user, t)) == num_known]
+        starts = [t for t in starts if len(contacts_before(rows, user, t + 1)) > num_known]
         if not starts:
             continue
         moment = starts[0]
@@ -79,19 +78,19 @@ def naive(
 
 
 @checked
-@given(seed=st.integers(0, 10_000), drawn=st.booleans(), shown=st.integers(0, 3))
-def test_ranks_are_those_of_a_loop(seed: int, drawn: bool, shown: int) -> None:
+@given(seed=st.integers(0, 10_000), drawn=st.booleans(), num_known=st.integers(0, 3))
+def test_ranks_are_those_of_a_loop(seed: int, drawn: bool, num_known: int) -> None:
     graph = graph_of(random_rows(seed, users=14, events=60, times=40), 14)
     order = "drawn" if drawn else "time"
-    questions = NewcomerQuestions.of(graph, share=0.3, shown=(shown,), order=order, seed=seed)
+    questions = NewcomerQuestions.of(graph, share=0.3, known_contacts=(num_known,), order=order, seed=seed)
     found = evaluate_newcomers(Numbers(14), questions, k=3, progress=False)
-    stage = questions.stages[shown]
-    expected = naive(questions.graph, questions.until, shown, set(questions.newcomers.tolist()))
+    stage = questions.stages[num_known]
+    expected = naive(questions.graph, questions.until, num_known, set(questions.newcomers.tolist()))
     for direction in DIRECTIONS:
-        ranks = found.rank[shown, direction].tolist()
+        ranks = found.rank[num_known, direction].tolist()
         newcomers = stage.user[stage.row].tolist()
         assert sorted(zip(stage.other.tolist(), newcomers, ranks, strict=True)) == sorted(expected[direction])
-        recall, group = found.terms("recall", shown, direction)
+        recall, group = found.terms("recall", num_known, direction)
         assert recall.tolist() == [float(rank <= 3) for rank in ranks]
         assert group.tolist() == newcomers
 
@@ -104,9 +103,9 @@ def test_nothing_of_a_newcomer_is_known_before(seed: int, order: str) -> None:
     rows, new = events_of(questions.graph), set(questions.newcomers.tolist())
     assert not new & set(questions.present.tolist())
     assert all(time >= questions.until for s, d, time in rows if {s, d} & new)
-    for shown, stage in questions.stages.items():
+    for num_known, stage in questions.stages.items():
         for user, time in zip(stage.user.tolist(), stage.time.tolist(), strict=True):
-            assert len(contacts_before(rows, user, time)) == shown
+            assert len(contacts_before(rows, user, time)) == num_known
     if order == "drawn":
         assert not any({s, d} <= new for s, d, _ in rows)
         assert graph.user_ids.values.equals(questions.graph.user_ids.values)
@@ -129,10 +128,10 @@ def test_pairs_without_times_come_in_a_drawn_order() -> None:
     assert torch.equal(one.graph[USER].x, graph[USER].x)
 
 
-def test_a_later_event_changes_no_rank() -> None:
+def test_a_later_event_changes_no_score() -> None:
     """An event planted at a question's own second, and one later, change no score that is asked for."""
     graph = graph_of(random_rows(5, users=20, events=300, times=200), 20)
-    questions = NewcomerQuestions.of(graph, share=0.2, shown=(1,), order="time")
+    questions = NewcomerQuestions.of(graph, share=0.2, known_contacts=(1,), order="time")
     stage = questions.stages[1]
     time = int(stage.time.max())
     rule = build("adamic_adar").fit(graph, until=questions.until)
@@ -156,8 +155,8 @@ def test_wrong_arguments_are_named() -> None:
     graph = graph_of(random_rows(5, users=20, events=300, times=200), 20)
     with pytest.raises(ValueError, match="share"):
         NewcomerQuestions.of(graph, share=0.9)
-    with pytest.raises(ValueError, match="shown"):
-        NewcomerQuestions.of(graph, shown=(-1,))
+    with pytest.raises(ValueError, match="known_contacts"):
+        NewcomerQuestions.of(graph, known_contacts=(-1,))
     with pytest.raises(ValueError, match="order"):
         NewcomerQuestions.of(graph, order="alphabet")  # type: ignore[arg-type]
     with pytest.raises(DataError, match="no event would be left"):
@@ -166,9 +165,11 @@ def test_wrong_arguments_are_named() -> None:
 
 def test_rows_have_intervals() -> None:
     graph = graph_of(random_rows(5, users=30, events=400, times=300), 30)
-    questions = NewcomerQuestions.of(graph, share=0.2, shown=(0, 1))
+    questions = NewcomerQuestions.of(graph, share=0.2, known_contacts=(0, 1))
     rows = evaluate_newcomers(build("popularity").fit(graph, until=questions.until), questions, k=5).rows()
-    assert {(row["shown"], row["direction"]) for row in rows} == {(s, d) for s in (0, 1) for d in DIRECTIONS}
+    assert {(row["known_contacts"], row["direction"]) for row in rows} == {
+        (s, d) for s in (0, 1) for d in DIRECTIONS
+    }
     for row in rows:
         assert 0 < row["mrr_low"] <= row["mrr"] <= row["mrr_high"] <= 1
         assert np.isfinite(row["recall@5"])

@@ -1,4 +1,4 @@
-"""Kernels and kept values of a request, against loops and against values computed anew."""
+"""Kernels and cached values of a request, against loops and against values computed anew."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from graphrec.data import Query
 from graphrec.features import Timelines, presence_features, presence_features_of_pairs
 from graphrec.models.heads.groups import groups_of
+from graphrec.nn.cached_values import cached_value
 from graphrec.nn.history import EventEmbedding, HistoryEncoder
 from graphrec.nn.history_kernels import fill_gaps, fill_mask, find_ties
-from graphrec.nn.kept import kept_value
 from graphrec.nn.layers import LARGE_INPUT, gelu, mlp
 from graphrec.temporal import Neighborhood, NeighborhoodConfig, Timeline
 
@@ -108,27 +108,27 @@ def test_contacts_of_a_neighborhood_are_the_distinct_contacts() -> None:
         assert torch.equal(getattr(around, name), value), name
 
 
-def test_a_kept_value_follows_its_sources() -> None:
+def test_a_cached_value_follows_its_sources() -> None:
     layer, calls = nn.Linear(2, 2, bias=False), []
 
     def twice() -> Tensor:
         calls.append(1)
         return 2 * layer.weight
 
-    def kept() -> Tensor:
-        return kept_value(layer, "twice", (layer.weight,), twice)
+    def cached() -> Tensor:
+        return cached_value(layer, "twice", (layer.weight,), twice)
 
     with torch.inference_mode():
-        first = kept()
-        assert kept() is first
+        first = cached()
+        assert cached() is first
     assert len(calls) == 1
     assert not first.is_inference()
-    assert kept().requires_grad  # with gradients it is computed for each step
+    assert cached().requires_grad  # with gradients it is computed for each step
     with torch.no_grad():
         layer.weight.add_(1.0)
-        assert torch.equal(kept(), 2 * layer.weight)
+        assert torch.equal(cached(), 2 * layer.weight)
         layer.weight = nn.Parameter(torch.ones(2, 2))
-        assert torch.equal(kept(), torch.full((2, 2), 2.0))
+        assert torch.equal(cached(), torch.full((2, 2), 2.0))
     assert set(layer.state_dict()) == {"weight"}
 
 

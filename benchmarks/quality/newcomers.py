@@ -64,7 +64,7 @@ def judged(dataset: str, names: list[str], seed: int) -> Iterator[dict[str, Any]
             peers.append(ranks)
         for row in ranks.rows():
             ratios: dict[str, Any] = {}
-            question = row["shown"], row["direction"]
+            question = row["known_contacts"], row["direction"]
             for metric in METRICS if not is_peer else ():
                 means = [peer.terms(metric, *question)[0].mean() for peer in peers]
                 best = peers[int(np.argmax(means))]
@@ -101,7 +101,7 @@ def main() -> None:
 def _print(dataset: str, seed: int, rows: list[dict[str, Any]]) -> None:
     for direction in DIRECTIONS:
         table: dict[str, list[str]] = {}
-        shown = sorted({row["shown"] for row in rows if row["direction"] == direction})
+        numbers = sorted({row["known_contacts"] for row in rows if row["direction"] == direction})
         for row in rows:
             if row["direction"] == direction:
                 cell = f"{row['mrr']:.4f} / {row['recall@50']:.4f}"
@@ -112,7 +112,7 @@ def _print(dataset: str, seed: int, rows: list[dict[str, Any]]) -> None:
                 table.setdefault(row["model"], [row["model"]]).append(cell)
         print(f"\n{dataset}, seed {seed}, {direction}: MRR / recall@50, times the best peer")
         print(
-            tabulate(table.values(), headers=["", *(f"{n} contacts" for n in shown)], disable_numparse=True)
+            tabulate(table.values(), headers=["", *(f"{n} contacts" for n in numbers)], disable_numparse=True)
         )
 
 

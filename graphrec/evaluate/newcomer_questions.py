@@ -13,7 +13,7 @@ from graphrec.data import USER, DataError, EventLog, FriendGraph
 from graphrec.data.checks import check_choice, check_count, check_graph, check_number
 from graphrec.temporal import Timeline, ragged
 
-NUM_SHOWN = (0, 1, 3, 5)
+KNOWN_CONTACTS = (0, 1, 3, 5)
 """Contacts of a newcomer that are known when it is asked about."""
 
 MAX_NEWCOMERS = 3000
@@ -68,7 +68,7 @@ class NewcomerQuestions:
         graph: FriendGraph,
         *,
         share: float = 0.1,
-        shown: Sequence[int] = NUM_SHOWN,
+        known_contacts: Sequence[int] = KNOWN_CONTACTS,
         order: Order | None = None,
         seed: int = 0,
     ) -> Self:
@@ -83,7 +83,7 @@ class NewcomerQuestions:
         Args:
             graph: the whole graph.
             share: of the users with an event.
-            shown: numbers of contacts known.
+            known_contacts: numbers of contacts known.
             order: by default 'time' where there are at least 100 distinct times, else 'drawn'.
             seed: of all draws.
 
@@ -92,8 +92,8 @@ class NewcomerQuestions:
         """
         check_graph(graph)
         check_number("share", share, above=0.0, maximum=0.5)
-        for number in shown:
-            check_count("shown", number, minimum=0)
+        for number in known_contacts:
+            check_count("known_contacts", number, minimum=0)
         if order is None:
             order = "time" if len(Timeline.of(graph).instants) >= MIN_MOMENTS else "drawn"
         check_choice("order", order, ("time", "drawn"))
@@ -113,7 +113,7 @@ class NewcomerQuestions:
         asked = newcomers
         if len(asked) > MAX_NEWCOMERS:
             asked = asked[torch.randperm(len(asked), generator=generator)[:MAX_NEWCOMERS].sort().values]
-        stages = {number: _stage(timeline, asked, begun, number) for number in shown}
+        stages = {number: _stage(timeline, asked, begun, number) for number in known_contacts}
         return cls(graph, until, present, newcomers, stages)
 
 
@@ -191,17 +191,17 @@ def _place_of_pair(newcomer: Tensor, pair: Tensor, time: Tensor, tie_break: Tens
     return place[at]
 
 
-def _stage(timeline: Timeline, newcomers: Tensor, is_present: Tensor, shown: int) -> NewcomerStage:
-    """The newcomers at the moment of the contact after `shown` ones, and the contacts from then on."""
+def _stage(timeline: Timeline, newcomers: Tensor, is_present: Tensor, num_known: int) -> NewcomerStage:
+    """The newcomers at the moment of the contact after `num_known` ones, and the contacts from then on."""
     contacts, after = timeline.contacts, torch.tensor(len(timeline.instants))
     row, place = ragged(contacts.start[newcomers], contacts.end(newcomers, after))  # in order of time
     other, tick = contacts.other[place].long(), torch.from_numpy(contacts.lists.tick)[place].long()
     start = torch.searchsorted(row, torch.arange(len(newcomers)))
     count = torch.bincount(row, minlength=len(newcomers))
-    enough = (count > shown).nonzero().squeeze(1)
-    moment = tick[start[enough] + shown]
-    if shown:  # contacts of one second cannot be parted
-        parted = tick[start[enough] + shown - 1] < moment
+    enough = (count > num_known).nonzero().squeeze(1)
+    moment = tick[start[enough] + num_known]
+    if num_known:  # contacts of one second cannot be parted
+        parted = tick[start[enough] + num_known - 1] < moment
         enough, moment = enough[parted], moment[parted]
     at = torch.full_like(newcomers, -1)
     at[enough] = torch.arange(len(enough))

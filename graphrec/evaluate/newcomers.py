@@ -45,25 +45,26 @@ class NewcomerRanks:
     rank: dict[tuple[int, Direction], np.ndarray]
     newcomer: dict[tuple[int, Direction], np.ndarray]
 
-    def terms(self, metric: str, shown: int, direction: Direction) -> tuple[np.ndarray, np.ndarray]:
+    def terms(self, metric: str, num_known: int, direction: Direction) -> tuple[np.ndarray, np.ndarray]:
         """The values [M] whose mean is a metric, 'mrr' or 'recall', and their newcomers [M].
 
         Raises:
             KeyError: there is no such metric or question.
         """
-        rank = self.rank[shown, direction]
+        rank = self.rank[num_known, direction]
         values = {"mrr": reciprocal_rank(rank), "recall": (rank <= self.k).astype(np.float64)}
-        return values[metric], self.newcomer[shown, direction]
+        return values[metric], self.newcomer[num_known, direction]
 
     def rows(self) -> list[Row]:
         """Return a row of metrics with 95% intervals, paired by newcomer, for each question with answers."""
         out: list[Row] = []
-        for (shown, direction), rank in self.rank.items():
+        for (num_known, direction), rank in self.rank.items():
             if not len(rank):
                 continue
-            row: Row = {"model": self.name, "shown": shown, "direction": direction, "n": len(rank)}
+            row: Row = {"model": self.name, "known_contacts": num_known}
+            row |= {"direction": direction, "n": len(rank)}
             for metric, title in (("mrr", "mrr"), ("recall", f"recall@{self.k}")):
-                values, group = self.terms(metric, shown, direction)
+                values, group = self.terms(metric, num_known, direction)
                 low, high = bootstrap_interval(values, group)
                 row |= {title: float(values.mean()), f"{title}_low": low, f"{title}_high": high}
             out.append(row)
@@ -99,12 +100,12 @@ def evaluate_newcomers(
     since["of_newcomers"][questions.newcomers] = timeline.first_tick[questions.newcomers].long()
     rank: dict[tuple[int, Direction], np.ndarray] = {}
     newcomer: dict[tuple[int, Direction], np.ndarray] = {}
-    for shown, stage in questions.stages.items():
+    for num_known, stage in questions.stages.items():
         for direction in DIRECTIONS:
             asked = _asked(graph, stage, direction)
-            title = f"{scorer.name}, {shown} contacts"
-            rank[shown, direction] = _ranks(scorer, graph, asked, since[direction], title, progress)
-            newcomer[shown, direction] = stage.user[stage.row].numpy()
+            title = f"{scorer.name}, {num_known} contacts"
+            rank[num_known, direction] = _ranks(scorer, graph, asked, since[direction], title, progress)
+            newcomer[num_known, direction] = stage.user[stage.row].numpy()
     return NewcomerRanks(scorer.name, k, rank, newcomer)
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphrec.features import NUM_PREFIX_FEATURES, NUM_QUERY_FEATURES
-from graphrec.nn.kept import kept_value
+from graphrec.nn.cached_values import cached_value
 from graphrec.nn.layers import MixtureOfExperts, Standardize, feed_forward, mlp, run_layers
 
 Decoder = Literal["towers", "moe", "transformer"]
@@ -101,7 +101,7 @@ class CodeTowers(nn.Module):
         else:
             hidden = by_query.index_select(0, row)
             if weights:
-                tables = kept_value(
+                tables = cached_value(
                     tower,
                     "tables",
                     (first.weight, tokens.weight),
@@ -226,7 +226,7 @@ class PrefixScore(nn.Module):
             weight = own / deviation
             return weight, bias - weight @ mean
 
-        weight, rest = kept_value(self, "folded", (own, bias, mean, deviation), folded)
+        weight, rest = cached_value(self, "folded", (own, bias, mean, deviation), folded)
         query = F.linear(vector, self.query.weight) + rest
         return PrefixScoreParts(weight, query, self.score.weight.squeeze(0), self.score.bias)
 

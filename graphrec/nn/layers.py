@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphrec.data.checks import check_choice, check_counts, check_dropout
-from graphrec.nn.kept import kept_value
+from graphrec.nn.cached_values import cached_value
 
 Activation = Literal["gelu", "swiglu"]
 
@@ -56,7 +56,7 @@ class Standardize(nn.Module):
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation, [F] each."""
         mean, square = self.mean, self.square
-        return mean, kept_value(
+        return mean, cached_value(
             self, "deviation", (mean, square), lambda: (square - mean.square()).clamp(min=1e-4).sqrt()
         )
 

@@ -14,8 +14,8 @@ from graphrec.features import (
     NUM_PERSON_FEATURES,
     NUM_QUERY_FEATURES,
 )
+from graphrec.nn.cached_values import cached_value
 from graphrec.nn.candidate_scores import CandidateScores
-from graphrec.nn.kept import kept_value
 from graphrec.nn.layers import Standardize, mlp, run_layers
 from graphrec.nn.mixture_kernels import ABSENT, fill_flags
 from graphrec.temporal import Neighborhood
@@ -161,7 +161,7 @@ class NeighborhoodMixture(nn.Module):
             table = (kind @ by_kind.T)[:, None] + kind @ by_next.T + bias
             return table.flatten(0, 1), by_feature.T
 
-        table, by_feature = kept_value(self, "path", (kind, weight, bias), in_parts)
+        table, by_feature = cached_value(self, "path", (kind, weight, bias), in_parts)
         both = kinds[:, 0] * len(kind) + kinds[:, 1]
         out = torch.addmm(table.index_select(0, both), self.standardize_path(path), by_feature)
         return run_layers(others, out).clamp(-MAX_PATH_LOGIT, MAX_PATH_LOGIT).exp()
@@ -213,7 +213,7 @@ def _score_people(
         )
         return by_query.T, by_pair.T, torch.cat([flags, people, similarity], 1).T
 
-    by_query, by_pair, by_rest = kept_value(scorer, "parts", (weight,), in_parts)
+    by_query, by_pair, by_rest = cached_value(scorer, "parts", (weight,), in_parts)
     rest = torch.addmm(first.bias, query, by_query).index_select(0, around.row)
     rest = rest.index_add_(0, around.contact_position, pair @ by_pair)
     return run_layers(others, torch.addmm(rest, known, by_rest)).squeeze(1)

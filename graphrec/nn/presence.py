@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from graphrec.features import NUM_PRESENCE_FEATURES
-from graphrec.nn.kept import kept_value
+from graphrec.nn.cached_values import cached_value
 from graphrec.nn.layers import Standardize
 
 
@@ -41,7 +41,7 @@ class PresenceScore(nn.Module):
         """The hidden layer with the learned standardization folded in: weights [H, F] and bias [H]."""
         mean, deviation = self.standardize.statistics
         sources = self.hidden.weight, self.hidden.bias, mean, deviation
-        return kept_value(self, "folded", sources, lambda: self._folded(mean, deviation))
+        return cached_value(self, "folded", sources, lambda: self._folded(mean, deviation))
 
     def _folded(self, mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
         weight = self.hidden.weight / deviation

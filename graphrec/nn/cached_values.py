@@ -1,4 +1,4 @@
-"""Values that follow from weights, kept until these change."""
+"""Values computed from weights, cached until these change."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from graphrec.inference import lasting_tensors
 Value = TypeVar("Value")
 
 
-class Kept(NamedTuple, Generic[Value]):
+class CachedValue(NamedTuple, Generic[Value]):
     """A value, and the tensors that it follows from.
 
     Attributes:
@@ -32,26 +32,26 @@ class Kept(NamedTuple, Generic[Value]):
         return True
 
 
-def kept_value(
+def cached_value(
     module: nn.Module, name: str, sources: Sequence[Tensor], compute: Callable[[], Value]
 ) -> Value:
-    """Return a value computed from tensors of a module; without gradients, it is kept until these change.
+    """Return a value computed from tensors of a module; without gradients, it is cached until these change.
 
     Args:
-        module: it keeps the value, outside of its state.
+        module: the value is cached in it, outside of its state.
         name: of the value in the module.
         sources: parameters and buffers that the value follows from.
         compute: returns the value, a tensor or a tuple of them.
     """
     if torch.is_grad_enabled() and any(source.requires_grad for source in sources):
         return compute()
-    kept: dict[str, Kept[Value]] = module.__dict__.setdefault("_kept", {})
-    last = kept.get(name)
+    cached: dict[str, CachedValue[Value]] = module.__dict__.setdefault("_cached", {})
+    last = cached.get(name)
     if last is not None and last.follows_from(sources):
         return last.value
     if any(source.is_inference() for source in sources):  # they do not count their changes
         return compute()
     with lasting_tensors():
         value = compute()
-    kept[name] = Kept([(source, source._version, source.data_ptr()) for source in sources], value)
+    cached[name] = CachedValue([(source, source._version, source.data_ptr()) for source in sources], value)
     return value
