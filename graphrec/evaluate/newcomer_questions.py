@@ -14,13 +14,13 @@ from graphrec.data.checks import check_choice, check_count, check_graph, check_n
 from graphrec.temporal import Timeline, ragged
 
 KNOWN_CONTACTS = (0, 1, 3, 5)
-"""Contacts of a newcomer that are known when it is asked about."""
+"""How many contacts of a newcomer are known when the question is asked."""
 
 MAX_NEWCOMERS = 3000
 """Newcomers asked about, at most; a fixed random sample of more."""
 
 MIN_MOMENTS = 100
-"""Distinct times without which they do not tell who came first."""
+"""With fewer distinct times, times do not tell who came first."""
 
 Order = Literal["time", "drawn"]
 
@@ -39,9 +39,6 @@ class NewcomerStage:
     time: Tensor
     row: Tensor
     other: Tensor
-
-    def __len__(self) -> int:
-        return self.user.numel()
 
 
 @dataclass(frozen=True)
@@ -78,7 +75,8 @@ class NewcomerQuestions:
         about at the moments of their own contacts, on the graph as it is. In order 'drawn' they are drawn:
         the graph is built anew from the events between all others, in order of time, or where times do not
         tell who came first in a random order of pairs, one a second; after them come the newcomers' contacts,
-        the first ones of all newcomers at one time, then the second ones, and so on.
+        the first ones of all newcomers at one time, then the second ones, and so on. Impressions, untimed
+        friendships and join times are left out of it.
 
         Args:
             graph: the whole graph.
@@ -117,10 +115,15 @@ class NewcomerQuestions:
         return cls(graph, until, present, newcomers, stages)
 
 
+def _users_with_events(timeline: Timeline) -> Tensor:
+    """Users with at least one event: [n] int64, ascending."""
+    return (timeline.first_tick < len(timeline.instants)).nonzero().squeeze(1)
+
+
 def _last_to_join(graph: FriendGraph, share: float) -> tuple[Tensor, int]:
     """The last users to join, [n] int64, and the moment (s) from which on they did."""
     timeline = Timeline.of(graph)
-    seen = (timeline.first_tick < len(timeline.instants)).nonzero().squeeze(1)
+    seen = _users_with_events(timeline)
     joined = timeline.instants[timeline.first_tick[seen]]
     given = graph[USER].get("join_time")
     if given is not None:
@@ -133,7 +136,7 @@ def _last_to_join(graph: FriendGraph, share: float) -> tuple[Tensor, int]:
 def _drawn(graph: FriendGraph, share: float, generator: torch.Generator) -> tuple[FriendGraph, Tensor, int]:
     """A graph in which drawn users come last: (graph, newcomers [n] int64, when they begin)."""
     timeline, events = Timeline.of(graph), graph.events()
-    seen = (timeline.first_tick < len(timeline.instants)).nonzero().squeeze(1)
+    seen = _users_with_events(timeline)
     drawn = torch.randperm(len(seen), generator=generator)[: max(1, int(share * len(seen)))]
     is_new = torch.zeros(graph.num_users, dtype=torch.bool)
     is_new[seen[drawn]] = True

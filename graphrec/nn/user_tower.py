@@ -60,10 +60,7 @@ class UserTower(nn.Module):
             return self.no_history.expand(position.numel(), -1)
         # Only events at the times of the wanted positions are encoded.
         out = torch.empty(2, len(timelines), dtype=torch.int64)
-        size, at = (
-            torch.empty(len(timelines), dtype=torch.int64),
-            torch.empty(len(position), dtype=torch.int64),
-        )
+        size, at = torch.empty_like(timelines.row, device="cpu"), torch.empty_like(position, device="cpu")
         arrays = timelines.row, timelines.time, position, out, size, at
         number, num_ties = find_ties(*(x.cpu().contiguous().numpy() for x in arrays))
         wanted, tie = out[:, :number].to(other.device)

@@ -175,10 +175,8 @@ def add_child_scores(
     for r in range(len(first)):
         widest = max(widest, count[r])
     dim, cosine = query_vector.shape[1], np.empty(widest, np.float32)
-    tile, last = (
-        np.empty((dim, widest), np.float32),
-        -1,
-    )  # the children of one prefix, for vector instructions
+    tile = np.empty((dim, widest), np.float32)  # the children of one prefix, for vector instructions
+    last = -1
     for r in stable_order(first):  # prefixes of several queries that are the same one after the other
         at, base, number, b = first[r], start[r], count[r], row[r]
         cosine[:number] = 0.0
