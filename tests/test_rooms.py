@@ -27,6 +27,7 @@ ROOMS = (
     "explain",
     "report",
     "service",
+    "serving",
     "cli",
 )
 PACKAGE = Path(graphrec.__file__).parent

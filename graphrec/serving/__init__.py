@@ -1,0 +1,1 @@
+"""Serving a bundle over HTTP: durable writes, answers in small batches, and a server."""
