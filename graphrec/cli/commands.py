@@ -18,6 +18,7 @@ from graphrec.report import list_table, slice_table
 from graphrec.service import Bundle, RuleStore, StaleBundleError, current_digest, suggest_everyone
 from graphrec.service.export import check_output
 from graphrec.service.manifest import check_target
+from graphrec.serving.compaction import save_fit
 from graphrec.temporal import index_parquet
 from graphrec.threads import one_intra_op_thread
 
@@ -36,13 +37,15 @@ def fit(options: argparse.Namespace) -> None:
         graph = build_graph(read_log(options), users, options.roles)
     bundle = Bundle.fit(graph, model=model)
     try:
-        bundle.save(options.out, replaces=before)
+        carried = save_fit(bundle, options.out, before)
     except StaleBundleError:
         spare = _save_beside(bundle.with_rules(RuleStore(options.out).current()), options.out)
         raise DataError(
             f"{options.out}: another process has written it while this fit ran, and its version stays; "
             f"this fit is in {spare}, with the current rules"
         ) from None
+    if carried:
+        print(f"graphrec: {carried:,} later events of the served bundle were carried over", file=sys.stderr)
     _print_summary(options.out, bundle)
     print(f"{bundle.tokenizer.table}")
 

@@ -148,6 +148,7 @@ def suggested(
     blocked: Tensor,
     opted_out: Tensor,
     include_known: bool = False,
+    exclude: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Suggest k new people for each of B queries, by user index.
 
@@ -158,17 +159,24 @@ def suggested(
         blocked: [2, P] integers, pairs of people who are not suggested to each other.
         opted_out: [O] integers, people who are suggested to nobody.
         include_known: also suggest people the user has had contact with, either way.
+        exclude: further people not to suggest: row of the query [M] and user [M], int64.
 
     Returns:
         users [B, k] int64, best first, padded with -1, and scores [B, k] float64, padded with -inf; both [B,
         N] if k is greater than the number of users N.
     """
     with recommender.graph.guard.reading():
-        return _suggested(recommender, query, k, blocked, opted_out, include_known)
+        return _suggested(recommender, query, k, blocked, opted_out, include_known, exclude)
 
 
 def _suggested(
-    recommender: Recommender, query: Query, k: int, blocked: Tensor, opted_out: Tensor, include_known: bool
+    recommender: Recommender,
+    query: Query,
+    k: int,
+    blocked: Tensor,
+    opted_out: Tensor,
+    include_known: bool,
+    further: tuple[Tensor, Tensor] | None,
 ) -> tuple[Tensor, Tensor]:
     """As `suggested`, while no events are appended."""
     graph = recommender.graph
@@ -177,7 +185,7 @@ def _suggested(
     k = min(check_count("k", k, maximum=None), graph.num_users)
     blocked = check_index("blocked", blocked, graph.num_users, shape=(2, None))
     opted_out = check_index("opted_out", opted_out, graph.num_users)
-    exclude = [_blocked_rows(query, blocked)]
+    exclude = [_blocked_rows(query, blocked), *([] if further is None else [further])]
     if not include_known:
         timeline = Timeline.of(graph, follows=True)
         exclude.append(timeline.contacts.before(query.user, timeline.tick(query.time)))

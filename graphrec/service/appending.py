@@ -15,7 +15,20 @@ if TYPE_CHECKING:
 def append_in_place(bundle: Bundle, log: EventLog, *, again: bool) -> None:
     """Append a log to a bundle; see `Bundle.append`."""
     with bundle.graph.guard.writing():
-        logs = append_log_digest(bundle.logs, log, again=again)
+        _append(bundle, log, append_log_digest(bundle.logs, log, again=again))
+
+
+def append_stream(bundle: Bundle, log: EventLog) -> None:
+    """Append a log of a stream, which knows itself what was appended before: its digest is not kept.
+
+    Raises:
+        DataError: as `Recommender.append`. Nothing is changed.
+    """
+    _append(bundle, log, bundle.logs)
+
+
+def _append(bundle: Bundle, log: EventLog, logs: tuple[str, ...]) -> None:
+    with bundle.graph.guard.writing():
         num_users = bundle.graph.num_users
         bundle.recommender.append(log)
         fields = {

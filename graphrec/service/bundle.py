@@ -125,8 +125,15 @@ class Bundle:
             return Suggestions.of(self.graph.user_ids, query.user, people, scores)
 
     @one_intra_op_thread()
-    def suggested(self, query: Query, k: int) -> tuple[Tensor, Tensor]:
+    def suggested(
+        self, query: Query, k: int, exclude: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Suggest k new people for each of B queries, within the rules.
+
+        Args:
+            query: B queries.
+            k: people for each, at most.
+            exclude: further people not to suggest: row of the query [M] and user [M], int64.
 
         Returns:
             users [B, k] int64, best first, padded with -1, and scores [B, k], padded with -inf.
@@ -134,7 +141,7 @@ class Bundle:
         with self.graph.guard.reading():
             k = min(check_count("k", k, maximum=None), self.graph.num_users)
             blocked, gone = self._rule_indices(self.origin.enforced_rules)
-            return suggested(self.recommender, query, k, blocked=blocked, opted_out=gone)
+            return suggested(self.recommender, query, k, blocked=blocked, opted_out=gone, exclude=exclude)
 
     def explain(self, user: Id, candidate: Id, **question: Unpack[Question]) -> Explanation:
         """Explain why a person is suggested to a user, within the rules; see `graphrec.explain.explain`.
@@ -207,29 +214,32 @@ class Bundle:
         """
         append_in_place(self, log, again=again)
 
-    def forget(self, user: Id) -> Bundle:
-        """Return a bundle without a user: in the graph, STUs, data of the recommender, and rules.
+    def forget(self, user: Id, *others: Id) -> Bundle:
+        """Return a bundle without some users: in the graph, STUs, data of the recommender, and rules.
 
-        Parameters learned from all users (codebooks, a half-life, the weights of a network) stay. If the user
+        Parameters learned from all users (codebooks, a half-life, the weights of a network) stay. If a user
         is in later events, they are a newcomer.
 
         Raises:
-            KeyError: neither the graph nor the rules have the user.
+            KeyError: neither the graph nor the rules have a user.
             DataError: no event would be left.
         """
-        ids, rules = self.graph.user_ids, self.rules
-        if int(ids.find([user])) >= 0:
-            (user,) = ids.lookup(ids.index([user]))
-            out = self._on(self.graph.without([user]), gone=[user])
-        elif rules.without(user) != rules:
-            out = self._changed()
-        else:
-            ids.index([user])
-            raise KeyError(f"unknown user id {user!r}")
+        ids, rules, gone = self.graph.user_ids, self.rules, []
+        for one in (user, *others):
+            if int(ids.find([one])) >= 0:
+                gone.extend(ids.lookup(ids.index([one])))
+            elif rules.without(one) == rules:
+                ids.index([one])
+                raise KeyError(f"unknown user id {one!r}")
+            else:
+                gone.append(one)
+        known = [one for one in gone if int(ids.find([one])) >= 0]
+        out = self._on(self.graph.without(known), gone=known) if known else self._changed()
         origin = out.origin
         if isinstance(origin.rules, Rules):
-            origin.rules = origin.rules.without(user)
-        origin.forgotten = (*origin.forgotten, user)
+            for one in gone:
+                origin.rules = origin.rules.without(one)
+        origin.forgotten = (*origin.forgotten, *gone)
         return out
 
     def with_rules(self, rules: Rules) -> Bundle:
@@ -333,6 +343,8 @@ class Bundle:
             "logs": list(self.logs),
             **self.origin.forgetting(version),
         }
+        if self.origin.log_position is not None:
+            head["log_position"] = self.origin.log_position
         self.origin.advance_to(
             manifest.write_version(folder, head, self._fill), store, self.graph.user_ids.values
         )

@@ -31,6 +31,8 @@ class Origin:
         digest: of the version that equals the bundle; empty if none does.
         forgotten: users whom `save` deletes from the rules.
         users: raw ids [N] of the version that the bundle was made from; None without a folder.
+        log_position: position in the log of a server's writes after those in the bundle; None without one.
+        hidden: ids, as text, of users who count as opted out; they are not saved.
     """
 
     rules: Rules | RuleStore
@@ -39,7 +41,10 @@ class Origin:
     digest: str = ""
     forgotten: tuple[Id, ...] = ()
     users: pa.Array | None = None
+    log_position: int | None = None
+    hidden: frozenset[str] = frozenset()
     _compared: tuple[str, frozenset[str]] = field(default=("", frozenset()), repr=False)
+    _enforced: tuple[Rules, frozenset[str], Rules] | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, version: manifest.Version, users: pa.Array) -> Origin:
@@ -50,7 +55,14 @@ class Origin:
         """
         store = RuleStore(version.path.parent)
         store.current()
-        return cls(store, versions=frozenset({version.digest}), digest=version.digest, users=users)
+        position = version.content.get("log_position")
+        return cls(
+            store,
+            versions=frozenset({version.digest}),
+            digest=version.digest,
+            users=users,
+            log_position=position,
+        )
 
     @property
     def current_rules(self) -> Rules:
@@ -59,10 +71,14 @@ class Origin:
 
     @property
     def enforced_rules(self) -> Rules:
-        """The rules now; users whom the folder has forgotten since count as opted out."""
+        """The rules now; hidden users, and those whom the folder has forgotten since, count as opted out."""
         rules = self.current_rules  # first: the rules of a forgotten user are deleted last
-        gone = self.forgotten_since()
-        return Rules(rules.blocked, rules.opted_out | gone) if gone else rules
+        gone = self.forgotten_since() | self.hidden
+        if not gone:
+            return rules
+        if self._enforced is None or self._enforced[0] is not rules or self._enforced[1] != gone:
+            self._enforced = rules, gone, Rules(rules.blocked, rules.opted_out | gone)
+        return self._enforced[2]
 
     def forgotten_since(self) -> frozenset[str]:
         """The ids, as text, of users of the bundle's version who are not in the folder's current version.
@@ -85,6 +101,10 @@ class Origin:
 
     def _compare(self, version: manifest.Version) -> tuple[str, frozenset[str]]:
         return version.digest, frozenset(_missing(pa.chunked_array([self.users]), version))
+
+    def accept(self, digest: str, users: pa.Array) -> None:
+        """Take a version of users [N], written by another process from what the bundle holds, for its own."""
+        self.versions, self.users = self.versions | {digest}, users
 
     def write_rules(self, store: RuleStore, *, is_new: bool) -> None:
         """Write the difference from `rules_before` to the rules of a folder.
