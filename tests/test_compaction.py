@@ -219,8 +219,10 @@ def test_the_process_prints_what_came_of_it(tmp_path: Path) -> None:
     folder = saved(tmp_path / "bundle")
     logged(folder, [events((1, 50, NOW, "call"))])
     command = [sys.executable, "-m", "graphrec.serving.compaction", str(folder)]
+    before = Bundle.load(folder).digest
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert json.loads(out) == {"digest": Bundle.load(folder).digest, "position": 1, "num_users": 13}
+    now = Bundle.load(folder)
+    assert json.loads(out) == {"digest": now.digest, "replaced": before, "position": 1, "num_users": 13}
     ServingFiles(folder).log.unlink()
     failed = subprocess.run(command, capture_output=True, text=True)
     assert failed.returncode == 1

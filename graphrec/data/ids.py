@@ -260,8 +260,11 @@ class UserIds:
         """Return the raw ids of user indices, in the order given."""
         import torch
 
-        rows = torch.as_tensor(indices, dtype=torch.int64).reshape(-1).cpu().numpy()
-        return cast(list[Id], self.values.take(pa.array(rows)).to_pylist())
+        rows = torch.as_tensor(indices, dtype=torch.int64).reshape(-1).cpu()
+        raw = self.raw.cpu()[rows]  # these rows alone: a growing graph has new ids at every append
+        if raw.dim() == 1:
+            return cast(list[Id], raw.tolist())
+        return [value.decode() for value in as_bytes(raw.numpy()).tolist()]
 
 
 def plain_ids(values: pa.Array) -> pa.Array:

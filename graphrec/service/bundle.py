@@ -345,6 +345,8 @@ class Bundle:
         }
         if self.origin.log_position is not None:
             head["log_position"] = self.origin.log_position
+        if self.origin.adds_to:
+            head["adds_to"] = self.origin.adds_to
         self.origin.advance_to(
             manifest.write_version(folder, head, self._fill), store, self.graph.user_ids.values
         )

@@ -32,6 +32,7 @@ class Origin:
         forgotten: users whom `save` deletes from the rules.
         users: raw ids [N] of the version that the bundle was made from; None without a folder.
         log_position: position in the log of a server's writes after those in the bundle; None without one.
+        adds_to: digest of the version that the next one only adds events to; empty if it does not.
         hidden: ids, as text, of users who count as opted out; they are not saved.
     """
 
@@ -42,6 +43,7 @@ class Origin:
     forgotten: tuple[Id, ...] = ()
     users: pa.Array | None = None
     log_position: int | None = None
+    adds_to: str = ""
     hidden: frozenset[str] = frozenset()
     _compared: tuple[str, frozenset[str]] = field(default=("", frozenset()), repr=False)
     _enforced: tuple[Rules, frozenset[str], Rules] | None = field(default=None, repr=False)
@@ -89,7 +91,10 @@ class Origin:
         if not isinstance(self.rules, RuleStore) or self.users is None:
             return frozenset()
         folder = self.rules.path.parent
-        found = manifest.current_digest(folder)
+        version = manifest.current_version(folder)
+        found = None if version is None else version.digest
+        if version is not None and version.content.get("adds_to") in self.versions:
+            self.versions |= {version.digest}
         if found in self.versions:
             return frozenset()
         if found != self._compared[0]:

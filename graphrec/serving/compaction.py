@@ -37,11 +37,13 @@ class Compaction:
 
     Attributes:
         digest: of the version.
+        replaced: digest of the version before.
         position: after the last write in it.
         num_users: of the version.
     """
 
     digest: str
+    replaced: str
     position: int
     num_users: int
 
@@ -50,8 +52,8 @@ def catch_up(bundle: Bundle, log: Path, end: int | None = None) -> tuple[Applied
     """Apply the writes in a log that a bundle does not contain.
 
     Args:
-        bundle: changed in place, unless a user is forgotten. One that was never served contains the events
-            of the log that it has (see `missing_events`), and none that are later.
+        bundle: as it was loaded; changed in place, unless a user is forgotten. One that does not say which
+            writes it contains lacks those that `missing_events` tells.
         log: of the server.
         end: position after the last one to apply; None for all.
 
@@ -61,13 +63,34 @@ def catch_up(bundle: Bundle, log: Path, end: int | None = None) -> tuple[Applied
     Raises:
         FileNotFoundError, DataError: as `read_records`.
     """
-    position = bundle.origin.log_position
-    first = read_start(log).position if position is None else position
+    first, is_exact = contained(bundle, log)
     contents, end = read_records(log, first, end)
     writes = [entry.write for content in contents for entry in decode_writes(content)]
-    applied = apply_writes(bundle, only_missing(bundle.graph, writes) if position is None else writes)
+    applied = apply_writes(bundle, writes if is_exact else only_missing(bundle.graph, writes))
     found = at_position(applied.bundle, end)
     return Applied(found, applied.num_events, applied.num_late, applied.others), end
+
+
+def contained(bundle: Bundle, log: Path) -> tuple[int, bool]:
+    """As `contained_in`, for a bundle as it was loaded."""
+    return contained_in(bundle.digest, bundle.origin.log_position, log)
+
+
+def contained_in(digest: str, position: int | None, log: Path) -> tuple[int, bool]:
+    """The position in a log after the writes that a version contains, and whether that is exact.
+
+    It is not for a version that was put in the place of the one that is served, by other means than
+    `save_fit`: it may contain some of the writes that follow.
+
+    Args:
+        digest: of the version.
+        position: that it says itself, if it does.
+        log: of the server.
+    """
+    if position is not None:
+        return position, True
+    start = read_start(log)
+    return start.position, start.state.get("base") == digest
 
 
 def compact(folder: Path) -> Compaction:
@@ -80,12 +103,14 @@ def compact(folder: Path) -> Compaction:
     """
     files = ServingFiles(folder)
     before: list[int] = []
+    replaced: list[str] = []
 
     def change(bundle: Bundle) -> Bundle:
-        position = bundle.origin.log_position
-        before.append(read_start(files.log).position if position is None else position)
+        before.append(contained(bundle, files.log)[0])
+        replaced.append(bundle.digest)
         applied, end = catch_up(bundle, files.log)
         files.write_rows(before[0], end, applied.others)
+        applied.bundle.origin.adds_to = "" if applied.bundle.origin.forgotten else replaced[0]
         return applied.bundle
 
     bundle = Bundle.update(folder, change)
@@ -93,7 +118,7 @@ def compact(folder: Path) -> Compaction:
     if end is None:
         raise AssertionError("unreachable: a bundle that caught up has a position")
     files.forget(_forgotten(files.log, before[0], end))
-    return Compaction(bundle.digest, end, bundle.graph.num_users)
+    return Compaction(bundle.digest, replaced[0], end, bundle.graph.num_users)
 
 
 def _forgotten(log: Path, first: int, end: int) -> list[str]:

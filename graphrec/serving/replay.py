@@ -108,7 +108,7 @@ def append_events(bundle: Bundle, events: EventsWrite) -> tuple[int, int, list[R
     if not any(fits):
         return 0, 0, [Row(*row) for row in _rows(events)]
     left = [row for row, fit in zip(_rows(events), fits, strict=True) if not fit]
-    kept = events if all(fits) else _selected(events, fits)
+    kept = events if all(fits) else events.kept(fits)
     time = np.maximum.accumulate(np.array([_last_time(bundle.graph), *kept.time], dtype=np.int64))[1:]
     num_late = int((time != np.array(kept.time)).sum())
     try:
@@ -158,7 +158,7 @@ def missing_events(graph: FriendGraph, events: EventsWrite) -> EventsWrite:
         is_there = row.time > end - MAX_LATE and there[row.src, row.dst, row.action] > 0
         there[row.src, row.dst, row.action] -= is_there
         missing.append(row.time >= end and not is_there)
-    return _selected(events, missing)
+    return events.kept(missing)
 
 
 def late_events(graph: FriendGraph, time: int) -> EventsWrite:
@@ -188,7 +188,7 @@ def only_missing(graph: FriendGraph, writes: Sequence[Write]) -> list[Write]:
             for row in reversed(_rows(one)):
                 kept.append(missing[row] > 0)
                 missing[row] -= kept[-1]
-            out.append(_selected(one, kept[::-1]))
+            out.append(one.kept(kept[::-1]))
         else:
             out.append(one)
     return out[::-1]
@@ -209,8 +209,3 @@ def _rows(events: EventsWrite) -> list[Row]:
 
 def _interleaved(events: EventsWrite) -> list[str]:
     return [one for pair in zip(events.src, events.dst, strict=True) for one in pair]
-
-
-def _selected(events: EventsWrite, kept: Sequence[bool]) -> EventsWrite:
-    weight = None if events.weight is None else tuple(compress(events.weight, kept))
-    return events_of_rows(compress(_rows(events), kept), weight)

@@ -126,9 +126,11 @@ class SideState:
     Attributes:
         keys: of requests.
         resting: dismissed suggestions.
+        base: digest of the bundle that the first log was begun for.
     """
 
     def __init__(self, rest: int = REST_SECONDS) -> None:
+        self.base = ""
         self.keys, self.resting = IdempotencyKeys(), RestingPairs(rest)
 
     def add(self, writes: Iterable[KeyedWrite]) -> None:
@@ -146,9 +148,10 @@ class SideState:
 
     def plain(self) -> dict[str, Any]:
         """The state as plain values."""
-        return {"keys": self.keys.plain(), "resting": self.resting.plain()}
+        return {"base": self.base, "keys": self.keys.plain(), "resting": self.resting.plain()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Add a state that `plain` returned."""
+        self.base = state.get("base", "")
         self.keys.restore(state.get("keys", ""))
         self.resting.restore(state.get("resting", {}))

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import compress
 from typing import Any, Literal, TypeAlias, get_args
 
 from graphrec.data.errors import DataError
@@ -34,6 +35,16 @@ class EventsWrite:
 
     def __len__(self) -> int:
         return len(self.src)
+
+    def kept(self, mask: Sequence[bool]) -> EventsWrite:
+        """Those events where a mask is True."""
+        return EventsWrite(
+            tuple(compress(self.src, mask)),
+            tuple(compress(self.dst, mask)),
+            tuple(compress(self.time, mask)),
+            tuple(compress(self.action, mask)),
+            None if self.weight is None else tuple(compress(self.weight, mask)),
+        )
 
 
 @dataclass(frozen=True)
