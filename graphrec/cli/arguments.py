@@ -27,6 +27,7 @@ COMMANDS = {
     "add": "Add events, the users in them, and features of users, without a new fit.",
     "forget": "Remove a user from the bundle.",
     "block": "Never suggest two users to each other, nor name one to the other.",
+    "serve": "Answer requests for suggestions over HTTP, and take in events as they come.",
     "opt-out": "Never suggest a user to anyone, nor name the user in an explanation.",
 }
 
@@ -114,6 +115,8 @@ def _parser() -> argparse.ArgumentParser:
                 "--file", type=_path, metavar="FILE.csv", help=f"many at once: CSV with the columns {columns}"
             )
             command.add_argument("--undo", action="store_true")
+        if name == "serve":
+            _add_serving_options(command)
         if name in ("recommend", "explain"):
             command.add_argument(
                 "--time",
@@ -146,6 +149,28 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("events", metavar="EVENTS", nargs="*", help=f"later events; {EVENTS_HELP}")
             add_reading_options(command)
     return parser
+
+
+def _add_serving_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
+    command.add_argument("--port", type=_number, default=8000, help="to listen on (8000)")
+    command.add_argument(
+        "--tokens",
+        type=_path,
+        metavar="FILE",
+        help="bearer tokens, a line `read TOKEN` or `write TOKEN` for each; needed unless the address is of "
+        "this machine alone",
+    )
+    command.add_argument(
+        "--rate", type=_number, default=2000, help="requests a second of one token or address (2000)"
+    )
+    command.add_argument(
+        "--rest",
+        metavar="LENGTH",
+        default="30d",
+        help="time for which a dismissed person is not suggested again to the user (30d)",
+    )
+    command.add_argument("--access-log", action="store_true", help="log each request, with the ids in it")
 
 
 def _path(text: str) -> Path:

@@ -19,6 +19,9 @@ from graphrec.cli.arguments import parse_arguments
 INTERRUPTED, PIPE_CLOSED, TERMINATED = 130, 141, 143
 """Exit codes besides 0 for success, 1 for expected errors and 2 for a wrong command line."""
 
+MODULES = {"block": "rule_commands", "opt-out": "rule_commands", "serve": "serve_command"}
+"""Modules of commands, other than `commands`."""
+
 EXPECTED = (
     *(OSError, ValueError, KeyError, IndexError, TypeError, OverflowError),
     *(NotImplementedError, MemoryError, RecursionError),
@@ -41,8 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             warnings.simplefilter("always", UserWarning)
             warnings.showwarning = _show_warning
             # Import only the module of the command: changes of rules do without torch.
-            rules = options.command in ("block", "opt-out")
-            module = importlib.import_module(f"graphrec.cli.{'rule_commands' if rules else 'commands'}")
+            home = MODULES.get(options.command, "commands")
+            module = importlib.import_module(f"graphrec.cli.{home}")
             getattr(module, options.command.replace("-", "_"))(options)
             sys.stdout.flush()
     except BrokenPipeError:

@@ -85,6 +85,11 @@ class Committer:
         self._thread.start()
 
     @property
+    def is_alive(self) -> bool:
+        """Whether the thread is running."""
+        return self._thread.is_alive()
+
+    @property
     def position(self) -> int:
         """That the next record will have."""
         return self._file.position

@@ -89,6 +89,11 @@ class Engine:
         self._thread.start()
 
     @property
+    def is_alive(self) -> bool:
+        """Whether the thread is running."""
+        return self._thread.is_alive()
+
+    @property
     def num_waiting(self) -> int:
         """Requests that wait."""
         return len(self._short) + len(self._long) + len(self._tasks)

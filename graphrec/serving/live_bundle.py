@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time as clock
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,6 +22,29 @@ ABSOLUTE_SECONDS = 946_684_800
 """The year 2000: a log that ends later tells the time by the clock; others have a start of their own."""
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What a bundle has a place for.
+
+    Attributes:
+        actions: of events, those of impressions included.
+        is_weighted: whether events have weights.
+        has_integer_ids: whether all ids are integers.
+    """
+
+    actions: tuple[str, ...]
+    is_weighted: bool
+    has_integer_ids: bool
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> Facts:
+        """The facts of a bundle."""
+        graph = bundle.graph
+        return cls(
+            (*graph.actions, *graph.impressions), graph.weights() is not None, graph.user_ids.raw.dim() == 1
+        )
+
+
 class LiveBundle:
     """A bundle that one thread asks and changes.
 
@@ -36,12 +60,14 @@ class LiveBundle:
         num_events_late: of these, events that count from a later time than their own.
         num_events_left: events that the bundle has no place for.
         gone: forgotten users whom the bundle still has, as text.
+        facts: of the bundle.
     """
 
     def __init__(self, bundle: Bundle, position: int, resting: RestingPairs) -> None:
         self.bundle, self.position, self._resting = bundle, position, resting
         self.num_events_applied = self.num_events_late = self.num_events_left = 0
         self.gone: frozenset[str] = frozenset()
+        self.facts = Facts.of(bundle)
 
     @property
     def last_time(self) -> int:
@@ -52,7 +78,12 @@ class LiveBundle:
     def now(self) -> int:
         """Seconds, of an event that comes without a time."""
         last = self.last_time
-        return max(last, int(clock.time())) if last >= ABSOLUTE_SECONDS else last
+        return max(last, int(clock.time())) if self.has_clock else last
+
+    @property
+    def has_clock(self) -> bool:
+        """Whether the times of events are those of the clock, and not counted from a start of their own."""
+        return self.last_time >= ABSOLUTE_SECONDS
 
     @property
     def num_resting(self) -> int:
@@ -91,6 +122,11 @@ class LiveBundle:
     def replace(self, bundle: Bundle, position: int) -> None:
         """Take another bundle, with all writes before a position, in the place of this one."""
         self.bundle, self.position, self.gone = bundle, position, frozenset()
+        self.facts = Facts.of(bundle)
+
+    def has(self, user: str) -> bool:
+        """Whether the bundle still holds data of a user, or its log may."""
+        return int(self.bundle.graph.user_ids.find([user])) >= 0
 
     def knows(self, user: str) -> bool:
         """Whether the bundle has a user, who is not forgotten."""

@@ -49,6 +49,11 @@ class RuleWriter:
         self._thread = threading.Thread(target=self._run, name="graphrec-rules", daemon=True)
         self._thread.start()
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread is running."""
+        return self._thread.is_alive()
+
     def submit(self, change: RuleChange) -> Future[None]:
         """Ask for a change.
 

@@ -145,6 +145,16 @@ class ServedBundle:
         """Whether a version is to be loaded, or is being loaded."""
         return self._reload_now
 
+    @property
+    def saved_position(self) -> int:
+        """Position after the last write in the bundle on the disk."""
+        return self._saved_until
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the threads that answer and write are running."""
+        return self.engine.is_alive and self.committer.is_alive and self.rules.is_alive
+
     def close(self) -> None:
         """Make and answer what waits, and stop. The writes stay in the log."""
         if self._closed:
