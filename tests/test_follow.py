@@ -16,8 +16,10 @@ from recommenders import RECOMMENDERS, ROUNDING
 from torch import Tensor
 
 from graphrec.data import DataError, EventLog, FriendGraph, Query, UserTable
+from graphrec.features.profiles import Profiles
 from graphrec.models import HEURISTICS, Recommender
 from graphrec.temporal import Timeline
+from graphrec.temporal.follow import GrowingGraph
 
 DAY = 86_400
 UNTIL = 20 * DAY
@@ -240,3 +242,42 @@ def test_an_append_inside_a_query_is_refused() -> None:
     with model.graph.guard.reading(), pytest.raises(RuntimeError, match="inside a query"):
         model.append(log_of([Row(1, 2, 99 * DAY, "call")]))
     model.append(log_of([Row(1, 2, 99 * DAY, "call")]))
+
+
+def test_profiles_with_join_times_keep_no_part_of_a_growing_index() -> None:
+    """Otherwise each append would copy the index."""
+    people = UserTable.from_table(
+        pa.table(
+            {
+                "user": [f"p{x}" for x in range(12)],
+                "age": [float(x) for x in range(12)],
+                "join_time": [0] * 12,
+            }
+        ),
+        where="the users",
+    )
+    graph = FriendGraph.from_events(log_of(ROWS[:60]), people)
+    growing = GrowingGraph(graph)
+    first = growing.timeline
+    for row in ROWS[60:64]:
+        known = Profiles.of(growing.append(log_of([row])), until=UNTIL)
+        assert known is not None
+        assert not known.may_change
+    assert growing.timeline is first
+    assert growing.graph.impressions == ()
+    assert growing.graph.weights() is None
+    assert growing.graph._unmade_edges is not None  # neither has made the edges
+
+
+def test_profiles_may_change_until_all_users_have_an_event_or_a_join_time() -> None:
+    people = UserTable.from_table(
+        pa.table({"user": ["p0", "late"], "age": [1.0, 2.0], "join_time": [5, None]}), where="the users"
+    )
+    growing = GrowingGraph(FriendGraph.from_events(log_of(ROWS[:60]), people))
+    before = Profiles.of(growing.graph, until=UNTIL)
+    assert before is not None
+    assert before.may_change
+    log = EventLog.from_arrays(["late"], ["p0"], [40 * DAY], ["call"])
+    after = Profiles.of(growing.append(log), until=UNTIL)
+    assert after is not None
+    assert not after.may_change

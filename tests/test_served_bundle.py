@@ -15,7 +15,7 @@ from graphrec import Bundle
 from graphrec.data import DataError
 from graphrec.service import Rules, RuleStore, current_digest
 from graphrec.serving.committer import DiskFullError, OverloadedError
-from graphrec.serving.engine import MAX_BATCH, Engine
+from graphrec.serving.engine import LONG_SHARE, MAX_BATCH, Engine
 from graphrec.serving.files import ServingFiles
 from graphrec.serving.live_bundle import LiveBundle
 from graphrec.serving.questions import Asked, NotSuggestedError
@@ -281,15 +281,32 @@ def test_requests_that_wait_together_are_answered_together() -> None:
     go.set()
     assert [len(one.result(10)) for one in (*alike, *others)] == [1] * 11
     assert len(many.result(10)) == 200
-    assert max(sizes) <= MAX_BATCH
-    assert sum(sizes) == 1 + 200 + 8 + 3 + 2
-    assert len(sizes) <= 9
     with pytest.raises(KeyError, match="wave"):
         unknown.result(10)
+    assert sizes == [1, 208, 3, 2]
+    assert max(sizes) <= MAX_BATCH
     assert engine.ask(["nobody", "1"], ALL).result(10)[0] is None
     engine.close()
     with pytest.raises(OverloadedError, match="stopping"):
         engine.ask(["1"], ALL)
+
+
+def test_a_long_request_is_cut_while_short_ones_come_in() -> None:
+    sizes: list[int] = []
+    engine = Engine(LiveBundle(fitted(), 0, RestingPairs()), lambda size, seconds: sizes.append(size))
+    go = held(engine)
+    engine._user_seconds = 1.0  # a slow model
+    many = engine.ask([str(one % 12) for one in range(100)], ALL)
+    short = engine.ask(["3"], ALL)
+    go.set()
+    assert short.result(10) == [many.result(10)[3]]
+    assert [None if one is None else one.user for one in many.result(10)] == [
+        str(one % 12) for one in range(100)
+    ]
+    assert sizes[0] == LONG_SHARE + 1
+    assert max(sizes[1:]) == LONG_SHARE
+    assert sum(sizes) == 101
+    engine.close()
 
 
 def test_more_requests_than_may_wait_are_refused() -> None:

@@ -89,6 +89,17 @@ class GrownGraph(FriendGraph):
         edges = self._unmade_edges
         return super().action_counts if edges is None else list(edges.action_counts)
 
+    @property
+    def impressions(self) -> tuple[str, ...]:
+        """See `FriendGraph`."""
+        edges = self._unmade_edges
+        return super().impressions if edges is None else edges.first.impressions
+
+    def weights(self) -> Tensor | None:
+        """See `FriendGraph`."""
+        edges = self._unmade_edges
+        return super().weights() if edges is None else edges.weight
+
     def events(self) -> Events:
         """See `FriendGraph`."""
         edges = self._unmade_edges

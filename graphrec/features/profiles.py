@@ -50,7 +50,7 @@ class Profiles:
         x, since = x.float(), torch.full((graph.num_users,), NEVER)
         joined = graph[USER].get("join_time")
         if joined is not None:
-            timeline = Timeline.of(graph)
+            timeline = Timeline.of(graph, follows=True)  # nothing below keeps a part of it
             moments = torch.cat([timeline.instants, torch.tensor([UNKNOWN])])
             since = moments[timeline.first_tick.clamp(max=len(timeline.instants))]
             since = torch.where(joined >= 0, joined, since)
@@ -65,6 +65,11 @@ class Profiles:
     def known(self, user: Tensor | slice, time: Tensor) -> Tensor:
         """Whether users' features are known to queries at times (s): bool of the broadcast shape."""
         return self.since[user] < time
+
+    @property
+    def may_change(self) -> bool:
+        """Whether an event of a user who is there already may change the profiles: their first one."""
+        return bool((self.since == UNKNOWN).any())
 
     def key(self, until: int) -> Tensor:
         """A hash of each user's features known before `until`, [N] int64: equal profiles have equal keys."""

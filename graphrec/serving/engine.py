@@ -24,8 +24,14 @@ from graphrec.threads import one_intra_op_thread
 MAX_WAITING = 1024
 """Requests that may wait; more are refused."""
 
-MAX_BATCH = 64
-"""Users answered at once: a single request waits for no more than these."""
+MAX_BATCH = 256
+"""Users answered at once, at most."""
+
+BATCH_SECONDS = 0.025
+"""Seconds that users of long requests may add to a batch while short ones come in, which wait for it."""
+
+QUIET_SECONDS = 1.0
+"""Seconds without a short request, after which batches are as large as they may be."""
 
 SHORT = 8
 """Users of a request that goes before those for more."""
@@ -83,7 +89,7 @@ class Engine:
         self._tasks: deque[Callable[[], None]] = deque()
         self._records: list[tuple[int, Sequence[Write]]] = []
         self._kept: list[tuple[int, Sequence[Write]]] | None = None
-        self._oldest_record = 0.0
+        self._oldest_record = self._last_short = self._user_seconds = 0.0
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="graphrec-engine", daemon=True)
         self._thread.start()
@@ -233,13 +239,16 @@ class Engine:
             log.exception("writes could not be taken in; they are in the log, and a restart takes them in")
 
     def _next_parts(self) -> list[_Part]:
-        room = MAX_BATCH - (LONG_SHARE if self._long else 0)
+        room, now = MAX_BATCH, time.monotonic()
         parts = []
-        while self._short and len(self._short[0].users) <= room:
+        while self._short and len(self._short[0].users) <= room - (LONG_SHARE if self._long else 0):
             request = self._short.popleft()
             room -= len(request.users)
             parts.append(_Part(request, 0, len(request.users)))
-        room += LONG_SHARE if self._long else 0
+            self._last_short = now
+        if now - self._last_short < QUIET_SECONDS and self._user_seconds:
+            in_time = int(BATCH_SECONDS / self._user_seconds) - (MAX_BATCH - room)
+            room = min(room, max(LONG_SHARE, in_time))
         while self._long and room > 0:
             request = self._long[0]
             if request.future.done():  # it failed in an earlier batch
@@ -272,7 +281,9 @@ class Engine:
                     one.request.future.set_exception(told)
             return
         finally:
-            self._on_batch(len(users), time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            self._on_batch(len(users), seconds)
+            self._user_seconds += (seconds / max(len(users), LONG_SHARE) - self._user_seconds) / 16
         begin = 0
         for one in parts:
             request, size = one.request, one.end - one.begin

@@ -122,6 +122,11 @@ def append_events(bundle: Bundle, events: EventsWrite) -> tuple[int, int, list[R
     return len(kept), num_late, left
 
 
+def append_nothing(bundle: Bundle) -> None:
+    """Append a log without events: the copy of the index that grows is made, and the kernels are loaded."""
+    append_stream(bundle, event_log(bundle.graph, EventsWrite((), (), (), ()), np.zeros(0, dtype=np.int64)))
+
+
 def event_log(graph: FriendGraph, events: EventsWrite, time: np.ndarray) -> EventLog:
     """A log of events at ascending times [E] int64; ids are numbered in the order in which they appear.
 
@@ -132,10 +137,10 @@ def event_log(graph: FriendGraph, events: EventsWrite, time: np.ndarray) -> Even
     code = {name: place for place, name in enumerate(actions)}
     is_weighted = graph.weights() is not None
     return EventLog(
-        src=torch.tensor([index[one] for one in events.src]),
-        dst=torch.tensor([index[one] for one in events.dst]),
+        src=torch.tensor([index[one] for one in events.src], dtype=torch.int64),
+        dst=torch.tensor([index[one] for one in events.dst], dtype=torch.int64),
         time=torch.from_numpy(time),
-        action=torch.tensor([code[one] for one in events.action]),
+        action=torch.tensor([code[one] for one in events.action], dtype=torch.int64),
         actions=actions,
         user_ids=UserIds.from_values(plain_ids(pa.array(index, pa.string()))),
         weight=torch.tensor(events.weight or [1.0] * len(events)) if is_weighted else None,

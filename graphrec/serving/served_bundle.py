@@ -28,6 +28,7 @@ from graphrec.serving.engine import Engine
 from graphrec.serving.files import ServingFiles
 from graphrec.serving.live_bundle import LiveBundle
 from graphrec.serving.record_file import DISK, RecordFile, Start, Storage
+from graphrec.serving.replay import append_nothing
 from graphrec.serving.rule_writer import RuleWriter
 from graphrec.serving.side_state import REST_SECONDS, RestingPairs, SideState
 from graphrec.serving.writes import ForgetWrite, KeyedWrite, decode_writes
@@ -273,8 +274,10 @@ def _forgotten(file: RecordFile) -> list[str]:
 
 
 def _warm_up(bundle: Bundle) -> None:
-    """Answer once, so that what is made at the first request is there."""
-    bundle.suggest(bundle.graph.events().src[-1:], k=1)
+    """Answer and append once, so that what is made at the first request, or the first event, is there."""
+    append_nothing(bundle)
+    for size in (1, 8):
+        bundle.suggest(bundle.graph.events().src[-size:], k=1)
 
 
 def _copied(resting: RestingPairs) -> RestingPairs:

@@ -104,7 +104,7 @@ class GraphView:
         new = torch.arange(len(columns[0].view), graph.num_users)
         columns[0].append(torch.zeros_like(new))
         columns[1].append(new)
-        if profiles is not None and (len(new) or "join_time" in graph[USER]):
+        if profiles is not None and (len(new) or profiles.may_change):
             profiles = Profiles.of(graph, until=self.period.until)
         out = replace(
             self,

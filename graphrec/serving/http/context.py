@@ -78,7 +78,7 @@ class Context:
         return Asked(k, time, action, seconds, outcome, now)
 
 
-def context(request: Request) -> Context:
+async def context(request: Request) -> Context:
     """The context of a request."""
     found: Context = request.app.state.context
     return found

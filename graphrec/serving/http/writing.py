@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Response
@@ -9,6 +10,7 @@ from fastapi import APIRouter, Depends, Header, Response
 from graphrec.service.rules import Rules
 from graphrec.serving.http.context import ERRORS, Context, PathId, context, json_response
 from graphrec.serving.http.errors import ApiError
+from graphrec.serving.http.limits import Limits
 from graphrec.serving.http.schemas import EventIn, EventsIn, FeedbackIn, ReceiptOut
 from graphrec.serving.live_bundle import Facts
 from graphrec.serving.rule_writer import RuleChange
@@ -31,10 +33,10 @@ IdempotencyKey = Annotated[
 async def add_events(body: EventsIn, shared: Shared, idempotency_key: IdempotencyKey = None) -> Response:
     """Add events. When this answers they are on the disk, and the next request sees them."""
     _check_size(shared, "events", len(body.events))
-    facts = shared.served.engine.live.facts
-    now = shared.served.engine.live.now
+    facts, times = shared.served.engine.live.facts, _Times.of(shared)
+    now = times.now
     for place, event in enumerate(body.events):
-        _check_event(shared, place, event, facts)
+        _check_event(place, event, facts, times)
     write = EventsWrite(
         tuple(one.src for one in body.events),
         tuple(one.dst for one in body.events),
@@ -55,12 +57,12 @@ async def add_events(body: EventsIn, shared: Shared, idempotency_key: Idempotenc
 async def add_feedback(body: FeedbackIn, shared: Shared, idempotency_key: IdempotencyKey = None) -> Response:
     """Tell who was shown to a user, and who was dismissed: they rest for a while."""
     _check_size(shared, "feedback", len(body.feedback))
-    live = shared.served.engine.live
-    now = live.now
+    times = _Times.of(shared)
+    now = times.now
     for place, one in enumerate(body.feedback):
         if one.user == one.person:
             raise ApiError(422, "invalid", f"body feedback {place}: user and person are the same")
-        _check_time(shared, f"body feedback {place} time", one.time)
+        times.check(f"body feedback {place} time", one.time)
     write = FeedbackWrite(
         tuple(one.user for one in body.feedback),
         tuple(one.person for one in body.feedback),
@@ -109,12 +111,46 @@ async def forget(user: PathId, shared: Shared) -> Response:
     return await _changed(shared, RuleChange(forget=user))
 
 
+@dataclass(frozen=True)
+class _Times:
+    """Times that writes may have, in seconds: the time now, and the earliest and the latest one."""
+
+    now: int
+    earliest: int
+    latest: int | None
+    limits: Limits
+
+    @classmethod
+    def of(cls, shared: Context) -> _Times:
+        live, limits = shared.served.engine.live, shared.limits
+        now, latest = live.now, None
+        if live.has_clock:
+            latest = now + limits.max_ahead_seconds
+        return cls(now, live.last_time - limits.max_late_seconds, latest, limits)
+
+    def check(self, where: str, time: int | None) -> None:
+        """Raise ApiError, naming the place, unless something may have happened at a time."""
+        if time is None:
+            return
+        if self.latest is not None and time > self.latest:
+            ahead = self.limits.max_ahead_seconds
+            raise ApiError(422, "invalid", f"{where}: more than {ahead} s in the future")
+        if time < self.earliest:
+            late = self.limits.max_late_seconds
+            raise ApiError(
+                422,
+                "invalid",
+                f"{where}: more than {late} s before the last event at {self.earliest + late} s; "
+                "`graphrec add` takes older ones",
+            )
+
+
 def _check_size(shared: Context, name: str, size: int) -> None:
     if size > shared.limits.max_rows:
         raise ApiError(422, "invalid", f"body {name}: at most {shared.limits.max_rows}")
 
 
-def _check_event(shared: Context, place: int, event: EventIn, facts: Facts) -> None:
+def _check_event(place: int, event: EventIn, facts: Facts, times: _Times) -> None:
     """Raise ApiError, naming the event, unless the bundle has a place for it."""
     where = f"body events {place}"
     if event.src == event.dst:
@@ -129,21 +165,7 @@ def _check_event(shared: Context, place: int, event: EventIn, facts: Facts) -> N
         for name in ("src", "dst"):
             if not _is_integer(getattr(event, name)):
                 raise ApiError(422, "invalid", f"{where} {name}: this bundle's user ids are integers")
-    _check_time(shared, f"{where} time", event.time)
-
-
-def _check_time(shared: Context, where: str, time: int | None) -> None:
-    ahead, late = shared.limits.max_ahead_seconds, shared.limits.max_late_seconds
-    live = shared.served.engine.live
-    last = live.last_time
-    if time is not None and live.has_clock and time > live.now + ahead:
-        raise ApiError(422, "invalid", f"{where}: more than {ahead} s in the future")
-    if time is not None and time < last - late:
-        raise ApiError(
-            422,
-            "invalid",
-            f"{where}: more than {late} s before the last event at {last} s; `graphrec add` takes older ones",
-        )
+    times.check(f"{where} time", event.time)
 
 
 def _is_integer(text: str) -> bool:
