@@ -17,7 +17,9 @@ DOCS = Path(__file__).parents[1] / "docs"
 BLOCK = re.compile(r"```(python|sh)\n(.*?)```(?:\n\n```text\n(.*?)```)?", flags=re.DOTALL)
 
 
-@pytest.mark.parametrize(("page", "least"), [("service.md", 8), ("retrieval.md", 2), ("tour.md", 6)])
+@pytest.mark.parametrize(
+    ("page", "least"), [("service.md", 8), ("serving.md", 5), ("retrieval.md", 2), ("tour.md", 6)]
+)
 @pytest.mark.filterwarnings("ignore::graphrec.tokenizer.TokenizerQualityWarning")
 def test_the_page_runs_and_prints_what_it_shows(
     page: str, least: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

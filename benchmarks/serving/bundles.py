@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import argparse
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from benchmarks.speed.requests import EVENTS_A_USER, MODELS
 from graphrec.datasets import load_dataset
-from graphrec.models import Recommender, build
-from graphrec.service import Bundle, Rules
-from graphrec.service.origin import Origin
-from graphrec.tokenizer import ResidualKMeans, TokenizerQualityWarning
+from graphrec.service import Bundle
+from graphrec.tokenizer import TokenizerQualityWarning
 
 
 def bundle_of(users: int, model: str, out: Path) -> Path:
@@ -29,11 +28,13 @@ def bundle_of(users: int, model: str, out: Path) -> Path:
         return folder
     out.mkdir(parents=True, exist_ok=True)
     graph = load_dataset("Synthetic", num_users=users, num_events=EVENTS_A_USER * users)
-    until = int(graph.events().time[-1]) + 1
-    recommender: Recommender = MODELS[model]() if model in MODELS else build(model)
-    recommender = recommender.fit(graph, until=until)
-    tokenizer = recommender.tokenizer or ResidualKMeans().fit(graph, until=until)
-    Bundle(graph, recommender, tokenizer, model, until, Origin(Rules())).save(folder)
+    bundle = Bundle.fit(graph, model="adamic_adar" if model in MODELS else model)
+    if model in MODELS:
+        short = MODELS[model]().fit(graph, until=bundle.until)
+        bundle = replace(
+            bundle, recommender=short, tokenizer=short.tokenizer or bundle.tokenizer, model=model
+        )
+    bundle.save(folder)
     return folder
 
 

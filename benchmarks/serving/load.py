@@ -14,6 +14,7 @@ import os
 import random
 import time
 from collections import Counter
+from collections.abc import Awaitable
 from pathlib import Path
 
 import numpy as np
@@ -62,8 +63,8 @@ class Load:
             tasks.append(asyncio.create_task(self._timed(name, send, due, measured)))
         await asyncio.gather(*tasks)
 
-    async def _timed(self, name: str, send: object, due: float, measured: bool) -> None:
-        status, _ = await send  # type: ignore[misc]
+    async def _timed(self, name: str, send: Awaitable[tuple[int, bytes]], due: float, measured: bool) -> None:
+        status, _ = await send
         self.statuses[name, status] += 1
         if measured:
             self.seconds[name].append(time.perf_counter() - due)

@@ -47,6 +47,7 @@ def build_app(
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
+        redirect_slashes=False,
     )
     app.state.context = Context(served, limits, metrics)
     metrics.watch(served)

@@ -63,8 +63,7 @@ def serve(
         )
     limits, metrics = limits or Limits(), Metrics()
     logging.basicConfig(level=logging.INFO, format="graphrec: %(message)s")
-    for name in ("uvicorn.error", "httpx"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # not a line for each broken request
     with ServedBundle(folder, config, metrics.on_batch) as served:
         app = build_app(
             served, metrics, limits=limits, tokens=known, hosts=() if known else (*LOOPBACK, host.lower())
