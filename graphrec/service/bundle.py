@@ -125,15 +125,8 @@ class Bundle:
             return Suggestions.of(self.graph.user_ids, query.user, people, scores)
 
     @one_intra_op_thread()
-    def suggested(
-        self, query: Query, k: int, exclude: tuple[Tensor, Tensor] | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def suggested(self, query: Query, k: int) -> tuple[Tensor, Tensor]:
         """Suggest k new people for each of B queries, within the rules.
-
-        Args:
-            query: B queries.
-            k: people for each, at most.
-            exclude: further people not to suggest: row of the query [M] and user [M], int64.
 
         Returns:
             users [B, k] int64, best first, padded with -1, and scores [B, k], padded with -inf.
@@ -141,7 +134,7 @@ class Bundle:
         with self.graph.guard.reading():
             k = min(check_count("k", k, maximum=None), self.graph.num_users)
             blocked, gone = self._rule_indices(self.origin.enforced_rules)
-            return suggested(self.recommender, query, k, blocked=blocked, opted_out=gone, exclude=exclude)
+            return suggested(self.recommender, query, k, blocked=blocked, opted_out=gone)
 
     def explain(self, user: Id, candidate: Id, **question: Unpack[Question]) -> Explanation:
         """Explain why a person is suggested to a user, within the rules; see `graphrec.explain.explain`.
@@ -157,7 +150,8 @@ class Bundle:
                 (a contact, the user, an opt-out, a block), since rules are not disclosed.
         """
         with self.graph.guard.reading():
-            return explain_within_rules(self, user, candidate, self._rule_indices, **question)
+            rules = self.origin.enforced_rules
+            return explain_within_rules(self, user, candidate, rules, self._rule_indices, **question)
 
     def evaluate(self, log: EventLog | None = None, *, progress: bool = True) -> BundleEvaluation:
         """Evaluate lists and next acts, with all users as candidates (see docs/evaluation.md).

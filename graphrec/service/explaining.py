@@ -21,6 +21,7 @@ def explain_within_rules(
     bundle: Bundle,
     user: Id,
     candidate: Id,
+    rules: Rules,
     rule_indices: Callable[[Rules], tuple[Tensor, Tensor]],
     **question: Unpack[Question],
 ) -> Explanation:
@@ -30,6 +31,7 @@ def explain_within_rules(
         bundle: the bundle.
         user: raw id.
         candidate: raw id.
+        rules: of the two people, at least, and all opt-outs.
         rule_indices: from rules to indices of blocked pairs [2, P] and of users who opted out [O].
         **question: as in `graphrec.models.query_for`.
     """
@@ -40,7 +42,6 @@ def explain_within_rules(
     asked: Question = {**question, "time": int(query.time)}
     timeline = Timeline.of(bundle.graph, follows=True)
     known = timeline.contacts.before(query.user, timeline.tick(query.time))[1]
-    rules = bundle.origin.enforced_rules
     if bool((known == index[1]).any()) or index[0] == index[1] or not rules.allows(user, candidate):
         raise ValueError(f"{candidate!r} is not suggested to {user!r}")
     blocked, opted_out = rule_indices(rules)

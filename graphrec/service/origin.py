@@ -33,7 +33,6 @@ class Origin:
         users: raw ids [N] of the version that the bundle was made from; None without a folder.
         log_position: position in the log of a server's writes after those in the bundle; None without one.
         adds_to: digest of the version that the next one only adds events to; empty if it does not.
-        hidden: ids, as text, of users who count as opted out; they are not saved.
     """
 
     rules: Rules | RuleStore
@@ -44,9 +43,7 @@ class Origin:
     users: pa.Array | None = None
     log_position: int | None = None
     adds_to: str = ""
-    hidden: frozenset[str] = frozenset()
     _compared: tuple[str, frozenset[str]] = field(default=("", frozenset()), repr=False)
-    _enforced: tuple[Rules, frozenset[str], Rules] | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, version: manifest.Version, users: pa.Array) -> Origin:
@@ -73,14 +70,10 @@ class Origin:
 
     @property
     def enforced_rules(self) -> Rules:
-        """The rules now; hidden users, and those whom the folder has forgotten since, count as opted out."""
+        """The rules now; users whom the folder has forgotten since count as opted out."""
         rules = self.current_rules  # first: the rules of a forgotten user are deleted last
-        gone = self.forgotten_since() | self.hidden
-        if not gone:
-            return rules
-        if self._enforced is None or self._enforced[0] is not rules or self._enforced[1] != gone:
-            self._enforced = rules, gone, Rules(rules.blocked, rules.opted_out | gone)
-        return self._enforced[2]
+        gone = self.forgotten_since()
+        return Rules(rules.blocked, rules.opted_out | gone) if gone else rules
 
     def forgotten_since(self) -> frozenset[str]:
         """The ids, as text, of users of the bundle's version who are not in the folder's current version.

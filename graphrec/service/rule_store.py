@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -22,6 +22,8 @@ APPLICATION_ID = 0x67725275
 SCHEMA_VERSION = 1
 BUSY_SECONDS = 60.0
 """Seconds that a change waits for other writers."""
+
+USERS_PER_QUERY = 500
 
 SCHEMA = """
 BEGIN IMMEDIATE;
@@ -80,6 +82,32 @@ class RuleStore:
                 raise sqlite3.DatabaseError("its rules are not those that were written")
         self._known = digest, rules
         return rules
+
+    def of_users(self, users: Sequence[str]) -> tuple[str, list[tuple[str, str]]]:
+        """The digest of the rules now, and the blocked pairs with some users; it reads these alone.
+
+        Args:
+            users: raw ids as text.
+
+        Raises:
+            DataError: the file is missing or damaged.
+        """
+        pairs: list[tuple[str, str]] = []
+        with self._connection() as connection:
+            connection.execute("BEGIN")
+            digest = _digest(connection)
+            for begin in range(0, len(users), USERS_PER_QUERY):
+                part = users[begin : begin + USERS_PER_QUERY]
+                marks = ", ".join("?" * len(part))
+                for column in ("user", "other"):
+                    query = f"SELECT user, other FROM blocked WHERE {column} IN ({marks})"
+                    pairs += connection.execute(query, part)
+        return digest, pairs
+
+    def opted_out(self) -> frozenset[str]:
+        """The users who opted out now, as text. Raises DataError as `of_users`."""
+        with self._connection() as connection:
+            return frozenset(one for (one,) in connection.execute("SELECT user FROM opted_out"))
 
     def change(
         self, *, add: Rules | None = None, remove: Rules | None = None, forget: Iterable[Id] = ()

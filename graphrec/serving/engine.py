@@ -87,6 +87,7 @@ class Engine:
         self._short: deque[_Request] = deque()
         self._long: deque[_Request] = deque()
         self._tasks: deque[Callable[[], None]] = deque()
+        self._slow: deque[Callable[[], None]] = deque()
         self._records: list[tuple[int, Sequence[Write]]] = []
         self._kept: list[tuple[int, Sequence[Write]]] | None = None
         self._oldest_record = self._last_short = self._user_seconds = 0.0
@@ -102,7 +103,7 @@ class Engine:
     @property
     def num_waiting(self) -> int:
         """Requests that wait."""
-        return len(self._short) + len(self._long) + len(self._tasks)
+        return len(self._short) + len(self._long) + len(self._tasks) + len(self._slow)
 
     @property
     def lag_seconds(self) -> float:
@@ -140,14 +141,17 @@ class Engine:
 
     def explain(self, user: str, candidate: str, asked: Asked) -> Future[Explanation]:
         """Ask for an explanation; errors are those of `LiveBundle.explain`, or as in `ask`."""
-        return self.call(lambda live: live.explain(user, candidate, asked), bounded=True)
+        return self.call(lambda live: live.explain(user, candidate, asked), bounded=True, slow=True)
 
-    def call(self, action: Callable[[LiveBundle], T], *, bounded: bool = False) -> Future[T]:
+    def call(
+        self, action: Callable[[LiveBundle], T], *, bounded: bool = False, slow: bool = False
+    ) -> Future[T]:
         """Call something with the bundle, between two batches, after all writes that were delivered.
 
         Args:
             action: what to call.
             bounded: refuse it if too many requests wait.
+            slow: it takes so long that a batch is answered before the next one.
 
         Raises:
             OverloadedError: too many requests wait.
@@ -164,7 +168,7 @@ class Engine:
         with self._changed:
             if bounded:
                 self._check_room()
-            self._tasks.append(call)
+            (self._slow if slow else self._tasks).append(call)
             self._changed.notify()
         return future
 
@@ -219,6 +223,8 @@ class Engine:
                     self._changed.wait_for(self._has_work, LINGER_SECONDS)
                     records, self._records, self._oldest_record = self._records, [], 0.0
                     tasks, self._tasks = self._tasks, deque()
+                    if self._slow:
+                        tasks.append(self._slow.popleft())
                     parts = self._next_parts()
                     if self._closed and not (records or tasks or parts):
                         return

@@ -9,14 +9,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from graphrec.data import Id
+from graphrec.data import DataError
 from graphrec.explain import Explanation
 from graphrec.models import query_for
+from graphrec.models.suggest import suggested
 from graphrec.service import Bundle
+from graphrec.service.explaining import explain_within_rules
+from graphrec.serving.enforcement import Enforcement
 from graphrec.serving.questions import Answer, Asked, NotSuggestedError
 from graphrec.serving.replay import append_events, joined
 from graphrec.serving.side_state import RestingPairs
 from graphrec.serving.writes import EventsWrite, FeedbackWrite, ForgetWrite, Write
+
+NO_PAIRS = torch.empty(2, 0, dtype=torch.int64)
 
 ABSOLUTE_SECONDS = 946_684_800
 """The year 2000: a log that ends later tells the time by the clock; others have a start of their own."""
@@ -59,14 +64,13 @@ class LiveBundle:
         num_events_applied: since the start.
         num_events_late: of these, events that count from a later time than their own.
         num_events_left: events that the bundle has no place for.
-        gone: forgotten users whom the bundle still has, as text.
         facts: of the bundle.
     """
 
     def __init__(self, bundle: Bundle, position: int, resting: RestingPairs) -> None:
         self.bundle, self.position, self._resting = bundle, position, resting
         self.num_events_applied = self.num_events_late = self.num_events_left = 0
-        self.gone: frozenset[str] = frozenset()
+        self._rules = Enforcement(bundle.origin)
         self.facts = Facts.of(bundle)
 
     @property
@@ -84,6 +88,11 @@ class LiveBundle:
     def has_clock(self) -> bool:
         """Whether the times of events are those of the clock, and not counted from a start of their own."""
         return self.last_time >= ABSOLUTE_SECONDS
+
+    @property
+    def gone(self) -> frozenset[str]:
+        """Forgotten users whom the bundle still has, as text."""
+        return self._rules.gone
 
     @property
     def num_resting(self) -> int:
@@ -121,7 +130,7 @@ class LiveBundle:
 
     def replace(self, bundle: Bundle, position: int) -> None:
         """Take another bundle, with all writes before a position, in the place of this one."""
-        self.bundle, self.position, self.gone = bundle, position, frozenset()
+        self.bundle, self.position, self._rules = bundle, position, Enforcement(bundle.origin)
         self.facts = Facts.of(bundle)
 
     def has(self, user: str) -> bool:
@@ -151,8 +160,12 @@ class LiveBundle:
         query = query_for(bundle.recommender, found[rows], **asked.question)
         known = [users[row] for row in rows.tolist()]
         moment = int(query.time[0])
-        exclude = self._resting_rows(known, moment, before=asked.time is not None)
-        people, scores = bundle.suggested(query, asked.k, exclude)
+        blocked, hidden = self._rules.indices(self._rules.rules(known), known, ids)
+        resting = self._resting_rows(known, moment, before=asked.time is not None)
+        exclude = (torch.cat([blocked[0], resting[0]]), torch.cat([blocked[1], resting[1]]))
+        people, scores = suggested(
+            bundle.recommender, query, asked.k, blocked=NO_PAIRS, opted_out=hidden, exclude=exclude
+        )
         flat = [str(one) for one in ids.lookup(people[people >= 0])]
         sizes, values = (people >= 0).sum(1).tolist(), scores.tolist()
         begin = 0
@@ -175,24 +188,27 @@ class LiveBundle:
         if not self.knows(candidate):
             raise NotSuggestedError
         try:
-            return self.bundle.explain(user, candidate, **asked.question)
+            rules = self._rules.rules([user, candidate])
+            ids = self.bundle.graph.user_ids
+            return explain_within_rules(
+                self.bundle, user, candidate, rules, lambda them: them.indices(ids), **asked.question
+            )
+        except DataError:  # the rules cannot be read
+            raise
         except ValueError:
             raise NotSuggestedError from None
 
-    def _resting_rows(self, users: Sequence[str], time: int, *, before: bool) -> tuple[Tensor, Tensor] | None:
-        """Rows of users and the people who rest for them, both [M] int64; None if nobody does."""
+    def _resting_rows(self, users: Sequence[str], time: int, *, before: bool) -> tuple[Tensor, Tensor]:
+        """Rows of users and the people who rest for them, both [M] int64."""
         pairs = [
             (row, person)
             for row, user in enumerate(users)
             for person in self._resting.of(user, time, before=before)
         ]
-        if not pairs:
-            return None
-        names: list[Id] = [person for _, person in pairs]
-        people, rows = self.bundle.graph.user_ids.find(names), torch.tensor([row for row, _ in pairs])
+        people = self.bundle.graph.user_ids.find([person for _, person in pairs])
+        rows = torch.tensor([row for row, _ in pairs], dtype=torch.int64)
         return rows[people >= 0], people[people >= 0]
 
     def _hide(self, user: str) -> None:
         if int(self.bundle.graph.user_ids.find([user])) >= 0:
-            self.gone |= {user}
-            self.bundle.origin.hidden |= {user}
+            self._rules.gone |= {user}
