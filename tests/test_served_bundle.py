@@ -153,7 +153,7 @@ def test_rules_that_change_together_have_the_outcome_of_one_after_the_other(fold
 
 
 def test_a_forgotten_user_is_hidden_at_once_and_then_deleted(folder: Path) -> None:
-    with ServedBundle(folder) as served:
+    with ServedBundle(folder, ServingConfig(forget_seconds=1.0)) as served:
         write(served, events((1, 4242, NOW, "call"), (4242, 2, NOW, "call")))
         write(served, FeedbackWrite(("3",), ("4242",), (NOW,), ("shown",)))
         assert "4242" in (people(served, "3") or [])

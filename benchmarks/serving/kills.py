@@ -2,9 +2,9 @@
 
 python -m benchmarks.serving.kills [--kills 10] [--users 2000] [--model adamic_adar] --out DIR
 
-Lanes send events with keys, opt-outs and users to forget (each of which has the writes saved in the bundle,
-and the bundle reloaded); the server is killed with SIGKILL at a random moment, and started again. What was
-not acknowledged is sent again with the same key, and so is every tenth request that was.
+Lanes send events with keys, opt-outs and users to forget; every two seconds the writes are saved in the
+bundle, and it is reloaded if users were forgotten. The server is killed with SIGKILL at a random moment, and
+started again. What was not acknowledged is sent again with the same key, as is every tenth request that was.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def main() -> None:
     before, last = bundle.graph.num_events, int(bundle.graph.events().time[-1])
     writer, draw, starts = Writer(users, list(bundle.graph.actions), last + 1), random.Random(1), []
     for _ in range(options.kills):
-        with server_of(folder) as (process, port, ready):
+        with server_of(folder, "--save-every", "2s") as (process, port, ready):
             starts.append(ready)
             kill = partial(process.send_signal, signal.SIGKILL)
             asyncio.run(writer.write(port, draw.uniform(0.1, options.seconds), kill))

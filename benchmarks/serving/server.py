@@ -29,13 +29,13 @@ def copied(bundle: Path, place: Path) -> Path:
 
 
 @contextmanager
-def server_of(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], int, float]]:
+def server_of(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], int, float]]:
     """Run `graphrec serve`: the process, its port, and the seconds until it was ready."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
     command = [sys.executable, "-m", "graphrec.cli", "serve", str(folder), "--port", str(port)]
-    command += ["--rate", "1000000"]
+    command += ["--rate", "1000000", *options]
     began = time.monotonic()
     with subprocess.Popen(command) as process:
         try:

@@ -170,6 +170,12 @@ def _add_serving_options(command: argparse.ArgumentParser) -> None:
         default="30d",
         help="time for which a dismissed person is not suggested again to the user (30d)",
     )
+    command.add_argument(
+        "--save-every",
+        metavar="LENGTH",
+        default="1h",
+        help="time after which writes are saved in the bundle at the latest (1h)",
+    )
     command.add_argument("--access-log", action="store_true", help="log each request, with the ids in it")
 
 

@@ -26,6 +26,10 @@ def serve(options: argparse.Namespace) -> None:
         port=options.port,
         tokens=options.tokens,
         limits=Limits(rate=float(options.rate)),
-        config=ServingConfig(rest=parse_length(options.rest, "--rest")),
+        config=ServingConfig(
+            rest=parse_length(options.rest, "--rest"),
+            save_seconds=(every := float(parse_length(options.save_every, "--save-every"))),
+            forget_seconds=min(every, ServingConfig.forget_seconds),
+        ),
         access_log=options.access_log,
     )

@@ -18,7 +18,6 @@ from typing import Self
 
 import pyarrow.parquet as pq
 
-from graphrec.data import DataError
 from graphrec.service import Bundle, RuleStore, current_digest
 from graphrec.service import manifest as manifests
 from graphrec.service.rule_changes import IDS
@@ -33,8 +32,11 @@ from graphrec.serving.rule_writer import RuleWriter
 from graphrec.serving.side_state import REST_SECONDS, RestingPairs, SideState
 from graphrec.serving.writes import ForgetWrite, KeyedWrite, decode_writes
 
-CHECK_SECONDS = 1.0
+CHECK_SECONDS = 0.5
 """Seconds between two looks at whether writes are to be saved in the bundle."""
+
+RETRY_SECONDS = 60.0
+"""Seconds after which saving is tried again when it has failed."""
 
 log = logging.getLogger(__name__)
 
@@ -47,12 +49,14 @@ class ServingConfig:
         rest: seconds for which a dismissed person is not suggested again to the user.
         save_bytes: size of the log from which its writes are saved in the bundle.
         save_seconds: age of the oldest unsaved write from which they are, however few.
+        forget_seconds: time for which users may be hidden, before writes are saved to delete them.
         storage: how the log is written.
     """
 
     rest: int = REST_SECONDS
     save_bytes: int = 32 * 2**20
     save_seconds: float = 3600.0
+    forget_seconds: float = 300.0
     storage: Storage = DISK
 
 
@@ -98,7 +102,8 @@ class ServedBundle:
                 bundle = Bundle.load(folder)
             self._saved_until = contained(bundle, self._files.log)[0]
             applied, position = catch_up(bundle, self._files.log)
-            RuleStore(folder).change(forget=_forgotten(file))  # those who were forgotten just before a crash
+            forgotten = _forgotten(file)
+            RuleStore(folder).change(forget=forgotten)  # those who were forgotten just before a crash
             live = LiveBundle(applied.bundle, position, _copied(self._state.resting))
             _warm_up(live.bundle)
             self.engine = Engine(live, on_batch)
@@ -108,6 +113,8 @@ class ServedBundle:
             self.rules = RuleWriter(lambda: RuleStore(folder))
             stack.callback(self.rules.close)
             self._unsaved_since: float | None = None
+            self._hidden_since: float | None = time.monotonic() if forgotten else None
+            self._failed_at = -RETRY_SECONDS
             self._wanted = threading.Event()
             self._process: subprocess.Popen[str] | None = None
             self._save_now = self._reload_now = self._closed = False
@@ -128,8 +135,12 @@ class ServedBundle:
     def forget(self, user: str) -> Future[Receipt]:
         """Forget a user: they are hidden at once, and soon deleted from the bundle, the log and the rules."""
         out = self.committer.submit(KeyedWrite(ForgetWrite(user)))
-        out.add_done_callback(lambda done: self.save_soon() if done.exception() is None else None)
+        out.add_done_callback(lambda done: self._delete_soon() if done.exception() is None else None)
         return out
+
+    def _delete_soon(self) -> None:
+        if self._hidden_since is None:
+            self._hidden_since = time.monotonic()
 
     def save_soon(self) -> None:
         """Save the writes in the bundle soon, in a process beside."""
@@ -173,7 +184,7 @@ class ServedBundle:
         Raises:
             OSError, DataError: it failed; the log stays as it is.
         """
-        self._save_now = False
+        self._save_now, self._hidden_since = False, None
         command = [sys.executable, "-m", "graphrec.serving.compaction", str(self.folder)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             self._process = process
@@ -242,9 +253,9 @@ class ServedBundle:
             if self._is_due():
                 try:
                     self.save()
-                except (OSError, DataError, ValueError) as error:
+                except Exception as error:
                     self.num_failed_saves += 1
-                    self._unsaved_since = time.monotonic()  # not at once again
+                    self._failed_at = time.monotonic()
                     log.error("writes could not be saved in the bundle; they stay in the log: %s", error)
             if self._reload_now:
                 try:
@@ -258,12 +269,16 @@ class ServedBundle:
     def _is_due(self) -> bool:
         if self._save_now:
             return True
-        if self.committer.position <= self._saved_until:
+        now = time.monotonic()
+        if self.committer.position <= self._saved_until or now - self._failed_at < RETRY_SECONDS:
             return False
         if self._unsaved_since is None:
-            self._unsaved_since = time.monotonic()
-        is_old = time.monotonic() - self._unsaved_since > self._config.save_seconds
-        return is_old or self.committer.num_bytes > self._config.save_bytes
+            self._unsaved_since = now
+        return (
+            now - self._unsaved_since > self._config.save_seconds
+            or (self._hidden_since is not None and now - self._hidden_since > self._config.forget_seconds)
+            or self.committer.num_bytes > self._config.save_bytes
+        )
 
 
 def _forgotten(file: RecordFile) -> list[str]:

@@ -101,7 +101,7 @@ async def opt_in(user: PathId, shared: Shared) -> Response:
 
 @router.delete("/v1/users/{user}", summary="Forget a user", status_code=204)
 async def forget(user: PathId, shared: Shared) -> Response:
-    """Forget a user: hidden at once, and soon deleted from bundle, log and rules.
+    """Forget a user: hidden at once, and within minutes deleted from bundle, log and rules.
 
     The answer is the same for an unknown user, so that the request may be repeated.
     """
