@@ -47,7 +47,7 @@ class Client:
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Response:
-        connection = HTTPConnection(self._host, self.port, timeout=30)
+        connection = HTTPConnection(self._host, self.port, timeout=300)
         try:
             given = dict(headers or {})
             if json is not None:

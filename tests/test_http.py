@@ -16,8 +16,10 @@ from http_client import Client, Response, running
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from serving_cases import HOUR, NOW, ROWS, fitted, saved
+from test_record_file import FullDisk
 
 from graphrec.data import DataError
+from graphrec.service import RuleStore
 from graphrec.serving.http.limits import Limits
 from graphrec.serving.http.metrics import Metrics
 from graphrec.serving.http.tokens import Tokens
@@ -25,7 +27,7 @@ from graphrec.serving.served_bundle import ServedBundle, ServingConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.TokenizerQualityWarning")
 
-LIMITS = Limits(max_k=60, max_users=20, max_rows=20, max_body_bytes=4000, rate=1e6)
+LIMITS = Limits(max_k=60, max_users=20, max_rows=20, max_body_bytes=4000, rate=1e6, answer_seconds=300.0)
 READ, WRITE = "r" * 32, "w" * 32
 
 
@@ -410,6 +412,31 @@ def test_more_requests_than_the_rate_are_refused(tmp_path: Path) -> None:
         assert found[-1].status_code == 429
         assert found[-1].headers["retry-after"] == "1"
         assert client.get("/healthz").status_code == 200
+
+
+def test_a_full_disk_refuses_writes_and_answers_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk, metrics = FullDisk(10**6), Metrics()
+    with (
+        ServedBundle(saved(tmp_path / "bundle"), ServingConfig(storage=disk)) as served,
+        running(served, metrics) as client,
+    ):
+        disk.room = 10
+        refused = add(client, (1, 50, NOW, "call"))
+        assert (refused.status_code, refused.headers["retry-after"]) == (507, "1")
+        assert client.delete("/v1/users/1").status_code == 507
+        assert people(client, 1)
+        disk.room = 10**6
+        assert add(client, (1, 50, NOW, "call")).status_code == 200
+
+        def full(*args: object, **kwargs: object) -> None:
+            raise OSError("no space left: rules.sqlite; nothing was changed")
+
+        monkeypatch.setattr(RuleStore, "change", full)
+        assert client.put("/v1/opt-outs/1").status_code == 507
+        assert people(client, 50)
+        assert b'graphrec_refusals_total{code="disk_full"} 3.0' in metrics.text()
 
 
 def test_operators_see_health_metrics_and_the_interface(client: Client) -> None:

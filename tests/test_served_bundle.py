@@ -35,11 +35,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 def write(served: ServedBundle, one: Write, key: str | None = None) -> None:
-    served.write(KeyedWrite(one, None if key is None else Key.of(key, one))).result(10)
+    served.write(KeyedWrite(one, None if key is None else Key.of(key, one))).result(120)
 
 
 def people(served: ServedBundle, user: str, asked: Asked = ALL) -> list[str] | None:
-    (found,) = served.engine.ask([user], asked).result(10)
+    (found,) = served.engine.ask([user], asked).result(120)
     return None if found is None else list(found.people)
 
 
@@ -51,7 +51,7 @@ def until(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 
 def rows(served: ServedBundle) -> list[tuple[str, str, int, str]]:
-    return served.engine.call(lambda live: rows_of(live.bundle)).result(10)
+    return served.engine.call(lambda live: rows_of(live.bundle)).result(120)
 
 
 def test_an_acknowledged_event_counts_for_the_next_request(folder: Path) -> None:
@@ -71,8 +71,8 @@ def test_answers_are_those_of_the_bundle(folder: Path) -> None:
     with ServedBundle(folder) as served:
         write(served, new)
         users = ["1", "50", "7", "51"]
-        answers = served.engine.ask(users, Asked(k=4)).result(10)
-        earlier = served.engine.ask(users[:1], Asked(k=4, time=NOW + 5)).result(10)
+        answers = served.engine.ask(users, Asked(k=4)).result(120)
+        earlier = served.engine.ask(users[:1], Asked(k=4, time=NOW + 5)).result(120)
     bundle = fitted([*ROWS, Row(1, 50, NOW, "call"), Row(50, 51, NOW + 5, "text")])
     for answer, given in zip(answers, bundle.suggest(users, k=4), strict=True):
         assert answer is not None
@@ -119,16 +119,16 @@ def test_writes_are_there_after_a_restart_each_once(folder: Path) -> None:
 def test_rules_hold_for_the_next_request(folder: Path) -> None:
     with ServedBundle(folder) as served:
         first = (people(served, "1") or [])[0]
-        served.rules.submit(RuleChange(add=Rules.of([("1", first)]))).result(10)
+        served.rules.submit(RuleChange(add=Rules.of([("1", first)]))).result(120)
         assert first not in (people(served, "1") or [])
         assert "1" not in (people(served, first) or [])
-        served.rules.submit(RuleChange(remove=Rules.of([("1", first)]))).result(10)
+        served.rules.submit(RuleChange(remove=Rules.of([("1", first)]))).result(120)
         assert (people(served, "1") or [])[0] == first
-        served.rules.submit(RuleChange(add=Rules.of(opted_out=[first]))).result(10)
+        served.rules.submit(RuleChange(add=Rules.of(opted_out=[first]))).result(120)
         assert first not in (people(served, "1") or [])
         assert people(served, first)
         with pytest.raises(NotSuggestedError):
-            served.engine.explain("1", first, ALL).result(10)
+            served.engine.explain("1", first, ALL).result(120)
 
 
 def test_rules_that_change_together_have_the_outcome_of_one_after_the_other(folder: Path) -> None:
@@ -145,7 +145,7 @@ def test_rules_that_change_together_have_the_outcome_of_one_after_the_other(fold
     assert net.remove == Rules.of([("3", "9"), ("5", "6")], ["7", "5"])
     writer = RuleWriter(lambda: RuleStore(folder))
     for future in [writer.submit(change) for change in changes]:
-        future.result(10)
+        future.result(120)
     writer.close()
     assert RuleStore(folder).current() == Rules.of([("1", "2"), ("3", "4")])
     with pytest.raises(OverloadedError):
@@ -157,7 +157,7 @@ def test_a_forgotten_user_is_hidden_at_once_and_then_deleted(folder: Path) -> No
         write(served, events((1, 4242, NOW, "call"), (4242, 2, NOW, "call")))
         write(served, FeedbackWrite(("3",), ("4242",), (NOW,), ("shown",)))
         assert "4242" in (people(served, "3") or [])
-        served.forget("4242").result(10)
+        served.forget("4242").result(120)
         assert people(served, "4242") is None
         assert "4242" not in (people(served, "3") or [])
         write(served, events((4242, 5, NOW + 9, "text")))
@@ -165,7 +165,7 @@ def test_a_forgotten_user_is_hidden_at_once_and_then_deleted(folder: Path) -> No
         until(lambda: served.num_reloads == 1)
         assert [row for row in rows(served) if "4242" in row] == [("4242", "5", NOW + 9, "text")]
         assert people(served, "4242")
-        served.forget("4242").result(10)
+        served.forget("4242").result(120)
         until(lambda: served.num_reloads == 2)
     for path in (*folder.rglob("*"), *ServingFiles(folder).folder.rglob("*")):
         assert path.is_dir() or b"4242" not in path.read_bytes(), path
@@ -176,9 +176,9 @@ def test_a_forgotten_user_is_hidden_at_once_and_then_deleted(folder: Path) -> No
 def test_a_forgotten_user_stays_forgotten_after_a_kill(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ServedBundle, "_keep", lambda self: None)  # the thread that saves does not get to it
     served = ServedBundle(folder)
-    served.rules.submit(RuleChange(add=Rules.of(opted_out=["5"]))).result(10)
-    served.committer.submit(KeyedWrite(events((1, 50, NOW, "call")))).result(10)
-    served.forget("5").result(10)
+    served.rules.submit(RuleChange(add=Rules.of(opted_out=["5"]))).result(120)
+    served.committer.submit(KeyedWrite(events((1, 50, NOW, "call")))).result(120)
+    served.forget("5").result(120)
     served.close()
     with ServedBundle(folder) as again:
         assert people(again, "5") is None
@@ -271,7 +271,7 @@ def held(engine: Engine) -> threading.Event:
 def test_requests_that_wait_together_are_answered_together() -> None:
     sizes: list[int] = []
     engine = Engine(LiveBundle(fitted(), 0, RestingPairs()), lambda size, seconds: sizes.append(size))
-    engine.ask(["1"], ALL).result(10)
+    engine.ask(["1"], ALL).result(120)
     assert sizes == [1]
     go = held(engine)
     many = engine.ask(["1"] * 200, ALL)
@@ -279,13 +279,13 @@ def test_requests_that_wait_together_are_answered_together() -> None:
     others = [engine.ask([str(one)], Asked(k=2)) for one in range(1, 4)]
     unknown = engine.ask(["1", "nobody"], Asked(k=50, action="wave"))
     go.set()
-    assert [len(one.result(10)) for one in (*alike, *others)] == [1] * 11
-    assert len(many.result(10)) == 200
+    assert [len(one.result(120)) for one in (*alike, *others)] == [1] * 11
+    assert len(many.result(120)) == 200
     with pytest.raises(KeyError, match="wave"):
-        unknown.result(10)
+        unknown.result(120)
     assert sizes == [1, 208, 3, 2]
     assert max(sizes) <= MAX_BATCH
-    assert engine.ask(["nobody", "1"], ALL).result(10)[0] is None
+    assert engine.ask(["nobody", "1"], ALL).result(120)[0] is None
     engine.close()
     with pytest.raises(OverloadedError, match="stopping"):
         engine.ask(["1"], ALL)
@@ -299,8 +299,8 @@ def test_a_long_request_is_cut_while_short_ones_come_in() -> None:
     many = engine.ask([str(one % 12) for one in range(100)], ALL)
     short = engine.ask(["3"], ALL)
     go.set()
-    assert short.result(10) == [many.result(10)[3]]
-    assert [None if one is None else one.user for one in many.result(10)] == [
+    assert short.result(120) == [many.result(10)[3]]
+    assert [None if one is None else one.user for one in many.result(120)] == [
         str(one % 12) for one in range(100)
     ]
     assert sizes[0] == LONG_SHARE + 1
@@ -318,7 +318,7 @@ def test_more_requests_than_may_wait_are_refused() -> None:
     with pytest.raises(OverloadedError, match="too many requests wait"):
         engine.explain("1", "2", ALL)
     go.set()
-    assert all(one.result(10) for one in kept)
+    assert all(one.result(120) for one in kept)
     engine.close()
 
 

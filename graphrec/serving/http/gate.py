@@ -21,6 +21,9 @@ READING_POSTS = ("/v1/suggestions",)
 MAX_CLIENTS = 10_000
 """Clients whose rates are kept."""
 
+DISCARD_SECONDS, DISCARDED_BODIES = 1.0, 4
+"""Limits of what is read of a body that is too large: seconds, and times the size that it may have."""
+
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")
 
 
@@ -120,6 +123,8 @@ class Gate:
         )
         length = headers.get("content-length", "0")
         if not length.isdigit() or int(length[:20]) > limit:
+            if "expect" not in headers:  # a client that asks first sends nothing
+                await _discard(receive, limit)
             raise too_large
         parts, size = [], 0
         try:
@@ -131,6 +136,7 @@ class Gate:
                     parts.append(message.get("body", b""))
                     size += len(parts[-1])
                     if size > limit:
+                        await _discard(receive, limit)
                         raise too_large
                     if not message.get("more_body", False):
                         break
@@ -145,6 +151,20 @@ class Gate:
         if size and kind != "application/json":
             raise ApiError(415, "unsupported_media_type", "a body is of the content type application/json")
         return b"".join(parts)
+
+
+async def _discard(receive: Receive, limit: int) -> None:
+    """Read a little more of a body that is too large: a client that still sends would not get the answer."""
+    left = DISCARDED_BODIES * limit
+    try:
+        async with asyncio.timeout(DISCARD_SECONDS):
+            while left > 0:
+                message = await receive()
+                if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                    return
+                left -= len(message.get("body", b""))
+    except TimeoutError:
+        return
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
