@@ -64,7 +64,7 @@ def test_profiles_move_people_as_soon_as_they_are_known(split: TemporalSplit) ->
     model.fit(graph, until=split.t_val, validate_until=split.t_test)
     profile = model.two_tower.network.profile
     assert profile is not None
-    torch.nn.init.normal_(profile.person.weight, generator=torch.Generator().manual_seed(1))
+    torch.nn.init.normal_(profile.term.weight, generator=torch.Generator().manual_seed(1))
     model.join(graph)
     user = torch.tensor([0, 1, 2, 0, 1, 2])
     query = Query.of(graph, user, torch.tensor([late] * 3 + [late + 1] * 3))

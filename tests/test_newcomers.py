@@ -128,6 +128,29 @@ def test_pairs_without_times_come_in_a_drawn_order() -> None:
     assert torch.equal(one.graph[USER].x, graph[USER].x)
 
 
+@pytest.mark.parametrize("opening", ["add", "text"])
+def test_the_question_is_the_act_by_which_contacts_begin(opening: str) -> None:
+    """Not the commonest act, nor one by which contacts begin later."""
+    rows = []
+    for user in range(1, 20):  # each begins with the two before
+        for other in (user - 1, max(0, user - 2)):
+            late = user >= 15
+            rows += [Row(user, other, 10 * user + other, "other" if late else opening)]
+            rows += [Row(user, other, 10 * user + other + step, "call") for step in (20, 30)]
+    graph = graph_of(rows)
+    questions = NewcomerQuestions.of(graph, share=0.25, order="time")
+    assert questions.action == opening
+    asked: list[int] = []
+
+    class Asked(Numbers):
+        def score(self, query: Query) -> torch.Tensor:
+            asked.extend(query.action.tolist())
+            return super().score(query)
+
+    evaluate_newcomers(Asked(20), questions, progress=False)
+    assert set(asked) == {graph.actions.index(opening)}
+
+
 def test_a_later_event_changes_no_score() -> None:
     """An event planted at a question's own second, and one later, change no score that is asked for."""
     graph = graph_of(random_rows(5, users=20, events=300, times=200), 20)

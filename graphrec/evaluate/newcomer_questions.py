@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from graphrec.data import USER, DataError, EventLog, FriendGraph
+from graphrec.data import USER, DataError, EventLog, FriendGraph, commonest_action
 from graphrec.data.checks import check_choice, check_count, check_graph, check_number
+from graphrec.evaluate.initiations import Initiations
 from graphrec.temporal import Timeline, ragged
 
 KNOWN_CONTACTS = (0, 1, 3, 5)
@@ -51,6 +53,7 @@ class NewcomerQuestions:
         present: [P] int64, users with an event before `until`, ascending.
         newcomers: [n] int64, ascending.
         stages: by the number of contacts known.
+        action: the action asked about: by which most contacts before `until` began.
     """
 
     graph: FriendGraph
@@ -58,6 +61,7 @@ class NewcomerQuestions:
     present: Tensor
     newcomers: Tensor
     stages: dict[int, NewcomerStage]
+    action: str
 
     @classmethod
     def of(
@@ -112,7 +116,14 @@ class NewcomerQuestions:
         if len(asked) > MAX_NEWCOMERS:
             asked = asked[torch.randperm(len(asked), generator=generator)[:MAX_NEWCOMERS].sort().values]
         stages = {number: _stage(timeline, asked, begun, number) for number in known_contacts}
-        return cls(graph, until, present, newcomers, stages)
+        return cls(graph, until, present, newcomers, stages, _opening_action(graph, until))
+
+
+def _opening_action(graph: FriendGraph, until: int) -> str:
+    """The action by which most contacts before a time (s) began; of a draw, the first."""
+    pairs = Initiations.of(graph)
+    counts = np.bincount(pairs.initiation_action[pairs.initiation_time < until], minlength=len(graph.actions))
+    return graph.actions[commonest_action(graph.roles, counts.tolist())]
 
 
 def _users_with_events(timeline: Timeline) -> Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graphrec.data import FriendGraph, Query, commonest_action
+from graphrec.data import FriendGraph, Query
 from graphrec.data.checks import check_count
 from graphrec.evaluate.newcomer_questions import NewcomerQuestions, NewcomerStage
 from graphrec.evaluate.protocol import (
@@ -102,7 +102,7 @@ def evaluate_newcomers(
     newcomer: dict[tuple[int, Direction], np.ndarray] = {}
     for num_known, stage in questions.stages.items():
         for direction in DIRECTIONS:
-            asked = _asked(graph, stage, direction)
+            asked = _asked(questions, stage, direction)
             title = f"{scorer.name}, {num_known} contacts"
             rank[num_known, direction] = _ranks(scorer, graph, asked, since[direction], title, progress)
             newcomer[num_known, direction] = stage.user[stage.row].numpy()
@@ -117,14 +117,14 @@ class _Asked(NamedTuple):
     target: Tensor
 
 
-def _asked(graph: FriendGraph, stage: NewcomerStage, direction: Direction) -> _Asked:
+def _asked(questions: NewcomerQuestions, stage: NewcomerStage, direction: Direction) -> _Asked:
     """The queries of a stage, one for each user and time, and whom to rank in the order of its contacts."""
     user, time, target = stage.user[stage.row], stage.time[stage.row], stage.other
     if direction == "of_newcomers":
         user, target = target, user
     distinct, row = torch.stack([time, user]).unique(dim=1, return_inverse=True)
-    action = graph.actions[commonest_action(graph.roles, graph.action_counts)]
-    return _Asked(Query.of(graph, distinct[1], distinct[0], action), row, target)
+    query = Query.of(questions.graph, distinct[1], distinct[0], questions.action)
+    return _Asked(query, row, target)
 
 
 def _ranks(

@@ -19,7 +19,7 @@ from graphrec.models.heads.head import register_head
 from graphrec.models.heads.softmax_search import SoftmaxSearch
 from graphrec.models.manifest import read_config
 from graphrec.models.mixture.encoded import EncodedQuery
-from graphrec.models.mixture.profile_parts import add_person_logits, map_profiles
+from graphrec.models.mixture.profile_parts import add_person_logits, map_people
 from graphrec.models.mixture.view import GraphView
 from graphrec.nn import EncoderConfig, MixtureNetwork, SampledSoftmax, UserTable
 from graphrec.temporal import NEVER
@@ -215,14 +215,17 @@ class BoundSoftmaxHead:
             return torch.cat([embedding, bias], dim=1).cpu()
         users = torch.arange(len(rows))
         times = torch.full_like(users, time)
-        more = map_profiles(view, network.profile.person, users, times, network.device)
+        more = map_people(view, network.profile, users, times)
         gap = more.new_zeros(len(more), more.size(1) - embedding.size(1) - 1)
         return (torch.cat([embedding, gap, bias], 1) + more).cpu()
 
     def vector_changes(self) -> Tensor:
         """Times (s) after which `user_vectors` change: [n] int64, ascending."""
-        if self.view.profiles is None:
+        view = self.view
+        if view.profiles is None:
             return torch.empty(0, dtype=torch.int64)
-        since = self.view.profiles.since
-        out: Tensor = since[since >= self.view.period.until].unique()
+        instants, first = view.timeline.instants, view.timeline.first_tick
+        first_events = instants[first[first < len(instants)]]  # before them popularity is expected
+        times = torch.cat([view.profiles.since, first_events])
+        out: Tensor = times[times >= view.period.until].unique()
         return out

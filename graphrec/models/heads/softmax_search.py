@@ -16,7 +16,7 @@ from graphrec.models.heads.groups import groups_of
 from graphrec.models.heads.layer_kernel import add_layer_scores
 from graphrec.models.heads.shortlist import Shortlist, Shortlists
 from graphrec.models.mixture.encoded import EncodedQuery
-from graphrec.models.mixture.profile_parts import add_profile_logits, map_profiles
+from graphrec.models.mixture.profile_parts import add_profile_logits, map_people
 from graphrec.models.recommender import MAX_SCORES
 from graphrec.retrieval.topk import select_rows, stable_topk, tie_order
 from graphrec.temporal import SpectralQuery
@@ -207,7 +207,7 @@ class SoftmaxSearch:
         rows = head.rows_at(user, encoded.tick[row]).to(network.device)
         out: Tensor = (encoded.vector[at] * table.target(rows)).sum(1) + table.bias(rows).squeeze(1)
         if network.profile is not None and encoded.profile is not None:
-            more = map_profiles(view, network.profile.person, user, query.time[row], network.device)
+            more = map_people(view, network.profile, user, query.time[row])
             own = torch.cat([encoded.vector, encoded.profile, torch.ones_like(encoded.vector[:, :1])], 1)
             out = out + (own[at] * more).sum(1)
         if table.presence is not None:
@@ -228,7 +228,7 @@ class SoftmaxSearch:
         vector = tower(tower.no_history.expand(len(actor), -1), actor, action, features).mean(0, keepdim=True)
         profile = None
         if head.network.profile is not None:
-            profile = vector.new_zeros(1, head.network.profile.similarity_query.out_features)
+            profile = vector.new_zeros(1, head.network.profile.num_factors)
         none = torch.zeros(1, dtype=torch.int64)
         now = torch.tensor([tick])
         query = Query(none, torch.tensor([view.just_before(now[0])]), none)

@@ -20,7 +20,7 @@ from graphrec.models.mixture.contact_prior import ContactPrior
 from graphrec.models.mixture.view import TrainingPeriod
 from graphrec.nn import MixtureNetwork
 
-FORMAT, MANIFEST, TENSORS = "graphrec.MixtureRecommender/2", "model.json", "model.pt"
+FORMAT, MANIFEST, TENSORS = "graphrec.MixtureRecommender/3", "model.json", "model.pt"
 
 
 @dataclass(frozen=True)

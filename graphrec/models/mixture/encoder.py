@@ -19,7 +19,7 @@ from graphrec.features import (
 from graphrec.models.heads.head import BoundHead
 from graphrec.models.mixture.config import Targets
 from graphrec.models.mixture.encoded import EncodedQuery
-from graphrec.models.mixture.profile_parts import map_profiles
+from graphrec.models.mixture.profile_parts import map_people, map_profiles
 from graphrec.models.mixture.view import GraphView
 from graphrec.nn import CandidateScores, MixtureNetwork
 from graphrec.temporal import Neighborhood, NeighborhoodConfig, SpectralQuery, UserActivity
@@ -97,9 +97,10 @@ class QueryEncoder:
         actor, profile = self.head.embed_users(query.user, timeline.tick(query.time)), None
         if network.profile is not None:
             layers = network.profile
-            other = other + map_profiles(self.view, layers.actor, timelines.other, timelines.time, device)
-            actor = actor + map_profiles(self.view, layers.actor, query.user, query.time, device)
-            profile = map_profiles(self.view, layers.similarity_query, query.user, query.time, device)
+            other = other + map_profiles(self.view, layers, layers.actor, timelines.other, timelines.time)
+            actor = actor + map_profiles(self.view, layers, layers.actor, query.user, query.time)
+            profile = map_profiles(self.view, layers, layers.affinity_query, query.user, query.time)
+            profile = profile * layers.affinity_weight(features)
         events = timelines if device.type == "cpu" else timelines.to(device)
         state = tower.state(events, other, position.to(device))
         return tower(state, actor, question.to(device), features), features, profile
@@ -125,8 +126,8 @@ class QueryEncoder:
         similarity = None
         if self.network.profile is not None and profile is not None:
             layers, time = self.network.profile, query.time[around.row]
-            person = map_profiles(self.view, layers.person, around.user, time, device)
-            similarity = layers.similarity(profile[around.row.to(device)], person)
+            person = map_people(self.view, layers, around.user, time)
+            similarity = layers.affinity(profile[around.row.to(device)], person)
         kinds = [around.contacts.half_edge[around.path_bridge], around.path_pair.half_edge]
         scores: CandidateScores = mixture(
             there,

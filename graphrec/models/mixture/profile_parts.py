@@ -10,28 +10,45 @@ from torch import Tensor
 from graphrec.features import presence_features
 from graphrec.models.mixture.encoded import EncodedQuery
 from graphrec.models.mixture.view import GraphView
-from graphrec.nn import MixtureNetwork, PresenceScore
+from graphrec.nn import MixtureNetwork, PresenceScore, ProfileNet
 
 
 def map_profiles(
-    view: GraphView, layer: Callable[[Tensor], Tensor], user: Tensor, time: Tensor, device: torch.device
+    view: GraphView,
+    network: ProfileNet,
+    layer: Callable[[Tensor], Tensor],
+    user: Tensor,
+    time: Tensor,
 ) -> Tensor:
-    """Apply a linear layer to the profiles of users, as known at given times.
+    """Apply a layer to the profiles of users, as known at given times.
 
     Args:
         view: a graph with profiles.
-        layer: [n, F + 1] -> [n, K], on the device.
+        network: reads profiles.
+        layer: [n, W] -> [n, C], of the network, from rows of `ProfileNet.table`.
         user: [n] int64.
         time: [n] int64 seconds.
-        device: of the layer.
 
     Returns:
-        [n, K]; 0 for users whose profiles are not yet known at that time.
+        [n, C]; 0 for users whose profiles are not yet known at that time.
     """
     assert view.profiles is not None
-    distinct, at = user.unique(return_inverse=True)
-    known = view.profiles.known(user, time).to(device)
-    return layer(view.profiles.x[distinct].to(device))[at.to(device)] * known[:, None]
+    table = network.table(view.profiles.x)
+    known = view.profiles.known(user, time).to(table.device)
+    return layer(table[user.to(table.device)]) * known[:, None]
+
+
+def map_people(view: GraphView, network: ProfileNet, user: Tensor, time: Tensor) -> Tensor:
+    """Apply `ProfileNet.person` to the profiles of users [n] at times [n] (s): [n, D + K + 2].
+
+    The bias of users without an event before the time holds the popularity expected from their features.
+    """
+    assert view.profiles is not None
+    out = map_profiles(view, network, network.person, user, time)
+    without = (view.timeline.first_tick[user] >= view.timeline.tick(time)) & view.profiles.known(user, time)
+    expected = network.popularity(network.table(view.profiles.x)[user.to(out.device)])
+    out[:, -1] += expected * without.to(out.device)
+    return out
 
 
 def add_person_logits(
@@ -69,6 +86,9 @@ def add_profile_logits(
     if network.profile is None or view.profiles is None or encoded.profile is None:
         return logits
     people = slice(None) if users is None else users
-    x = view.profiles.x[people].to(network.device)
-    more = network.profile.logits(encoded.vector, encoded.profile, x)
+    rows = network.profile.table(view.profiles.x)[people]
+    more = network.profile.logits(encoded.vector, encoded.profile, rows)
+    first = view.timeline.first_tick[people]
+    without = (first >= encoded.tick[:, None]).to(network.device)
+    more = more + without * network.profile.popularity(rows)
     return logits + more * view.profiles.known(people, encoded.query.time[:, None]).to(network.device)

@@ -41,6 +41,7 @@ from graphrec.models.mixture.plan import (
     run_key,
     select_user_rows,
 )
+from graphrec.models.mixture.profile_affinity import fit_affinity
 from graphrec.models.mixture.training_loss import TrainingLoss
 from graphrec.models.mixture.validation import choose_prior, epoch_scores, validation_events
 from graphrec.models.mixture.view import GraphView
@@ -167,6 +168,8 @@ class MixtureRecommender(Recommender, Generic[Bound]):
             torch.manual_seed(config.train.seed)
             head = fit_head(self._head, view)
             network = build_network(head, view, config)
+        if network.profile is not None:
+            fit_affinity(network.profile, view, seed=config.train.seed)
         self._bind(head, view, network, PRIOR_GRID[0], training=True)
         self._plan, self._loss = plan, loss_for(self.fitted.encoder, self.head, plan, config.train)
         batches = TimelineBatches(
