@@ -13,6 +13,7 @@ from graphrec.features import Profiles
 from graphrec.models.heads.head import Head
 from graphrec.models.heads.optional import run_key_of
 from graphrec.models.mixture.config import MixtureConfig
+from graphrec.models.mixture.profile_affinity import fit_affinity
 from graphrec.models.mixture.view import GraphView, TrainingPeriod, users_by_profile
 from graphrec.nn import HasUserRows, MixtureNetwork, NeighborhoodMixture, ProfileNet, UserTower
 from graphrec.temporal import Timeline, popularity_half_life
@@ -109,6 +110,14 @@ def build_network(head: Head[Any], view: GraphView, config: MixtureConfig) -> Mi
     if view.profiles is not None:
         profile = ProfileNet(view.profile_columns, config.encoder.embedding_dim)
     return MixtureNetwork(tower, mixture, profile, head.build(view, config.encoder, config.features))
+
+
+def initial_network(head: Head[Any], view: GraphView, config: MixtureConfig) -> MixtureNetwork:
+    """The network of `build_network`, with the affinity of profiles already trained (see `fit_affinity`)."""
+    network = build_network(head, view, config)
+    if network.profile is not None:
+        fit_affinity(network.profile, view, seed=config.train.seed)
+    return network
 
 
 def run_key(

@@ -37,11 +37,11 @@ from graphrec.models.mixture.fitted import FittedMixture
 from graphrec.models.mixture.plan import (
     TrainingPlan,
     build_network,
+    initial_network,
     plan_training,
     run_key,
     select_user_rows,
 )
-from graphrec.models.mixture.profile_affinity import fit_affinity
 from graphrec.models.mixture.training_loss import TrainingLoss
 from graphrec.models.mixture.validation import choose_prior, epoch_scores, validation_events
 from graphrec.models.mixture.view import GraphView
@@ -161,15 +161,12 @@ class MixtureRecommender(Recommender, Generic[Bound]):
         Returns:
             The loader of training timelines.
         """
-        until = self._check_past(graph, until)
         config = self.config
-        view, plan = plan_training(graph, until, config)
+        view, plan = plan_training(graph, self._check_past(graph, until), config)
         with torch.random.fork_rng():
             torch.manual_seed(config.train.seed)
             head = fit_head(self._head, view)
-            network = build_network(head, view, config)
-        if network.profile is not None:
-            fit_affinity(network.profile, view, seed=config.train.seed)
+            network = initial_network(head, view, config)
         self._bind(head, view, network, PRIOR_GRID[0], training=True)
         self._plan, self._loss = plan, loss_for(self.fitted.encoder, self.head, plan, config.train)
         batches = TimelineBatches(
@@ -179,7 +176,7 @@ class MixtureRecommender(Recommender, Generic[Bound]):
             seed=config.train.seed,
         )
         return QueryLoader.of_timelines(
-            graph, until=until, users=view.known, batch_sampler=batches, seed=config.train.seed
+            graph, until=view.period.until, users=view.known, batch_sampler=batches, seed=config.train.seed
         )
 
     def _bind(
