@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from benchmarks.correctness.planted import NUM_USERS, judged, round_robin, uniform
-from graphrec.data import FriendGraph, Query, TemporalSplit
+from graphrec.data import USER, FriendGraph, Query, TemporalSplit
 from graphrec.decode import Forest, PrefixTree
 from graphrec.models import GenerativeSTU, MixtureRecommender
 from graphrec.models.heads.codes.diagnostics import unconstrained_validity
@@ -26,7 +26,7 @@ from graphrec.models.mixture.contact_prior import ContactPrior
 from graphrec.models.mixture.encoder import QueryEncoder
 from graphrec.nn.code_decoder import CodeTables, CodeTowers, CodeTransformer
 from graphrec.temporal import NEVER, DecayedPopularity, GroupActivity, Timeline
-from graphrec.tokenizer import RandomCodes, ResidualKMeans
+from graphrec.tokenizer import GNNRQVAE, RandomCodes, ResidualKMeans
 
 pytestmark = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.TokenizerQualityWarning")
 
@@ -314,6 +314,31 @@ def test_the_codes_of_training_do_not_know_what_comes_later() -> None:
     assert past > 3
     assert size == model.tokenizer.table.codebook_size
     assert torch.equal(model.head.history.codes[:past], again.head.history.codes[:past])
+
+
+def test_features_bring_an_stu_before_the_first_event() -> None:
+    """Once they are known: from the moment after the join time on."""
+    rows = planted_rows(0, groups=4, size=8, events=400)
+    graph = graph_of(rows, 34)
+    graph[USER].x = torch.randn(34, 3, generator=torch.Generator().manual_seed(0))
+    graph[USER].join_time = torch.zeros(34, dtype=torch.int64)
+    last = rows[-1].time
+    graph[USER].join_time[33] = last + 1  # 32 and 33 have no event
+    until = rows[300].time
+    model = GenerativeSTU(
+        tokenizer=GNNRQVAE(max_epochs=1, epoch_batches=2),
+        embedding_dim=8,
+        epoch_batches=2,
+        max_epochs=1,
+        progress=False,
+    )
+    model.fit(graph, until=until)
+    history = model.head.history
+    assert bool((history.codes[:, 32] >= 0).all())
+    assert bool((history.codes[:, 33] < 0).all())
+    query = Query.of(graph, torch.arange(4), last)
+    found = model.recommend(query, 33)[0]
+    assert bool((found == 32).any(1).all())
 
 
 def test_newcomers_are_given_stus_and_suggested() -> None:

@@ -308,12 +308,18 @@ def fit_shares(num_users: int) -> tuple[float, ...]:
 
 
 def _codes_at(tokenizer: Tokenizer, view: GraphView, ticks: Tensor) -> list[Tensor]:
-    """STUs of all users at ticks [S], assigning them to newcomers: a list of S tensors [N, L] int64."""
+    """STUs of all users at ticks [S], assigning them to newcomers: a list of S tensors [N, L] int64.
+
+    Newcomers are users with an event or known features.
+    """
     graph, first, out = view.graph, view.timeline.first_tick, []
     for tick in ticks:
         time = max(tokenizer.until, view.just_before(tick))
         has = tokenizer.codes_before(graph, time)[:, 0] >= 0
-        came = ((first < tick) & ~has).nonzero().squeeze(1)
+        known = first < tick
+        if view.profiles is not None:
+            known = known | view.profiles.known(slice(None), torch.tensor(time))
+        came = (known & ~has).nonzero().squeeze(1)
         if len(came):
             tokenizer.encode(graph, came, until=time)
         out.append(tokenizer.codes_before(graph, time))
