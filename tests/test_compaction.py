@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from graphs import Row
 from hypothesis import given, settings
@@ -18,10 +19,12 @@ from serving_cases import NOW, ROWS, events, fitted, logged, rows_of, saved
 
 from graphrec import Bundle
 from graphrec.cli.main import main
+from graphrec.data import DataError, EventLog, FriendGraph
+from graphrec.service.appending import append_stream
 from graphrec.serving.compaction import catch_up, compact, save_fit
 from graphrec.serving.files import ServingFiles
 from graphrec.serving.replay import apply_writes, missing_events
-from graphrec.serving.writes import FeedbackWrite, ForgetWrite, Write
+from graphrec.serving.writes import EventsWrite, FeedbackWrite, ForgetWrite, Write
 
 pytestmark = pytest.mark.filterwarnings("ignore::graphrec.tokenizer.TokenizerQualityWarning")
 
@@ -183,6 +186,46 @@ def test_the_fit_command_carries_later_events_over(
     main(["fit", str(table), "--out", str(folder), "--model", "adamic_adar"])
     assert "1 later events of the served bundle were carried over" in capsys.readouterr().err
     assert added(Bundle.load(folder)) == [("1", "50", NOW, "call")]
+
+
+def test_rows_of_the_forgotten_are_deleted_after_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = saved(tmp_path / "bundle")
+    shown = FeedbackWrite(("8", "1"), ("7", "7"), (NOW, NOW), ("shown", "shown"))
+    logged(folder, [shown])
+    compact(folder)
+    again = FeedbackWrite(("8",), ("3",), (NOW + 1,), ("shown",))
+    logged(folder, [ForgetWrite("8")], [again], position=1)
+    with monkeypatch.context() as killed:
+        killed.setattr(ServingFiles, "forget", lambda *_: sys.exit())
+        with pytest.raises(SystemExit):
+            compact(folder)
+    compact(folder)
+    files = sorted(ServingFiles(folder).folder.glob("rows-*.csv"))
+    rows = [line for path in files for line in path.read_text().splitlines()[1:]]
+    assert rows == [f"1,7,{NOW},shown", f"8,3,{NOW + 1},shown"]
+
+
+def test_an_event_that_cannot_be_appended_leaves_the_others_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    src, dst, time, action = zip(*ROWS, strict=True)
+    log = EventLog.from_arrays(src, dst, time, action, np.full(len(ROWS), 2.0))
+    bundle = Bundle.fit(FriendGraph.from_events(log), model="adamic_adar")
+
+    def append(bundle: Bundle, log: EventLog) -> None:
+        if 50 in log.user_ids.lookup(log.dst):
+            raise DataError("no place")
+        append_stream(bundle, log)
+
+    monkeypatch.setattr("graphrec.serving.replay.append_stream", append)
+    written = EventsWrite(("1", "1"), ("50", "2"), (NOW, NOW), ("call", "call"), (3.0, 4.0))
+    applied = apply_writes(bundle, [written])
+    assert (applied.num_events, applied.others) == (1, [("1", "50", NOW, "call")])
+    weight = bundle.graph.weights()
+    assert weight is not None
+    assert weight[-2:].tolist() == [2.0, 4.0]
 
 
 KILLED = """

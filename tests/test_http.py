@@ -19,7 +19,9 @@ from serving_cases import HOUR, NOW, ROWS, fitted, saved
 from test_record_file import FullDisk
 
 from graphrec.data import DataError
-from graphrec.service import RuleStore
+from graphrec.service import Rules, RuleStore
+from graphrec.serving.compaction import compact
+from graphrec.serving.files import ServingFiles
 from graphrec.serving.http.limits import Limits
 from graphrec.serving.http.metrics import Metrics
 from graphrec.serving.http.tokens import Tokens
@@ -311,6 +313,63 @@ def test_an_event_of_the_future_is_refused_where_times_are_those_of_the_clock(tm
         body = {"events": [{"src": 1, "dst": 50, "action": "call"}]}
         assert client.post("/v1/events", json=body).status_code == 200
         assert now <= client.get("/v1/status").json()["last_event_time"] <= now + 60
+
+
+def test_events_cannot_move_the_clock_into_the_future_step_by_step(tmp_path: Path) -> None:
+    now = int(time.time())
+    fitted([Row(*row[:2], now - 40 * HOUR + row[2], row[3]) for row in ROWS]).save(tmp_path / "bundle")
+    metrics = Metrics()
+    with ServedBundle(tmp_path / "bundle") as served, running(served, metrics) as client:
+        assert add(client, (1, 2, now + 290, "call")).status_code == 200
+        assert add(client, (1, 2, now + 580, "call")).status_code == 422
+        assert add(client, (1, 2, int(time.time()), "call")).status_code == 200
+
+
+def test_a_time_or_id_that_no_bundle_holds_is_refused(client: Client) -> None:
+    before = people(client, 1)
+    milliseconds = {"time": 1_700_000_000_000_000}
+    for path, body in (
+        ("/v1/events", {"events": [{"src": 1, "dst": 2, "action": "call", **milliseconds}]}),
+        ("/v1/feedback", {"feedback": [{"user": 1, "person": 2, "kind": "shown", **milliseconds}]}),
+    ):
+        response = client.post(path, json=body)
+        assert response.status_code == 422
+        assert "time: beyond the year 9999" in response.json()["error"]["message"]
+    assert add(client, (2**63, 2, NOW, "call")).status_code == 422
+    assert add(client, (2**63 - 1, 2, NOW, "call")).status_code == 200
+    assert people(client, 1) == [*before, str(2**63 - 1)]
+
+
+def test_rules_made_after_forgetting_stay(tmp_path: Path) -> None:
+    folder, metrics = saved(tmp_path / "bundle"), Metrics()
+    rules = Rules.of([(3, 9), (5, 7)], [5])
+    with ServedBundle(folder) as served, running(served, metrics, LIMITS) as client:
+        client.put("/v1/opt-outs/5")
+        assert client.delete("/v1/users/5").status_code == 204
+        assert RuleStore(folder).current() == Rules.of([(3, 9)])
+        client.put("/v1/opt-outs/5")
+        client.put("/v1/blocks/7/5")
+        add(client, (5, 1, NOW, "call"))
+    with ServedBundle(folder) as served, running(served, metrics, LIMITS) as client:
+        assert RuleStore(folder).current() == rules
+        compact(folder)
+        assert RuleStore(folder).current() == rules
+        served.save()
+        served.reload()
+        assert "5" not in people(client, 1)
+        assert "7" not in people(client, 5)
+
+
+def test_a_user_without_events_is_forgotten(tmp_path: Path) -> None:
+    folder, metrics = saved(tmp_path / "bundle"), Metrics()
+    with ServedBundle(folder) as served, running(served, metrics, LIMITS) as client:
+        shown = {"user": 424242, "person": 3, "kind": "dismissed"}
+        client.post("/v1/feedback", json={"feedback": [shown]})
+        served.save()
+        assert client.delete("/v1/users/424242").status_code == 204
+        served.save()
+    for path in (*folder.rglob("*"), *ServingFiles(folder).folder.rglob("*")):
+        assert path.is_dir() or b"424242" not in path.read_bytes(), path
 
 
 json_values = st.recursive(

@@ -205,6 +205,21 @@ def test_a_forgotten_user_is_hidden_at_once_and_then_deleted(folder: Path) -> No
         assert people(served, "4242") is None
 
 
+def test_a_save_that_failed_is_tried_again_for_the_forgotten(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("graphrec.serving.served_bundle.RETRY_SECONDS", 0.5)
+    with ServedBundle(folder, ServingConfig(forget_seconds=0.1)) as served:
+        (graph,) = folder.glob("version-*/graph.pt")
+        content = graph.read_bytes()
+        graph.write_bytes(content[:-5])
+        served.forget("5").result(120)
+        until(lambda: served.num_failed_saves > 0)
+        graph.write_bytes(content)
+        until(lambda: served.num_saves == 1)
+    assert "5" not in {name for row in rows_of(Bundle.load(folder)) for name in row[:2]}
+
+
 def test_a_forgotten_user_stays_forgotten_after_a_kill(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ServedBundle, "_keep", lambda self: None)  # the thread that saves does not get to it
     served = ServedBundle(folder)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from graphrec.data.errors import DataError
+from graphrec.data.ids import Id
 from graphrec.service import Bundle
 from graphrec.service import manifest as manifests
 from graphrec.serving.files import ServingFiles
@@ -24,6 +25,7 @@ from graphrec.serving.replay import (
     at_position,
     late_events,
     only_missing,
+    with_rules_left,
 )
 from graphrec.serving.writes import EventsWrite, ForgetWrite, Write, decode_writes
 
@@ -110,21 +112,42 @@ def compact(folder: Path) -> Compaction:
         replaced.append(bundle.digest)
         applied, end = catch_up(bundle, files.log)
         files.write_rows(before[0], end, applied.others)
-        applied.bundle.origin.adds_to = "" if applied.bundle.origin.forgotten else replaced[0]
+        has_forgotten = bool(applied.bundle.origin.forgotten)
+        applied.bundle.origin.forgotten = _to_delete(applied.bundle, files.log, end)
+        applied.bundle.origin.adds_to = "" if has_forgotten else replaced[0]
         return applied.bundle
 
     bundle = Bundle.update(folder, change)
     end = bundle.origin.log_position
     if end is None:
         raise AssertionError("unreachable: a bundle that caught up has a position")
-    files.forget(_forgotten(files.log, before[0], end))
+    files.forget(_forgotten(files.log, end))
     return Compaction(bundle.digest, replaced[0], end, bundle.graph.num_users)
 
 
-def _forgotten(log: Path, first: int, end: int) -> list[str]:
+def _to_delete(bundle: Bundle, log: Path, end: int) -> tuple[Id, ...]:
+    """The users forgotten in a bundle whose rules are to be deleted.
+
+    Those who were forgotten in the log have none left but later ones, unless a kill came in between.
+    """
+    contents, _ = read_records(log, read_start(log).position, end)
+    left = with_rules_left(entry.write for content in contents for entry in decode_writes(content))
+    return tuple(one for one in bundle.origin.forgotten if str(one) in left)
+
+
+def _forgotten(log: Path, end: int) -> dict[str, int]:
+    """Users forgotten in a log before a position, each with the position of the last time.
+
+    From the log's beginning: a run that was killed may have saved them, and not yet deleted their rows.
+    """
+    first = read_start(log).position
     contents, _ = read_records(log, first, end)
-    writes = [entry.write for content in contents for entry in decode_writes(content)]
-    return [write.user for write in writes if isinstance(write, ForgetWrite)]
+    return {
+        entry.write.user: position
+        for position, content in enumerate(contents, start=first)
+        for entry in decode_writes(content)
+        if isinstance(entry.write, ForgetWrite)
+    }
 
 
 def save_fit(bundle: Bundle, folder: Path, replaces: str | None) -> int:
@@ -162,6 +185,7 @@ def save_fit(bundle: Bundle, folder: Path, replaces: str | None) -> int:
         applied = apply_writes(bundle, [one for one in wanted if isinstance(one, EventsWrite | ForgetWrite)])
         carried.append(applied.num_events)
         out = at_position(applied.bundle, end)
+        out.origin.forgotten = _to_delete(out, log, end)
         out.origin.versions = held.origin.versions
         return out
 

@@ -6,7 +6,7 @@ import csv
 import io
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,10 +70,13 @@ class ServingFiles:
         if rows:
             self._write(self.folder / f"rows-{first:012d}-{end:012d}.csv", rows)
 
-    def forget(self, users: Iterable[str]) -> None:
-        """Delete the rows that name some users."""
-        gone = set(users)
-        for path, _, _ in self._row_files() if gone else ():
+    def forget(self, positions: Mapping[str, int]) -> None:
+        """Delete the rows that name some users, of writes before the position at which each was forgotten.
+
+        `write_rows` is given no such rows of the writes that it is called for; later ones stay.
+        """
+        for path, _, end in self._row_files() if positions else ():
+            gone = {user for user, position in positions.items() if end <= position}
             with path.open(newline="", encoding="utf-8") as file:
                 rows = list(csv.reader(file))[1:]
             kept = [(row[0], row[1], int(row[2]), row[3]) for row in rows if gone.isdisjoint(row[:2])]

@@ -133,10 +133,6 @@ class LiveBundle:
         self.bundle, self.position, self._rules = bundle, position, Enforcement(bundle.origin)
         self.facts = Facts.of(bundle)
 
-    def has(self, user: str) -> bool:
-        """Whether the bundle still holds data of a user, or its log may."""
-        return int(self.bundle.graph.user_ids.find([user])) >= 0
-
     def knows(self, user: str) -> bool:
         """Whether the bundle has a user, who is not forgotten."""
         return user not in self.gone and int(self.bundle.graph.user_ids.find([user])) >= 0

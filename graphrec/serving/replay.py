@@ -17,7 +17,7 @@ from graphrec.data import DataError, EventLog, FriendGraph, UserIds
 from graphrec.data.ids import plain_ids
 from graphrec.service import Bundle
 from graphrec.service.appending import append_stream
-from graphrec.serving.writes import EventsWrite, ForgetWrite, Write
+from graphrec.serving.writes import EventsWrite, ForgetWrite, RulesDeletedWrite, Write
 
 MAX_LATE = 3600
 """Seconds that an event may be older than the last one; it counts from the time of that one."""
@@ -73,7 +73,7 @@ def joined(writes: Sequence[Write]) -> tuple[EventsWrite, list[Row]]:
     others: list[Row] = []
     has_weight = any(isinstance(one, EventsWrite) and one.weight is not None for one in writes)
     for place, one in enumerate(writes):
-        if isinstance(one, ForgetWrite):
+        if isinstance(one, ForgetWrite | RulesDeletedWrite):
             continue
         if isinstance(one, EventsWrite):
             given, into = [*zip(one.src, one.dst, one.time, one.action, strict=True)], rows
@@ -117,9 +117,22 @@ def append_events(bundle: Bundle, events: EventsWrite) -> tuple[int, int, list[R
         if len(kept) == 1:
             log.warning("an event could not be appended to the bundle: %s", error)
             return 0, 0, left + _rows(kept)
-        found = [append_events(bundle, events_of_rows([row])) for row in _rows(kept)]
+        weights = [None] * len(kept) if kept.weight is None else [(one,) for one in kept.weight]
+        alone = [events_of_rows([row], one) for row, one in zip(_rows(kept), weights, strict=True)]
+        found = [append_events(bundle, one) for one in alone]
         return sum(one[0] for one in found), num_late, left + [row for one in found for row in one[2]]
     return len(kept), num_late, left
+
+
+def with_rules_left(writes: Iterable[Write]) -> frozenset[str]:
+    """The forgotten users whose rules may not have been deleted yet."""
+    found: set[str] = set()
+    for one in writes:
+        if isinstance(one, ForgetWrite):
+            found.add(one.user)
+        elif isinstance(one, RulesDeletedWrite):
+            found.discard(one.user)
+    return frozenset(found)
 
 
 def append_nothing(bundle: Bundle) -> None:

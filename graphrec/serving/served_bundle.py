@@ -27,10 +27,10 @@ from graphrec.serving.engine import Engine
 from graphrec.serving.files import ServingFiles
 from graphrec.serving.live_bundle import LiveBundle
 from graphrec.serving.record_file import DISK, RecordFile, Start, Storage
-from graphrec.serving.replay import append_nothing
+from graphrec.serving.replay import append_nothing, with_rules_left
 from graphrec.serving.rule_writer import RuleWriter
 from graphrec.serving.side_state import REST_SECONDS, RestingPairs, SideState
-from graphrec.serving.writes import ForgetWrite, KeyedWrite, decode_writes
+from graphrec.serving.writes import ForgetWrite, KeyedWrite, Write, decode_writes
 
 CHECK_SECONDS = 0.5
 """Seconds between two looks at whether writes are to be saved in the bundle."""
@@ -102,8 +102,8 @@ class ServedBundle:
                 bundle = Bundle.load(folder)
             self._saved_until = contained(bundle, self._files.log)[0]
             applied, position = catch_up(bundle, self._files.log)
-            forgotten = _forgotten(file)
-            RuleStore(folder).change(forget=forgotten)  # those who were forgotten just before a crash
+            logged = _writes(file)
+            RuleStore(folder).change(forget=with_rules_left(logged))  # those forgotten just before a crash
             live = LiveBundle(applied.bundle, position, _copied(self._state.resting))
             _warm_up(live.bundle)
             self.engine = Engine(live, on_batch)
@@ -113,7 +113,9 @@ class ServedBundle:
             self.rules = RuleWriter(lambda: RuleStore(folder))
             stack.callback(self.rules.close)
             self._unsaved_since: float | None = None
-            self._hidden_since: float | None = time.monotonic() if forgotten else None
+            self._hidden_since: float | None = (
+                time.monotonic() if any(isinstance(one, ForgetWrite) for one in logged) else None
+            )
             self._failed_at = -RETRY_SECONDS
             self._wanted = threading.Event()
             self._process: subprocess.Popen[str] | None = None
@@ -184,13 +186,14 @@ class ServedBundle:
         Raises:
             OSError, DataError: it failed; the log stays as it is.
         """
-        self._save_now, self._hidden_since = False, None
+        self._save_now, hidden_since, self._hidden_since = False, self._hidden_since, None
         command = [sys.executable, "-m", "graphrec.serving.compaction", str(self.folder)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             self._process = process
             out, errors = process.communicate()
         self._process = None
         if process.returncode:
+            self._hidden_since = hidden_since or self._hidden_since
             raise OSError(errors.strip().splitlines()[-1] if errors.strip() else "the process was killed")
         found = Compaction(**json.loads(out.splitlines()[-1]))
         users = manifests.read_current(
@@ -270,22 +273,24 @@ class ServedBundle:
         if self._save_now:
             return True
         now = time.monotonic()
-        if self.committer.position <= self._saved_until or now - self._failed_at < RETRY_SECONDS:
+        if now - self._failed_at < RETRY_SECONDS:
+            return False
+        if self._hidden_since is not None and now - self._hidden_since > self._config.forget_seconds:
+            return True  # also when all is saved: a kill may have left the log and the rows as they were
+        if self.committer.position <= self._saved_until:
             return False
         if self._unsaved_since is None:
             self._unsaved_since = now
         return (
             now - self._unsaved_since > self._config.save_seconds
-            or (self._hidden_since is not None and now - self._hidden_since > self._config.forget_seconds)
             or self.committer.num_bytes > self._config.save_bytes
         )
 
 
-def _forgotten(file: RecordFile) -> list[str]:
-    """The users who are forgotten in a log."""
+def _writes(file: RecordFile) -> list[Write]:
+    """The writes in a log."""
     contents = file.read(file.start.position)
-    writes = [entry.write for content in contents for entry in decode_writes(content)]
-    return [write.user for write in writes if isinstance(write, ForgetWrite)]
+    return [entry.write for content in contents for entry in decode_writes(content)]
 
 
 def _warm_up(bundle: Bundle) -> None:

@@ -74,12 +74,20 @@ class ForgetWrite:
     user: str
 
 
-Write: TypeAlias = EventsWrite | FeedbackWrite | ForgetWrite
+@dataclass(frozen=True)
+class RulesDeletedWrite:
+    """The rules of a forgotten user, by raw id as text, have been deleted: later ones stay."""
+
+    user: str
+
+
+Write: TypeAlias = EventsWrite | FeedbackWrite | ForgetWrite | RulesDeletedWrite
 
 _KINDS: dict[str, type[Write]] = {
     "events": EventsWrite,
     "feedback": FeedbackWrite,
     "forget": ForgetWrite,
+    "rules_deleted": RulesDeletedWrite,
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time as clock
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Response
 
+from graphrec.data.ids import parse_id
+from graphrec.data.times import LATEST_TIME
 from graphrec.service.rules import Rules
 from graphrec.serving.http.context import ERRORS, Context, PathId, context, json_response
 from graphrec.serving.http.errors import ApiError
@@ -14,7 +17,7 @@ from graphrec.serving.http.limits import Limits
 from graphrec.serving.http.schemas import EventIn, EventsIn, FeedbackIn, ReceiptOut
 from graphrec.serving.live_bundle import Facts
 from graphrec.serving.rule_writer import RuleChange
-from graphrec.serving.writes import EventsWrite, FeedbackWrite, Key, KeyedWrite, Write
+from graphrec.serving.writes import EventsWrite, FeedbackWrite, Key, KeyedWrite, RulesDeletedWrite, Write
 
 router = APIRouter(tags=["writing"], responses=ERRORS)
 
@@ -105,10 +108,10 @@ async def forget(user: PathId, shared: Shared) -> Response:
 
     The answer is the same for an unknown user, so that the request may be repeated.
     """
-    served = shared.served
-    if await shared.wait(served.engine.call(lambda live: live.has(user), bounded=True)):
-        await shared.wait(served.forget(user))
-    return await _changed(shared, RuleChange(forget=user))
+    await shared.wait(shared.served.forget(user))  # one without events may be in feedback, or in rows
+    response = await _changed(shared, RuleChange(forget=user))
+    await shared.wait(shared.served.write(KeyedWrite(RulesDeletedWrite(user))))
+    return response
 
 
 @dataclass(frozen=True)
@@ -117,24 +120,27 @@ class _Times:
 
     now: int
     earliest: int
-    latest: int | None
+    latest: int
+    has_clock: bool
     limits: Limits
 
     @classmethod
     def of(cls, shared: Context) -> _Times:
         live, limits = shared.served.engine.live, shared.limits
-        now, latest = live.now, None
-        if live.has_clock:
-            latest = now + limits.max_ahead_seconds
-        return cls(now, live.last_time - limits.max_late_seconds, latest, limits)
+        last, latest = live.last_time, LATEST_TIME
+        if live.has_clock:  # not from the last event: events could move it into the future step by step
+            latest = max(last, int(clock.time()) + limits.max_ahead_seconds)
+        return cls(live.now, last - limits.max_late_seconds, latest, live.has_clock, limits)
 
     def check(self, where: str, time: int | None) -> None:
         """Raise ApiError, naming the place, unless something may have happened at a time."""
         if time is None:
             return
-        if self.latest is not None and time > self.latest:
-            ahead = self.limits.max_ahead_seconds
-            raise ApiError(422, "invalid", f"{where}: more than {ahead} s in the future")
+        if time > self.latest:
+            fault = "beyond the year 9999; times are in seconds (are these milliseconds?)"
+            if self.has_clock:
+                fault = f"more than {self.limits.max_ahead_seconds} s in the future"
+            raise ApiError(422, "invalid", f"{where}: {fault}")
         if time < self.earliest:
             late = self.limits.max_late_seconds
             raise ApiError(
@@ -169,7 +175,7 @@ def _check_event(place: int, event: EventIn, facts: Facts, times: _Times) -> Non
 
 
 def _is_integer(text: str) -> bool:
-    return text.removeprefix("-").isascii() and text.removeprefix("-").isdigit() and str(int(text)) == text
+    return isinstance(parse_id(text), int)  # larger ones than int64 are text
 
 
 def _pair(user: str, other: str) -> Rules:
