@@ -105,6 +105,20 @@ def test_a_repeated_key_counts_once(client: Client) -> None:
         assert response.json()["repeated"] == repeated
 
 
+def test_a_repeated_key_is_acknowledged_when_its_time_has_become_too_late(client: Client) -> None:
+    assert add(client, (1, 50, NOW, "call"), key="a").json()["repeated"] is False
+    add(client, (1, 2, NOW + 2 * HOUR, "call"))
+    assert client.get("/v1/status").json()["last_event_time"] == NOW + 2 * HOUR
+    assert add(client, (1, 50, NOW, "call"), key="b").status_code == 422
+    assert add(client, (1, 50, NOW, "call"), key="a").json() == {
+        "accepted": 1,
+        "position": 1,
+        "repeated": True,
+    }
+    assert add(client, (1, 51, NOW + 2 * HOUR, "call"), key="a").json()["error"]["code"] == "key_reused"
+    assert client.get("/v1/status").json()["position"] == 2
+
+
 def test_blocks_and_opt_outs_hold_at_once_and_are_taken_back(client: Client) -> None:
     first, second = people(client, 1)[:2]
     for _ in range(2):
@@ -321,6 +335,7 @@ def test_events_cannot_move_the_clock_into_the_future_step_by_step(tmp_path: Pat
     metrics = Metrics()
     with ServedBundle(tmp_path / "bundle") as served, running(served, metrics) as client:
         assert add(client, (1, 2, now + 290, "call")).status_code == 200
+        assert client.get("/v1/status").json()["last_event_time"] == now + 290  # it is taken in
         assert add(client, (1, 2, now + 580, "call")).status_code == 422
         assert add(client, (1, 2, int(time.time()), "call")).status_code == 200
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from graphrec.serving.record_file import RecordFile, Start
 from graphrec.serving.side_state import SideState
-from graphrec.serving.writes import KeyedWrite, Write, decode_writes, encode_writes
+from graphrec.serving.writes import Key, KeyedWrite, Write, decode_writes, encode_writes
 
 MAX_WAITING = 4096
 """Writes that may wait; more are refused."""
@@ -108,6 +108,10 @@ class Committer:
     def num_keys(self) -> int:
         """Keys that are remembered."""
         return len(self._state.keys)
+
+    def receipt_of(self, key: Key) -> Receipt | None:
+        """The receipt of a write that was made under a key; None if there was none, or another one."""
+        return Receipt(self._file.position - 1, repeated=True) if self._state.keys.find(key) else None
 
     def submit(self, entry: KeyedWrite) -> Future[Receipt]:
         """Ask for a write.

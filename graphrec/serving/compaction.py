@@ -153,8 +153,8 @@ def _forgotten(log: Path, end: int) -> dict[str, int]:
 def save_fit(bundle: Bundle, folder: Path, replaces: str | None) -> int:
     """Save a newly fitted bundle in a folder, with what a server has taken in that the fit does not know.
 
-    That is: later events than the last of the fit, and users who were forgotten since. The fit decides on all
-    that is not later than its last event.
+    That is: later events than the last of the fit, and users who were forgotten since the last version. The
+    fit decides on all that is not later than its last event, also on users who were forgotten before.
 
     Args:
         bundle: newly fitted.

@@ -113,8 +113,12 @@ class Key:
             write: what it asks for.
             given: plain values as they were sent, if the write has more (such as the time of arrival).
         """
-        content = json.dumps(asdict(write) if given is None else given, sort_keys=True)
-        return cls(_hash64(text), _hash64(content))
+        return cls.of_values(text, asdict(write) if given is None else given)
+
+    @classmethod
+    def of_values(cls, text: str, given: Any) -> Key:
+        """The key of a request that was sent as plain values."""
+        return cls(_hash64(text), _hash64(json.dumps(given, sort_keys=True)))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, Header, Response
 from graphrec.data.ids import parse_id
 from graphrec.data.times import LATEST_TIME
 from graphrec.service.rules import Rules
+from graphrec.serving.committer import Receipt
 from graphrec.serving.http.context import ERRORS, Context, PathId, context, json_response
 from graphrec.serving.http.errors import ApiError
 from graphrec.serving.http.limits import Limits
@@ -35,6 +36,9 @@ IdempotencyKey = Annotated[
 @router.post("/v1/events", summary="Add events", responses={200: {"model": ReceiptOut}})
 async def add_events(body: EventsIn, shared: Shared, idempotency_key: IdempotencyKey = None) -> Response:
     """Add events. When this answers they are on the disk, and the next request sees them."""
+    given = ["events", body.model_dump(mode="json")]
+    if (before := _made_before(shared, idempotency_key, given, len(body.events))) is not None:
+        return json_response(before)
     _check_size(shared, "events", len(body.events))
     facts, times = shared.served.engine.live.facts, _Times.of(shared)
     now = times.now
@@ -49,7 +53,7 @@ async def add_events(body: EventsIn, shared: Shared, idempotency_key: Idempotenc
         if facts.is_weighted
         else None,
     )
-    receipt = await _written(shared, write, idempotency_key, ["events", body.model_dump(mode="json")])
+    receipt = await _written(shared, write, idempotency_key, given)
     shared.metrics.events.inc(0 if receipt["repeated"] else len(write))
     return json_response(receipt)
 
@@ -59,6 +63,9 @@ async def add_events(body: EventsIn, shared: Shared, idempotency_key: Idempotenc
 )
 async def add_feedback(body: FeedbackIn, shared: Shared, idempotency_key: IdempotencyKey = None) -> Response:
     """Tell who was shown to a user, and who was dismissed: they rest for a while."""
+    given = ["feedback", body.model_dump(mode="json")]
+    if (before := _made_before(shared, idempotency_key, given, len(body.feedback))) is not None:
+        return json_response(before)
     _check_size(shared, "feedback", len(body.feedback))
     times = _Times.of(shared)
     now = times.now
@@ -72,7 +79,7 @@ async def add_feedback(body: FeedbackIn, shared: Shared, idempotency_key: Idempo
         tuple(now if one.time is None else one.time for one in body.feedback),
         tuple(one.kind for one in body.feedback),
     )
-    receipt = await _written(shared, write, idempotency_key, ["feedback", body.model_dump(mode="json")])
+    receipt = await _written(shared, write, idempotency_key, given)
     for kind in write.kind if not receipt["repeated"] else ():
         shared.metrics.feedback.labels(kind).inc()
     return json_response(receipt)
@@ -184,11 +191,21 @@ def _pair(user: str, other: str) -> Rules:
     return Rules.of(blocked=[(user, other)])
 
 
+def _made_before(shared: Context, key: str | None, given: Any, size: int) -> dict[str, Any] | None:
+    """The answer to a request that was made before, which may be one that would be too late by now."""
+    found = None if key is None else shared.served.committer.receipt_of(Key.of_values(key, given))
+    return None if found is None else _plain(found, size)
+
+
+def _plain(receipt: Receipt, size: int) -> dict[str, Any]:
+    return {"accepted": size, "position": receipt.position, "repeated": receipt.repeated}
+
+
 async def _written(shared: Context, write: Write, key: str | None, given: Any) -> dict[str, Any]:
     entry = KeyedWrite(write, None if key is None else Key.of(key, write, given))
     receipt = await shared.wait(shared.served.write(entry))
     size = len(write) if isinstance(write, EventsWrite | FeedbackWrite) else 1
-    return {"accepted": size, "position": receipt.position, "repeated": receipt.repeated}
+    return _plain(receipt, size)
 
 
 async def _changed(shared: Context, change: RuleChange) -> Response:
