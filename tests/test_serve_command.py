@@ -186,3 +186,13 @@ def test_what_is_not_http_is_answered_in_the_shape_of_errors(tmp_path: Path) -> 
         connection.close()
     assert answer.startswith(b"HTTP/1.1 400")
     assert b'{"error": {"code": "bad_request"' in answer
+
+
+def test_a_head_without_end_is_dropped(tmp_path: Path) -> None:
+    with ServedBundle(saved(tmp_path / "bundle")) as served, running(served, Metrics()) as client:
+        connection = socket.create_connection(("127.0.0.1", client.port), timeout=10)
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nA: ")
+        with pytest.raises(ConnectionError):
+            connection.sendall(b"a" * 50 * 2**20)
+        connection.close()
+        assert client.get("/healthz", headers={"A": "a" * 2**15}).status_code == 200

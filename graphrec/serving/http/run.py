@@ -27,6 +27,9 @@ KEEP_ALIVE_SECONDS = 75
 GRACE_SECONDS = 10
 """Seconds for which requests may go on when the server stops."""
 
+MAX_HEAD_BYTES = 2**16
+"""Bytes of the head of a request; a client that sends more of it is dropped."""
+
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -125,6 +128,15 @@ class PatientProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._deadline: asyncio.TimerHandle | None = None
+        self._head_bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        """Read what has come, of a head no more than it may have."""
+        self._head_bytes += len(data)
+        super().data_received(data)
+        is_unfinished = self._deadline is not None and not self.transport.is_closing()
+        if is_unfinished and self._head_bytes > MAX_HEAD_BYTES:
+            self.send_400_response(f"the head of a request may have {MAX_HEAD_BYTES:,} bytes")
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for the first request."""
@@ -158,6 +170,7 @@ class PatientProtocol(HttpToolsProtocol):
 
     def _wait(self) -> None:
         self._stop_waiting()
+        self._head_bytes = 0
         self._deadline = self.loop.call_later(self.header_seconds, self.transport.close)
 
     def _stop_waiting(self) -> None:
