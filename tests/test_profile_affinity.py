@@ -9,12 +9,18 @@ from graphs import Row, graph_of
 
 from graphrec.data import USER, FriendGraph, Query
 from graphrec.models import TwoTower
+from graphrec.models.mixture import profile_affinity
 from graphrec.models.mixture.plan import plan_training
 from graphrec.models.mixture.profile_affinity import ProfilePairs, fit_affinity
 from graphrec.models.mixture.view import GraphView
 from graphrec.nn import ProfileNet
 
 USERS, GROUPS, UNTIL = 120, 4, 5_000
+
+
+@pytest.fixture(autouse=True)
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profile_affinity, "BATCH_SIZE", 256)
 
 
 def circles(seed: int = 0, *, alike: float = 0.9) -> list[Row]:
