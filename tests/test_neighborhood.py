@@ -359,8 +359,8 @@ def test_layers_in_parts_are_the_layers_of_all_inputs(has_profiles: bool) -> Non
         torch.randn(len(found.path_end), NUM_PATH_FEATURES),
     )
     person, kinds = torch.randn(len(found), NUM_PERSON_FEATURES), torch.randint(2, (len(path), 2))
-    similarity = torch.randn(len(found)) if has_profiles else None
-    given_scores = mixture(found, query, pair, path=path, kinds=kinds, person=person, similarity=similarity)
+    affinity = torch.randn(len(found)) if has_profiles else None
+    given_scores = mixture(found, query, pair, path=path, kinds=kinds, person=person, affinity=affinity)
     of_paths = torch.cat([mixture.standardize_path(path), mixture.kind(kinds).flatten(1)], 1)
     weight = torch.zeros(len(found), 4).index_add(
         0, found.path_end, mixture.path(of_paths).clamp(-15.0, 15.0).exp()
@@ -371,7 +371,7 @@ def test_layers_in_parts_are_the_layers_of_all_inputs(has_profiles: bool) -> Non
     pairs = torch.zeros(len(found), NUM_PAIR_FEATURES)
     pairs[found.contact_position] = mixture.standardize_pair(pair)
     inputs = [flags.T, pairs, mixture.standardize_person(person), weight.log1p(), query[found.row]]
-    inputs += [] if similarity is None else [similarity[:, None]]
+    inputs += [] if affinity is None else [affinity[:, None]]
     everything = torch.cat(inputs, 1)
     torch.testing.assert_close(given_scores.scores[-1], mixture.union(everything).squeeze(1))
     torch.testing.assert_close(given_scores.group_vote, mixture.group_vote(everything).squeeze(1))

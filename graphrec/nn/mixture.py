@@ -51,7 +51,7 @@ class NeighborhoodMixture(nn.Module):
         components: some of `COMPONENTS`.
         num_kinds: twice the number of actions.
         hidden_channels: width of the scorers.
-        has_profiles: `union` also reads the similarity of the profiles of user and neighbor.
+        has_profiles: `union` also reads the affinity of the profiles of user and neighbor.
         group_votes: also score the weight of each neighbor's vote for their prefix groups, from the inputs of
             `union`.
     """
@@ -108,7 +108,7 @@ class NeighborhoodMixture(nn.Module):
         path: Tensor | None = None,
         kinds: Tensor | None = None,
         person: Tensor | None = None,
-        similarity: Tensor | None = None,
+        affinity: Tensor | None = None,
     ) -> CandidateScores:
         """Score the M neighbors of B queries.
 
@@ -119,7 +119,7 @@ class NeighborhoodMixture(nn.Module):
             path: [P, F] float32, path features; needed, as are `kinds` and `person`, if `reads_people`.
             kinds: [P, 2] int64, the last event of both hops: 2 x action + (1 if it is outgoing).
             person: [M, F] float32, person features.
-            similarity: [M] float32, of profiles; None without profiles.
+            affinity: [M] float32, of profiles; None without profiles.
         """
         size, row = len(around), around.row
         pair = self.standardize_pair(pair)
@@ -139,7 +139,7 @@ class NeighborhoodMixture(nn.Module):
         if "union" in self.components or self.group_vote is not None:
             assert person is not None
             inputs = [flags, self.standardize_person(person), weight.log1p()]
-            known = torch.cat(inputs if similarity is None else [*inputs, similarity[:, None]], 1)
+            known = torch.cat(inputs if affinity is None else [*inputs, affinity[:, None]], 1)
             if "union" in self.components:
                 scores.append(_score_people(self.union, around, known, pair, query))
             if self.group_vote is not None:
@@ -187,7 +187,7 @@ def _flags(around: Neighborhood, num_queries: int) -> tuple[Tensor, Tensor, Tens
 def _score_people(
     scorer: nn.Sequential, around: Neighborhood, known: Tensor, pair: Tensor, query: Tensor
 ) -> Tensor:
-    """Score the M neighbors of B queries by an MLP on [flags, pair, person, paths, query, similarity].
+    """Score the M neighbors of B queries by an MLP on [flags, pair, person, paths, query, affinity].
 
     The part of the first layer that reads a query is computed for each query, and the one that reads a pair,
     0 where there is no contact, for contacts alone.
@@ -195,7 +195,7 @@ def _score_people(
     Args:
         scorer: made by `mlp`.
         around: the neighborhoods.
-        known: [M, F], flags, person, paths and similarity.
+        known: [M, F], flags, person, paths and affinity.
         pair: [C, NUM_PAIR_FEATURES], of the C contacts.
         query: [B, NUM_QUERY_FEATURES].
 
@@ -207,11 +207,11 @@ def _score_people(
     weight, more = first.weight, known.size(1) - NUM_FLAGS - NUM_PERSON_FEATURES - PATH_CHANNELS
 
     def in_parts() -> tuple[Tensor, Tensor, Tensor]:
-        flags, by_pair, people, by_query, similarity = weight.split(
+        flags, by_pair, people, by_query, affinity = weight.split(
             [NUM_FLAGS, NUM_PAIR_FEATURES, NUM_PERSON_FEATURES + PATH_CHANNELS, NUM_QUERY_FEATURES, more],
             dim=1,
         )
-        return by_query.T, by_pair.T, torch.cat([flags, people, similarity], 1).T
+        return by_query.T, by_pair.T, torch.cat([flags, people, affinity], 1).T
 
     by_query, by_pair, by_rest = cached_value(scorer, "parts", (weight,), in_parts)
     rest = torch.addmm(first.bias, query, by_query).index_select(0, around.row)

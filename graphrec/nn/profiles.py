@@ -18,8 +18,8 @@ class ProfileNet(nn.Module):
     The affinity is q(x_u) . t(x_v) + b(x_v), with two multilayer perceptrons. They are trained apart, on all
     contacts (see `graphrec.models.mixture.profile_affinity`), and then fixed, so that what follows reads
     their outputs from a table of users. How much the affinity counts for a query is learned from the query's
-    features, and is 1 at first. For targets who have no event yet, the popularity c(x_v) that their features
-    let expect is added. The linear terms start at zero.
+    features, and is 1 at first. For targets without an event yet, the popularity c(x_v) expected from their
+    features is added. The linear terms start at zero.
 
     Args:
         num_columns: F + 1, columns of `Profiles.x`.

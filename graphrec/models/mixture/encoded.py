@@ -22,8 +22,8 @@ class EncodedQuery:
         tick: [B] int64, the queries' times as ticks (see `Timeline`).
         vector: [B, D], output of the user tower.
         features: [B, NUM_QUERY_FEATURES], standardized.
-        profile: [B, R], the query side of the bilinear profile similarity (see `ProfileNet`); None without
-            profiles.
+        profile: [B, K + 1], the query's weighted factors of the affinity of profiles (see `ProfileNet`); None
+            without profiles.
         spectral: spectral embeddings of the queries' users; None if they are not used.
         neighbors: scores of the neighborhood by each component; None without components.
         contacts: the contacts in it, C of them; None without components.

@@ -88,7 +88,8 @@ class QueryEncoder:
             question: [B] int64, the action or outcome that each query asks for.
 
         Returns:
-            query vectors [B, D]; standardized features [B, Q]; profiles [B, R], or None.
+            query vectors [B, D]; standardized features [B, Q]; factors of the affinity of profiles
+            [B, K + 1], or None.
         """
         network, device, timeline = self.network, self.network.device, self.view.timeline
         tower = network.tower
@@ -123,11 +124,11 @@ class QueryEncoder:
         if not mixture.reads_people:
             contacts: CandidateScores = mixture(there, features, pair)
             return contacts
-        similarity = None
+        affinity = None
         if self.network.profile is not None and profile is not None:
             layers, time = self.network.profile, query.time[around.row]
             person = map_people(self.view, layers, around.user, time)
-            similarity = layers.affinity(profile[around.row.to(device)], person)
+            affinity = layers.affinity(profile[around.row.to(device)], person)
         kinds = [around.contacts.half_edge[around.path_bridge], around.path_pair.half_edge]
         scores: CandidateScores = mixture(
             there,
@@ -136,6 +137,6 @@ class QueryEncoder:
             path=path_features(timeline, query, around, now, pace).to(device),
             kinds=torch.stack([timeline.kind(half_edge) for half_edge in kinds], dim=1).to(device),
             person=person_features(timeline, query, around, now, spectral, pace).to(device),
-            similarity=similarity,
+            affinity=affinity,
         )
         return scores
