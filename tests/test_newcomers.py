@@ -49,12 +49,12 @@ def events_of(graph: FriendGraph) -> list[tuple[int, int, int]]:
 
 def naive(
     graph: FriendGraph, until: int, num_known: int, asked: set[int]
-) -> dict[str, list[tuple[int, int, float]]]:
-    """(present user, newcomer, rank) of every contact of a stage, by direction."""
+) -> dict[str, list[tuple[int, int, int, int]]]:
+    """(present user, newcomer, best rank, worst rank) of every contact of a stage, by direction."""
     rows, scores = events_of(graph), Numbers(graph.num_users)
     first = {u: min((t for s, d, t in rows if u in (s, d)), default=None) for u in range(graph.num_users)}
     present = {u for u, t in first.items() if t is not None and t < until}
-    out: dict[str, list[tuple[int, int, float]]] = {name: [] for name in DIRECTIONS}
+    out: dict[str, list[tuple[int, int, int, int]]] = {name: [] for name in DIRECTIONS}
     for user in asked:
         times = sorted({t for s, d, t in rows if user in (s, d)})
         starts = [t for t in times if len(contacts_before(rows, user, t)) == num_known]
@@ -65,15 +65,16 @@ def naive(
         known = contacts_before(rows, user, moment)
         for other in sorted((contacts_before(rows, user, 10**12) - known) & present):
 
-            def rank(owner: int, target: int, people: set[int], at: int = moment) -> float:
+            def rank(owner: int, target: int, people: set[int], at: int = moment) -> tuple[int, int]:
                 kept = people - contacts_before(rows, owner, at) - {owner}
                 own = scores.one(owner, at, target)
                 values = [scores.one(owner, at, person) for person in kept - {target}]
-                return 1 + sum(v > own for v in values) + sum(v == own for v in values) / 2
+                best = 1 + sum(v > own for v in values)
+                return best, best + sum(v == own for v in values)
 
             joined = {u for u, t in first.items() if t is not None and until <= t <= moment}
-            out["to_newcomers"].append((other, user, rank(user, other, present)))
-            out["of_newcomers"].append((other, user, rank(other, user, joined)))
+            out["to_newcomers"].append((other, user, *rank(user, other, present)))
+            out["of_newcomers"].append((other, user, *rank(other, user, joined)))
     return out
 
 
@@ -87,12 +88,16 @@ def test_ranks_are_those_of_a_loop(seed: int, drawn: bool, num_known: int) -> No
     stage = questions.stages[num_known]
     expected = naive(questions.graph, questions.until, num_known, set(questions.newcomers.tolist()))
     for direction in DIRECTIONS:
-        ranks = found.rank[num_known, direction].tolist()
+        first, last = (part[num_known, direction].tolist() for part in (found.first, found.last))
         newcomers = stage.user[stage.row].tolist()
-        assert sorted(zip(stage.other.tolist(), newcomers, ranks, strict=True)) == sorted(expected[direction])
+        rows = zip(stage.other.tolist(), newcomers, first, last, strict=True)
+        assert sorted(rows) == sorted(expected[direction])
+        possible = [range(best, worst + 1) for best, worst in zip(first, last, strict=True)]
         recall, group = found.terms("recall", num_known, direction)
-        assert recall.tolist() == [float(rank <= 3) for rank in ranks]
+        assert recall.tolist() == pytest.approx([np.mean([r <= 3 for r in ranks]) for ranks in possible])
         assert group.tolist() == newcomers
+        mrr, _ = found.terms("mrr", num_known, direction)
+        assert mrr.tolist() == pytest.approx([np.mean([1 / r for r in ranks]) for ranks in possible])
 
 
 @checked

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
+from scipy.special import digamma
 from torch import Tensor
 
 from graphrec.data import FriendGraph, Query
@@ -19,7 +20,7 @@ from graphrec.evaluate.protocol import (
     check_not_fitted_on,
     evaluate_batches,
 )
-from graphrec.metrics import bootstrap_interval, count_above, reciprocal_rank
+from graphrec.metrics import bootstrap_interval, count_above
 from graphrec.temporal import Timeline
 
 Direction = Literal["to_newcomers", "of_newcomers"]
@@ -32,17 +33,22 @@ DIRECTIONS: tuple[Direction, ...] = ("to_newcomers", "of_newcomers")
 class NewcomerRanks:
     """Ranks of the contacts that newcomers came to have.
 
+    Where features are few, many users have one score. Metrics are their expected values when equal scores are
+    ordered at random.
+
     Attributes:
         name: of the recommender.
         k: length of a list.
-        rank: by (contacts known, direction), [M] float64: of the present user among all present users, in the
-            newcomer's list; or of the newcomer among all newcomers, in the present user's list.
+        first: by (contacts known, direction), [M] int64: the best rank of the present user among all present
+            users, in the newcomer's list; or of the newcomer among all newcomers, in the present user's list.
+        last: likewise, the worst rank among users with the same score.
         newcomer: by (contacts known, direction), [M] int64.
     """
 
     name: str
     k: int
-    rank: dict[tuple[int, Direction], np.ndarray]
+    first: dict[tuple[int, Direction], np.ndarray]
+    last: dict[tuple[int, Direction], np.ndarray]
     newcomer: dict[tuple[int, Direction], np.ndarray]
 
     def terms(self, metric: str, num_known: int, direction: Direction) -> tuple[np.ndarray, np.ndarray]:
@@ -51,18 +57,22 @@ class NewcomerRanks:
         Raises:
             KeyError: there is no such metric or question.
         """
-        rank = self.rank[num_known, direction]
-        values = {"mrr": reciprocal_rank(rank), "recall": (rank <= self.k).astype(np.float64)}
+        first, last = self.first[num_known, direction], self.last[num_known, direction]
+        number = last - first + 1
+        values = {
+            "mrr": (digamma(last + 1.0) - digamma(first)) / number,  # the mean of 1/first, ..., 1/last
+            "recall": (self.k + 1.0 - first).clip(0, number) / number,
+        }
         return values[metric], self.newcomer[num_known, direction]
 
     def rows(self) -> list[Row]:
         """Return a row of metrics with 95% intervals, paired by newcomer, for each question with answers."""
         out: list[Row] = []
-        for (num_known, direction), rank in self.rank.items():
-            if not len(rank):
+        for (num_known, direction), first in self.first.items():
+            if not len(first):
                 continue
             row: Row = {"model": self.name, "known_contacts": num_known}
-            row |= {"direction": direction, "n": len(rank)}
+            row |= {"direction": direction, "n": len(first)}
             for metric, title in (("mrr", "mrr"), ("recall", f"recall@{self.k}")):
                 values, group = self.terms(metric, num_known, direction)
                 low, high = bootstrap_interval(values, group)
@@ -98,15 +108,17 @@ def evaluate_newcomers(
     since = {direction: torch.full((graph.num_users,), never) for direction in DIRECTIONS}
     since["to_newcomers"][questions.present] = -1
     since["of_newcomers"][questions.newcomers] = timeline.first_tick[questions.newcomers].long()
-    rank: dict[tuple[int, Direction], np.ndarray] = {}
+    first: dict[tuple[int, Direction], np.ndarray] = {}
+    last: dict[tuple[int, Direction], np.ndarray] = {}
     newcomer: dict[tuple[int, Direction], np.ndarray] = {}
     for num_known, stage in questions.stages.items():
         for direction in DIRECTIONS:
             asked = _asked(questions, stage, direction)
             title = f"{scorer.name}, {num_known} contacts"
-            rank[num_known, direction] = _ranks(scorer, graph, asked, since[direction], title, progress)
-            newcomer[num_known, direction] = stage.user[stage.row].numpy()
-    return NewcomerRanks(scorer.name, k, rank, newcomer)
+            key = num_known, direction
+            first[key], last[key] = _ranks(scorer, graph, asked, since[direction], title, progress)
+            newcomer[key] = stage.user[stage.row].numpy()
+    return NewcomerRanks(scorer.name, k, first, last, newcomer)
 
 
 class _Asked(NamedTuple):
@@ -129,9 +141,13 @@ def _asked(questions: NewcomerQuestions, stage: NewcomerStage, direction: Direct
 
 def _ranks(
     scorer: Scorer, graph: FriendGraph, asked: _Asked, since: Tensor, title: str, progress: bool
-) -> np.ndarray:
-    """Ranks of targets [M] among the users with `since` [N] up to the query's tick, without its contacts."""
-    timeline, out = Timeline.of(graph), np.empty(len(asked.row))
+) -> tuple[np.ndarray, np.ndarray]:
+    """The best and worst ranks of targets, [M] int64 each.
+
+    They are ranked among the users with `since` [N] up to the query's tick, without the query's contacts.
+    """
+    timeline = Timeline.of(graph)
+    best, worst = np.empty((2, len(asked.row)), np.int64)
     order = asked.row.argsort(stable=True)
     row, target = asked.row[order], asked.target[order]
 
@@ -145,10 +161,12 @@ def _ranks(
         for part in torch.arange(first, last).split(max(1, SCORES_PER_BATCH // graph.num_users)):
             at = row[part] - rows.start
             above, tied = count_above(scores[at], target[part])
-            out[order[part].numpy()] = (1 + above + tied / 2).numpy()
+            place = order[part].numpy()
+            best[place] = (1 + above).numpy()
+            worst[place] = (1 + above + tied).numpy()
 
     for _ in evaluate_batches(
         scorer, asked.query, graph.num_users, rank_batch, title=title, progress=progress
     ):
         pass
-    return out
+    return best, worst
