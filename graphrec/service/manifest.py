@@ -199,9 +199,9 @@ def write_version(folder: Path, head: dict[str, Any], fill: Callable[[Path], Non
         fill(inside)
         files = sorted(path for path in inside.rglob("*") if path.is_file() and path != inside / MANIFEST)
         for path in files:
-            _sync(path)
+            sync(path)
         for path in (inside, *(path for path in inside.rglob("*") if path.is_dir())):
-            _sync(path)
+            sync(path)
         content = {"format": FORMAT, "format_version": FORMAT_VERSION, **head} | {
             "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "folder": inside.name,
@@ -218,7 +218,7 @@ def write_version(folder: Path, head: dict[str, Any], fill: Callable[[Path], Non
             new = inside / f"{MANIFEST}.new"
             _write_json(new, content | {"digest": found})
             os.replace(new, place / MANIFEST)
-            _sync(place)
+            sync(place)
     return found
 
 
@@ -358,7 +358,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Flush a file, or the entries of a folder, to the disk."""
     if path.is_dir() and os.name == "nt":
         return

@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from graphrec.data.errors import DataError
-from graphrec.serving.record_file import sync_folder
+from graphrec.service.manifest import sync
 
 _ROWS_NAME = re.compile(r"rows-([0-9]{12})-([0-9]{12})\.csv")
 _COLUMNS = ("src", "dst", "timestamp", "action")
@@ -96,4 +96,4 @@ class ServingFiles:
             file.flush()
             os.fsync(file.fileno())
         os.replace(new, path)
-        sync_folder(self.folder)
+        sync(self.folder)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from graphrec.data.errors import DataError
+from graphrec.service.manifest import sync
 
 FORMAT, FORMAT_VERSION = "graphrec.writes", 1
 MAGIC = b"\xf7gRw"
@@ -147,7 +148,7 @@ class RecordFile:
         os.replace(new, path)
         out.path = path
         try:
-            sync_folder(path.parent)
+            sync(path.parent)
         except OSError:
             log.exception("%s: its folder could not be flushed to the disk", path)
         return out
@@ -299,14 +300,3 @@ def _start(path: Path, content: bytes) -> Start:
         raise
     except (ValueError, KeyError, TypeError):
         raise DataError(f"{path}: is no file of graphrec's writes") from None
-
-
-def sync_folder(folder: Path) -> None:
-    """Flush the entries of a folder to the disk."""
-    if os.name == "nt":
-        return
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
